@@ -1,0 +1,108 @@
+"""Catalogue items: the public price of an item and the bounds of its personal offers, each version with a `valid_from_ms`.
+
+One partition, compacted; key = item and valid_from, so that compaction never drops a version that has yet to take effect.
+Not here: the rails that these bounds become (pricing.rails).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from contracts.events import Currency, Id, PriceMinor
+
+VERSIONS_MAX = 64
+"""Versions kept per item; the earliest go first."""
+
+Label = Annotated[str, Meta(max_length=256)]
+
+
+class CatalogueItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One version of an item. Prices in minor units of `currency`."""
+
+    item: Id
+    valid_from_ms: Annotated[int, Meta(ge=0)]
+    title: Annotated[str, Meta(max_length=2048)]
+    category: Label
+    brand: Label
+    currency: Currency
+    list_price: PriceMinor
+    cost: Annotated[int, Meta(ge=0)] | None = None
+    floor: PriceMinor | None = None
+    ceiling: PriceMinor | None = None
+    map_price: PriceMinor | None = None
+    """Minimum advertised price, agreed with the brand."""
+
+
+decode_item = msgspec.json.Decoder(CatalogueItem).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def encode_item(item: CatalogueItem) -> bytes:
+    """Return the JSON bytes of `item`."""
+    return _encode(item)
+
+
+def item_key(item: str, valid_from_ms: int) -> bytes:
+    """Return the record key of a version: a JSON array [item, valid_from_ms]."""
+    return _encode((item, valid_from_ms))
+
+
+_decode_key = msgspec.json.Decoder(tuple[str, int]).decode
+
+
+class Catalogue:
+    """The versions of every item by event time. A record's offset is the version that decisions are stamped with."""
+
+    __slots__ = ("_times", "_versions", "seen")
+
+    def __init__(self) -> None:
+        self._times: dict[str, list[int]] = {}
+        self._versions: dict[str, list[tuple[int, CatalogueItem]]] = {}
+        self.seen = 0
+        """Offset after the last record applied: what this catalogue has seen."""
+
+    def apply(self, offset: int, key: bytes | None, value: bytes | None) -> None:
+        """Apply one record of the catalogue topic, in offset order; a null value removes the version that the key names.
+
+        Raises:
+            msgspec.DecodeError, msgspec.ValidationError: the record is no catalogue item; nothing has changed but `seen`.
+        """
+        self.seen = offset + 1
+        if value is None:
+            if key is not None:
+                self._remove(*_decode_key(key))
+            return
+        self.add(offset, decode_item(value))
+
+    def add(self, offset: int, item: CatalogueItem) -> None:
+        """Add a version; one with an equal `valid_from_ms` is replaced."""
+        self.seen = max(self.seen, offset + 1)
+        times = self._times.setdefault(item.item, [])
+        versions = self._versions.setdefault(item.item, [])
+        self._remove(item.item, item.valid_from_ms)
+        place = bisect_right(times, item.valid_from_ms)
+        times.insert(place, item.valid_from_ms)
+        versions.insert(place, (offset, item))
+        if len(times) > VERSIONS_MAX:
+            del times[0], versions[0]
+
+    def _remove(self, item: str, valid_from_ms: int) -> None:
+        times = self._times.get(item, [])
+        place = bisect_right(times, valid_from_ms) - 1
+        if place >= 0 and times[place] == valid_from_ms:
+            del times[place], self._versions[item][place]
+
+    def at(self, item: str, event_time_ms: int) -> tuple[int, CatalogueItem] | None:
+        """Return (version, item) in force at `event_time_ms`, or None for an item unknown then."""
+        times = self._times.get(item)
+        if not times:
+            return None
+        place = bisect_right(times, event_time_ms) - 1
+        return self._versions[item][place] if place >= 0 else None
+
+    def __len__(self) -> int:
+        return len(self._times)

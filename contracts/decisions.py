@@ -1,0 +1,110 @@
+"""Decisions: everything behind a price, enough to recompute and to evaluate it; and what was applied without one.
+
+Two kinds of record share the topic (`record`): a `decision`, and `applied` for a source record that led to no decision
+(consents, unknown items, repeated ids, dead letters). Together they are the applied order of a partition, `version` by
+`version`, with what the worker had seen of catalogue and policies, so that a live run can be replayed. Never rewritten;
+key [user, decision_id], so that a person can be erased.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from contracts.prices import Status
+
+
+class TrailStep(Struct, frozen=True, array_like=True, gc=False):
+    """One rail that removed points of the full lattice: prices below `low` or above `high` (None: no bound), or, for
+    `charm`, prices without an allowed ending. `removed` counts those points, whichever other rails removed them too."""
+
+    rail: str
+    low: int | None
+    high: int | None
+    removed: int
+
+
+class Source(Struct, frozen=True, array_like=True, gc=False):
+    """Where the event stood."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Decision(Struct, frozen=True, kw_only=True, tag_field="record", tag="decision", gc=False):
+    """One price decision. Money in minor units, times in ms of event time."""
+
+    decision_id: str
+    event_id: str | None
+    """None when a consent led to the decision."""
+    user: str
+    item: str
+    market: str | None
+    currency: str
+    price: int
+    list_price: int
+    multiplier: int
+    """The lattice multiplier of `price`, in permille of list."""
+    valid_from_ms: int
+    valid_until_ms: int | None
+    version: int
+    reasons: tuple[str, ...]
+    status: Status
+    draw_id: str | None
+    lattice: tuple[int, ...]
+    """The full lattice, ascending, before any rail."""
+    trail: tuple[TrailStep, ...]
+    """The rails that bind, in their fixed order. Feasible = lattice without the removed points; list price stays."""
+    binding_rule: str | None
+    """The rail that kept the policy from its target, or made the price what it is (dwell, consent, kill_switch)."""
+    forced: bool
+    """A single price was feasible; not for off-policy evaluation."""
+    propensity: float
+    """Probability of `price` under the policy at the draw; 1.0 when forced."""
+    intent: int | None
+    """The session's intent level that the policy saw."""
+    policy: str
+    policies_seen: int
+    catalogue_version: int
+    catalogue_seen: int
+    model: str | None
+    sequence: int
+    """The user's count of applied events, this one included."""
+    event_time_ms: int
+    source: Source
+    shown: str | None
+    """The decision id that the shop said it rendered."""
+
+
+class Applied(Struct, frozen=True, kw_only=True, tag_field="record", tag="applied", gc=False):
+    """A source record that was applied and led to no decision; `outcome` says why."""
+
+    decision_id: str
+    user: str | None
+    version: int
+    outcome: str
+    """`consent`, `unknown_item`, `refused_item`, `repeated`, or `dead_letter:<code>`."""
+    policies_seen: int
+    catalogue_seen: int
+    source: Source
+
+
+DecisionRecord = Decision | Applied
+
+Outcome = Literal["consent", "unknown_item", "refused_item", "repeated"]
+
+decode_decision = msgspec.json.Decoder(DecisionRecord).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def encode_decision(record: DecisionRecord) -> bytes:
+    """Return the JSON bytes of `record`; equal records give equal bytes."""
+    return _encode(record)
+
+
+def decision_key(user: str | None, decision_id: str) -> bytes:
+    """Return the record key: a JSON array [user, decision_id]; user "" for what has none (dead letters)."""
+    return _encode((user or "", decision_id))

@@ -1,0 +1,159 @@
+"""Policies: how prices are chosen and inside which rails, as versions on a compacted topic; and the kill switch.
+
+Three kinds of record share the topic: a policy version (key `name/number`), which policy is current (key `current`), and
+the kill switch (key `killswitch`). The fold of the records is `PolicyBook`. Not here: what a policy computes (pricing).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from contracts.errors import BadReference
+
+Permille = Annotated[int, Meta(ge=0, le=10_000)]
+Name = Annotated[str, Meta(pattern="^[a-z][a-z0-9_-]{0,63}$")]
+
+
+class Rails(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Bounds of a personal offer besides the item's own (floor, ceiling, MAP). Shares of list price in permille."""
+
+    multipliers: tuple[Permille, ...] = (650, 700, 750, 800, 850, 900, 950, 1000, 1050, 1100, 1150, 1200)
+    """The full lattice: list price times each, and the charm price just below each. Reaches above list."""
+    margin_min_permille: Permille = 80
+    """Least margin over cost."""
+    band_low_permille: Permille = 750
+    band_high_permille: Annotated[int, Meta(ge=1000, le=10_000)] = 1_100
+    """Static band of an item's prices: bounds max/min over all users (dispersion)."""
+    step_max_permille: Permille = 150
+    """Most change from the user's last price of the item (list price if there is none)."""
+    dwell_ms: Annotated[int, Meta(gt=0)] = 1_800_000
+    """How long an offer stays open, its price unchanged."""
+    charm_endings: tuple[Annotated[int, Meta(ge=0, le=99)], ...] = (99, 95, 49)
+    """Last two digits a personal price may have; empty allows all."""
+    raise_markets: tuple[str, ...] = ()
+    """Markets in which a personal price may exceed list. Empty: discount-only everywhere."""
+
+    def __post_init__(self) -> None:
+        if list(self.multipliers) != sorted(set(self.multipliers)) or 1000 not in self.multipliers:
+            raise ValueError("rails.multipliers must ascend without repeats and contain 1000 (the list price)")
+        if not 1 <= len(self.multipliers) <= 64:
+            raise ValueError("rails.multipliers must name 1 to 64 points")
+        if not 0 < self.band_low_permille <= 1000:
+            raise ValueError("rails.band_low_permille must lie in 1..1000: list price is always feasible")
+
+
+class ListPrice(Struct, frozen=True, kw_only=True, tag_field="kind", tag="list_price", forbid_unknown_fields=True):
+    """Everybody pays list price."""
+
+
+class SessionIntent(Struct, frozen=True, kw_only=True, tag_field="kind", tag="session_intent", forbid_unknown_fields=True):
+    """Discount by the intent of this session: the stronger, the smaller. Never by tenure, frequency or spend."""
+
+    discounts_permille: tuple[Permille, ...] = (250, 200, 150, 100, 50, 0)
+    """Target discount at intent level 0, 1, 2, ...; the last holds beyond. Must not increase."""
+    explore: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.1
+    """Share of draws spread evenly over the feasible lattice; gives every feasible price a positive propensity."""
+
+    def __post_init__(self) -> None:
+        if not self.discounts_permille or list(self.discounts_permille) != sorted(self.discounts_permille, reverse=True):
+            raise ValueError("discounts_permille must not be empty nor increase: stronger intent, smaller discount")
+
+
+Rule = ListPrice | SessionIntent
+
+
+class Policy(Struct, frozen=True, kw_only=True, tag_field="record", tag="policy", forbid_unknown_fields=True):
+    """One version of a policy; never rewritten."""
+
+    name: Name
+    number: Annotated[int, Meta(ge=1)]
+    seed: Annotated[int, Meta(ge=0, le=(1 << 53) - 1)] = 0
+    """Keys the counter-based generator together with the decision id."""
+    rule: Rule
+    rails: Rails = Rails()
+
+    @property
+    def version(self) -> str:
+        """What decisions are stamped with."""
+        return f"{self.name}@{self.number}" if self.name != "builtin" else "builtin"
+
+
+class CurrentPolicy(Struct, frozen=True, kw_only=True, tag_field="record", tag="current", forbid_unknown_fields=True):
+    """Names the policy version that prices from now on."""
+
+    name: Name
+    number: Annotated[int, Meta(ge=1)]
+
+
+class KillSwitch(Struct, frozen=True, kw_only=True, tag_field="record", tag="killswitch", forbid_unknown_fields=True):
+    """On: everybody pays list price, whatever the policy."""
+
+    on: bool
+    reason: Annotated[str, Meta(max_length=512)] = ""
+
+
+PolicyRecord = Policy | CurrentPolicy | KillSwitch
+BUILTIN = Policy(name="builtin", number=1, rule=SessionIntent())
+
+decode_policy = msgspec.json.Decoder(PolicyRecord).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def encode_policy(record: PolicyRecord) -> bytes:
+    """Return the JSON bytes of `record`."""
+    return _encode(record)
+
+
+def policy_key(record: PolicyRecord) -> bytes:
+    """Return the record key: `name/number`, `current` or `killswitch`."""
+    if isinstance(record, Policy):
+        return f"{record.name}/{record.number}".encode()
+    return b"current" if isinstance(record, CurrentPolicy) else b"killswitch"
+
+
+class PolicyBook:
+    """The fold of the policies topic: every version, which one is current, and the kill switch."""
+
+    __slots__ = ("_versions", "current", "kill_switch", "seen")
+
+    def __init__(self) -> None:
+        self._versions: dict[tuple[str, int], Policy] = {}
+        self.current: Policy = BUILTIN
+        self.kill_switch = False
+        self.seen = 0
+        """Offset after the last record applied."""
+
+    def apply(self, offset: int, key: bytes | None, value: bytes | None) -> PolicyRecord | None:
+        """Apply one record of the policies topic, in offset order, and return it.
+
+        Raises:
+            msgspec.DecodeError, msgspec.ValidationError: no policy record; only `seen` has changed.
+            BadReference: the record names a version that is not there, or rewrites one; only `seen` has changed.
+        """
+        self.seen = offset + 1
+        if value is None:
+            if key is not None and b"/" in key:
+                name, _, number = key.decode().rpartition("/")
+                self._versions.pop((name, int(number)), None)
+            return None
+        record = decode_policy(value)
+        self._apply(record)
+        return record
+
+    def _apply(self, record: PolicyRecord) -> None:
+        if isinstance(record, KillSwitch):
+            self.kill_switch = record.on
+        elif isinstance(record, Policy):
+            known = self._versions.setdefault((record.name, record.number), record)
+            if known != record:
+                raise BadReference(f"Policy {record.version} is published already and differs: publish the next number")
+        else:
+            policy = self._versions.get((record.name, record.number))
+            if policy is None:
+                raise BadReference(f"Policy {record.name}@{record.number} is not on the topic: publish it first")
+            self.current = policy
+
+
