@@ -1,0 +1,198 @@
+"""Settings of everything that talks to Kafka: flag over environment over TOML file. The only reader of the environment.
+
+Every field can be given as an environment variable `PRICETIDE_<FIELD>` (nested ones with `__`, for example
+`PRICETIDE_SEMANTICS__CONSENT_DEFAULT=false`) or in a TOML file (`--config`, or PRICETIDE_CONFIG). Secrets are never printed.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from contracts.errors import BadSettings
+from contracts.semantics import Semantics, Topology
+
+CONFIG_VARIABLE = "PRICETIDE_CONFIG"
+_UNSET_HINTS = {
+    "semantics.consent_default": "say whether users who never gave or withdrew consent get personal prices: "
+    "set semantics.consent_default to true or false",
+}
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class KafkaSettings(_Group):
+    """How to reach the broker."""
+
+    bootstrap_servers: str = "127.0.0.1:9092"
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    sasl_password_file: Path | None = None
+    """Read instead of `sasl_password` when given: secrets by file."""
+    ssl_ca_file: Path | None = None
+    ssl_cert_file: Path | None = None
+    ssl_key_file: Path | None = None
+    ssl_key_password: SecretStr | None = None
+    request_timeout_ms: Annotated[int, Field(ge=1_000)] = 30_000
+
+    @model_validator(mode="after")
+    def _sasl_is_whole(self) -> KafkaSettings:
+        if self.security_protocol.startswith("SASL"):
+            if not self.sasl_username:
+                raise ValueError("sasl_username is required with security_protocol " + self.security_protocol)
+            if self.sasl_password is None and self.sasl_password_file is None:
+                raise ValueError("sasl_password or sasl_password_file is required with " + self.security_protocol)
+        return self
+
+    @property
+    def password(self) -> str | None:
+        """The SASL password, from the file if one is named."""
+        if self.sasl_password_file is not None:
+            return self.sasl_password_file.read_text().strip()
+        return self.sasl_password.get_secret_value() if self.sasl_password else None
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """Return the TLS context, or None for plain text."""
+        if "SSL" not in self.security_protocol.replace("SASL_", ""):
+            return None
+        context = ssl.create_default_context(cafile=str(self.ssl_ca_file) if self.ssl_ca_file else None)
+        if self.ssl_cert_file:
+            password = self.ssl_key_password.get_secret_value() if self.ssl_key_password else None
+            context.load_cert_chain(str(self.ssl_cert_file), str(self.ssl_key_file) if self.ssl_key_file else None, password)
+        return context
+
+    def client(self) -> dict[str, Any]:
+        """Return the connection arguments that aiokafka and kafka-python share."""
+        out: dict[str, Any] = {"bootstrap_servers": self.bootstrap_servers.split(","), "security_protocol": self.security_protocol}
+        context = self.ssl_context()
+        if context is not None:
+            out["ssl_context"] = context
+        if self.security_protocol.startswith("SASL"):
+            out |= {"sasl_mechanism": self.sasl_mechanism, "sasl_plain_username": self.sasl_username,
+                    "sasl_plain_password": self.password}
+        return out
+
+
+class TopicSettings(_Group):
+    """Topic names. Input kinds may share one topic; outputs and inputs have `partitions` partitions, references have one."""
+
+    consents: str = "consents"
+    views: str = "views"
+    clicks: str = "clicks"
+    purchases: str = "purchases"
+    partitions: Annotated[int, Field(ge=1, le=4096)] = 4
+    price_updates: str = "price-updates"
+    decisions: str = "decisions"
+    dead_letters: str = "dead-letters"
+    changelog: str = "pricetide-changelog"
+    catalogue: str = "catalogue"
+    policies: str = "policies"
+    replication_factor: Annotated[int, Field(ge=1)] = 1
+    decisions_retention_ms: Annotated[int, Field(ge=1)] = 90 * 86_400_000
+
+    @property
+    def topology(self) -> Topology:
+        """What of this decides bytes."""
+        return Topology(partitions=self.partitions, consents=self.consents, views=self.views, clicks=self.clicks,
+                        purchases=self.purchases)
+
+
+class Settings(BaseSettings):
+    """Everything an operator sets."""
+
+    model_config = SettingsConfigDict(env_prefix="PRICETIDE_", env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    kafka: KafkaSettings = KafkaSettings()
+    topics: TopicSettings = TopicSettings()
+    semantics: dict[str, Any] = Field(default_factory=dict)
+    """Fields of contracts.semantics.Semantics; `consent_default` is required."""
+    group: str = "pricetide"
+    """Consumer group, and the prefix of the transactional ids."""
+    data_dir: Path = Path("data")
+    """RocksDB and crash counts; one directory per worker."""
+    host: str = "127.0.0.1"
+    """Address the web server listens on, and part of this worker's name in the group."""
+    port: Annotated[int, Field(ge=0, le=65_535)] = 6066
+    """Port of /livez, /readyz and /metrics; 0 turns the web server off."""
+    web_state: bool = False
+    """Serve user state at /users/<id>: personal data, off unless asked for."""
+    session_timeout_ms: Annotated[int, Field(ge=6_000)] = 10_000
+    transaction_timeout_ms: Annotated[int, Field(ge=1_000)] = 20_000
+    batch_max: Annotated[int, Field(ge=1, le=100_000)] = 2_048
+    buffer_max: Annotated[int, Field(ge=1)] = 8_192
+    """Records buffered per topic and partition."""
+    merge_grace_ms: Annotated[int, Field(ge=0)] = 20
+    """How long an event waits for a topic that is at its end, in case something earlier is on its way."""
+    liveness_ms: Annotated[int, Field(ge=1_000)] = 60_000
+    """No commit for this long, with lag and a broker that answers, makes /livez fail."""
+    crashes_max: Annotated[int, Field(ge=1)] = 3
+    """Crashes of one event before it is isolated to the dead letters."""
+    block_cache_bytes: Annotated[int, Field(ge=1 << 20)] = 64 << 20
+    """RocksDB block cache of the whole worker."""
+    write_buffer_bytes: Annotated[int, Field(ge=1 << 20)] = 8 << 20
+    """RocksDB memtable per partition."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource, dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flag over environment over TOML file."""
+        path = os.environ.get(CONFIG_VARIABLE)
+        toml = (TomlConfigSettingsSource(settings_cls, path),) if path else ()
+        return (init_settings, env_settings, *toml)
+
+    @property
+    def engine_semantics(self) -> Semantics:
+        """The validated Semantics.
+
+        Raises:
+            BadSettings: a field is missing, unknown or out of range.
+        """
+        try:
+            return msgspec.convert(self.semantics, Semantics, strict=False)
+        except msgspec.ValidationError as error:
+            hint = _UNSET_HINTS["semantics.consent_default"] if "consent_default" in str(error) else "correct it"
+            raise BadSettings(f"Settings: semantics: {error}; {hint}") from None
+
+
+def load_settings(config: Path | None = None, **flags: Any) -> Settings:  # noqa: ANN401 - click hands over any type
+    """Return the settings; `flags` are dotted names (`kafka.bootstrap_servers`) with values, None meaning not given.
+
+    Raises:
+        BadSettings: what is wrong, where it was set, and what to do. Never shows a secret.
+    """
+    if config is not None:
+        os.environ[CONFIG_VARIABLE] = str(config)
+    path = os.environ.get(CONFIG_VARIABLE)
+    if path and not Path(path).is_file():
+        raise BadSettings(f"There is no settings file {path!r}: correct --config or {CONFIG_VARIABLE}")
+    nested: dict[str, Any] = {}
+    for dotted, value in flags.items():
+        if value is None:
+            continue
+        target = nested
+        *groups, last = dotted.split(".")
+        for group in groups:
+            target = target.setdefault(group, {})
+        target[last] = value
+    try:
+        return Settings(**nested)
+    except ValidationError as error:
+        raise BadSettings("Settings: " + "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors(include_input=False)
+        )) from None
+    except ValueError as error:  # a TOML file that is none
+        raise BadSettings(f"Settings file {path!r}: {error}") from None
