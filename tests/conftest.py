@@ -1,0 +1,163 @@
+"""What tests share: a real Kafka, names nobody else uses, the public REES46 log, and hypothesis profiles.
+
+The broker is the one of PRICETIDE_TEST_KAFKA, else a container, else Java and Maven (deploy/kafka-local); without any of
+them the tests that need it fail: a skipped guarantee is no guarantee. Each run has its own broker, so runs may overlap.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).resolve().parents[1]
+KAFKA_IMAGE = "apache/kafka:4.1.1"
+NO_BROKER = (
+    "These tests need an Apache Kafka: set PRICETIDE_TEST_KAFKA=host:port, or start Docker, or install a Java runtime (17 or "
+    "newer) and Maven (Debian: apt-get install openjdk-17-jre-headless maven)"
+)
+NO_LOG = (
+    "The REES46 log is missing: put the folder rees46_nov (one Parquet file) into data/ of the repository, "
+    "or set PRICETIDE_DATA to the folder that holds it"
+)
+
+settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("explore", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by what they ask for, so that `-m 'not kafka'` and `-m 'not data'` select by need."""
+    for item in items:
+        needs = getattr(item, "fixturenames", ())
+        for fixture, marker in (("kafka", "kafka"), ("rees46", "data")):
+            if fixture in needs:
+                item.add_marker(marker)
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Bootstrap servers of a real Apache Kafka; topics are made by the tests, automatic creation is off."""
+    given = os.environ.get("PRICETIDE_TEST_KAFKA")
+    if given:
+        yield given
+    elif _docker_answers():
+        yield from _kafka_in_docker()
+    elif shutil.which("java") and shutil.which("mvn"):
+        yield from _kafka_on_java(tmp_path_factory.mktemp("kafka"))
+    else:
+        pytest.fail(NO_BROKER)
+
+
+@pytest.fixture
+def unique() -> str:
+    """A prefix for topics, groups and transactional ids that no other test or run uses."""
+    return f"t{uuid.uuid4().hex[:10]}-"
+
+
+@pytest.fixture(scope="session")
+def rees46() -> Path:
+    """Path of the Parquet file of the public REES46 log (events of one November night, 241,663 rows)."""
+    given = os.environ.get("PRICETIDE_DATA")
+    folders = [Path(given)] if given else [ROOT / "data", *sorted(ROOT.parent.glob("*/data"))]
+    for folder in folders:
+        for file in sorted((folder / "rees46_nov").glob("*.parquet")):
+            return file
+    if os.environ.get("CI"):
+        pytest.fail(NO_LOG)
+    pytest.skip(NO_LOG)
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Return a function that finds a TCP port nobody listens on."""
+    return _free_port
+
+
+def _free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _docker_answers() -> bool:
+    if not shutil.which("docker"):
+        return False
+    try:
+        return subprocess.run(["docker", "info"], capture_output=True, timeout=20, check=False).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def _kafka_in_docker() -> Iterator[str]:
+    port = _free_port()
+    environment = {
+        "KAFKA_NODE_ID": "1",
+        "KAFKA_PROCESS_ROLES": "broker,controller",
+        "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9093",
+        "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+        "KAFKA_LISTENERS": f"PLAINTEXT://:{port},CONTROLLER://:9093",
+        "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://127.0.0.1:{port}",
+        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
+        "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
+        "KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS": "4",
+        "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
+        "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
+        "KAFKA_TRANSACTION_STATE_LOG_NUM_PARTITIONS": "4",
+        "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
+    }
+    flags = [flag for name, value in environment.items() for flag in ("--env", f"{name}={value}")]
+    started = subprocess.run(
+        ["docker", "run", "--detach", "--rm", "--publish", f"127.0.0.1:{port}:{port}", *flags, KAFKA_IMAGE],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    if started.returncode:
+        pytest.fail(f"Docker could not start {KAFKA_IMAGE}: {started.stderr.strip()}")
+    container = started.stdout.strip()
+    try:
+        _wait_until_up(container)
+        yield f"127.0.0.1:{port}"
+    finally:
+        subprocess.run(["docker", "rm", "--force", container], capture_output=True, timeout=60, check=False)
+
+
+def _wait_until_up(container: str, limit_s: float = 90) -> None:
+    ends = time.monotonic() + limit_s
+    while time.monotonic() < ends:
+        logs = subprocess.run(["docker", "logs", container], capture_output=True, text=True, timeout=30, check=False)
+        if "Kafka Server started" in logs.stdout + logs.stderr:
+            return
+        time.sleep(0.5)
+    pytest.fail(f"The Kafka container is not up after {limit_s:.0f} s; its last lines: {logs.stdout[-2000:]}")
+
+
+def _kafka_on_java(state: Path) -> Iterator[str]:
+    script = [str(ROOT / "deploy/kafka-local/kafka-local.sh")]
+    environment = os.environ | {
+        "KAFKA_STATE": str(state),
+        "KAFKA_PORT": str(_free_port()),
+        "KAFKA_CONTROLLER_PORT": str(_free_port()),
+        "KAFKA_HEAP": "768m",
+    }
+    try:
+        started = subprocess.run(
+            [*script, "start"], env=environment, capture_output=True, text=True, timeout=600, check=False
+        )
+        if started.returncode:
+            pytest.fail(f"No Kafka: {started.stderr.strip()}. {NO_BROKER}")
+        yield started.stdout.strip()
+    finally:
+        subprocess.run([*script, "wipe"], env=environment, capture_output=True, timeout=60, check=False)
