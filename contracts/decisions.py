@@ -18,7 +18,8 @@ from contracts.prices import Status
 
 class TrailStep(Struct, frozen=True, array_like=True, gc=False):
     """One rail that removed points of the full lattice: prices below `low` or above `high` (None: no bound), or, for
-    `charm`, prices without an allowed ending. `removed` counts those points, whichever other rails removed them too."""
+    `charm`, prices without an allowed ending. `removed` counts those points, whichever other rails removed them too.
+    """
 
     rail: str
     low: int | None

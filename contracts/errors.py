@@ -1,12 +1,12 @@
 """The error tree, split by who must act. Does not log, does not exit: the shells do.
 
-    PricetideError
-    ├── BadEvent          the producer of an event; the record goes to the dead letters with `code` and `remedy`
-    ├── BadInput          the person at the command line: a log, a file, an argument
-    ├── BadSettings       the operator: settings, topics, partitions, data directory
-    ├── BadReference      whoever publishes catalogue items and policies
-    ├── BrokerUnavailable the operator's broker, or time: worth another try
-    └── BrokenInvariant   us: a bug; carries what was seen
+PricetideError
+├── BadEvent          the producer of an event; the record goes to the dead letters with `code` and `remedy`
+├── BadInput          the person at the command line: a log, a file, an argument
+├── BadSettings       the operator: settings, topics, partitions, data directory
+├── BadReference      whoever publishes catalogue items and policies
+├── BrokerUnavailable the operator's broker, or time: worth another try
+└── BrokenInvariant   us: a bug; carries what was seen
 """
 
 from __future__ import annotations

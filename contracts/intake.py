@@ -41,6 +41,8 @@ class Inbound(Struct, gc=False):
     key: bytes | None
     value: bytes | None
     arrival_ms: int
+    received: float = 0.0
+    """Monotonic seconds at which a worker buffered the record; decides nothing but how long it waits for other topics."""
 
 
 def refuse(code: str, message: str) -> BadEvent:
@@ -108,8 +110,13 @@ class Intake:
         if kind not in self._kinds[source]:
             raise refuse("wrong_topic", f"A {kind} came on topic {self._topology.sources[source]!r}")
         if kind != "consent" and event.currency != self._semantics.currency:  # type: ignore[union-attr]  # shop events only
-            raise refuse("unknown_currency", f"The price is in {event.currency!r}, prices here are in "  # type: ignore[union-attr]  # as above
-                         f"{self._semantics.currency}")
+            raise refuse(
+                "unknown_currency",
+                f"The price is in {event.currency!r}, prices here are in "  # type: ignore[union-attr]  # as above
+                f"{self._semantics.currency}",
+            )
         if event.event_time_ms > arrival_ms + self._semantics.skew_max_ms:
-            raise refuse("future", f"event_time_ms {event.event_time_ms} is "
-                         f"{event.event_time_ms - arrival_ms} ms after its arrival")
+            raise refuse(
+                "future",
+                f"event_time_ms {event.event_time_ms} is {event.event_time_ms - arrival_ms} ms after its arrival",
+            )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Sequence
+from math import inf
 
 from contracts.intake import Inbound
 
@@ -41,27 +42,30 @@ class Merge:
         """Return the topics with nothing buffered: those that hold the others back unless they are idle."""
         return [source for source, queue in enumerate(self._queues) if not queue]
 
-    def oldest_arrivals(self) -> list[Inbound]:
-        """Return the heads, one of each topic that has any."""
-        return [queue[0] for queue in self._queues if queue]
+    def first_received(self) -> float | None:
+        """Return `received` of the head that has waited longest, or None when nothing is buffered."""
+        return min((queue[0].received for queue in self._queues if queue), default=None)
 
-    def take(self, limit: int, idle: Collection[int] = ()) -> list[Inbound]:
+    def take(self, limit: int, idle: Collection[int] = (), due: float = inf) -> list[Inbound]:
         """Remove and return at most `limit` records, in order, that nothing still to come can precede.
 
         Args:
             limit: most records to return.
-            idle: topics whose emptiness does not hold the others back.
+            idle: empty topics that hold the others back only until the grace has passed.
+            due: a record that passes an empty idle topic must have been received at or before this.
         """
         queues = self._queues
         out: list[Inbound] = []
         while len(out) < limit:
             best, bound = -1, _LAST
             best_key = _LAST
+            latest = inf
             for source, queue in enumerate(queues):
                 if not queue:
                     if source not in idle:
                         self.size -= len(out)
                         return out
+                    latest = due
                     continue
                 head = queue[0]
                 key = (head.order_ms, source, head.offset)
@@ -71,15 +75,17 @@ class Merge:
                     bound = key
             if best < 0:
                 break
-            self._take_run(queues[best], (bound[0], bound[1]), best, limit, out)
+            # Equal times: the lower rank goes first. The run ends where another head precedes.
+            last_ms = bound[0] if best < bound[1] else bound[0] - 1
+            if not _take_run(queues[best], last_ms, latest, limit - len(out), out):
+                break
         self.size -= len(out)
         return out
 
-    @staticmethod
-    def _take_run(queue: deque[Inbound], bound: tuple[int, int], source: int, limit: int, out: list[Inbound]) -> None:
-        """Move the run of `queue` that lies before the smallest head of the other topics."""
-        bound_ms = bound[0] if source < bound[1] else bound[0] - 1  # equal times: the lower rank goes first
-        room = limit - len(out)
-        while room and queue and queue[0].order_ms <= bound_ms:
-            out.append(queue.popleft())
-            room -= 1
+
+def _take_run(queue: deque[Inbound], last_ms: int, latest: float, room: int, out: list[Inbound]) -> int:
+    """Move the run of `queue` up to event time `last_ms`, received by `latest`; return how many records moved."""
+    before = len(out)
+    while len(out) - before < room and queue and queue[0].order_ms <= last_ms and queue[0].received <= latest:
+        out.append(queue.popleft())
+    return len(out) - before

@@ -49,7 +49,9 @@ class ListPrice(Struct, frozen=True, kw_only=True, tag_field="kind", tag="list_p
     """Everybody pays list price."""
 
 
-class SessionIntent(Struct, frozen=True, kw_only=True, tag_field="kind", tag="session_intent", forbid_unknown_fields=True):
+class SessionIntent(
+    Struct, frozen=True, kw_only=True, tag_field="kind", tag="session_intent", forbid_unknown_fields=True
+):
     """Discount by the intent of this session: the stronger, the smaller. Never by tenure, frequency or spend."""
 
     discounts_permille: tuple[Permille, ...] = (250, 200, 150, 100, 50, 0)
@@ -58,7 +60,9 @@ class SessionIntent(Struct, frozen=True, kw_only=True, tag_field="kind", tag="se
     """Share of draws spread evenly over the feasible lattice; gives every feasible price a positive propensity."""
 
     def __post_init__(self) -> None:
-        if not self.discounts_permille or list(self.discounts_permille) != sorted(self.discounts_permille, reverse=True):
+        if not self.discounts_permille or list(self.discounts_permille) != sorted(
+            self.discounts_permille, reverse=True
+        ):
             raise ValueError("discounts_permille must not be empty nor increase: stronger intent, smaller discount")
 
 
@@ -155,5 +159,3 @@ class PolicyBook:
             if policy is None:
                 raise BadReference(f"Policy {record.name}@{record.number} is not on the topic: publish it first")
             self.current = policy
-
-

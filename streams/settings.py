@@ -68,18 +68,26 @@ class KafkaSettings(_Group):
         context = ssl.create_default_context(cafile=str(self.ssl_ca_file) if self.ssl_ca_file else None)
         if self.ssl_cert_file:
             password = self.ssl_key_password.get_secret_value() if self.ssl_key_password else None
-            context.load_cert_chain(str(self.ssl_cert_file), str(self.ssl_key_file) if self.ssl_key_file else None, password)
+            context.load_cert_chain(
+                str(self.ssl_cert_file), str(self.ssl_key_file) if self.ssl_key_file else None, password
+            )
         return context
 
     def client(self) -> dict[str, Any]:
         """Return the connection arguments that aiokafka and kafka-python share."""
-        out: dict[str, Any] = {"bootstrap_servers": self.bootstrap_servers.split(","), "security_protocol": self.security_protocol}
+        out: dict[str, Any] = {
+            "bootstrap_servers": self.bootstrap_servers.split(","),
+            "security_protocol": self.security_protocol,
+        }
         context = self.ssl_context()
         if context is not None:
             out["ssl_context"] = context
         if self.security_protocol.startswith("SASL"):
-            out |= {"sasl_mechanism": self.sasl_mechanism, "sasl_plain_username": self.sasl_username,
-                    "sasl_plain_password": self.password}
+            out |= {
+                "sasl_mechanism": self.sasl_mechanism,
+                "sasl_plain_username": self.sasl_username,
+                "sasl_plain_password": self.password,
+            }
         return out
 
 
@@ -103,8 +111,13 @@ class TopicSettings(_Group):
     @property
     def topology(self) -> Topology:
         """What of this decides bytes."""
-        return Topology(partitions=self.partitions, consents=self.consents, views=self.views, clicks=self.clicks,
-                        purchases=self.purchases)
+        return Topology(
+            partitions=self.partitions,
+            consents=self.consents,
+            views=self.views,
+            clicks=self.clicks,
+            purchases=self.purchases,
+        )
 
 
 class Settings(BaseSettings):
@@ -145,8 +158,11 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource, dotenv_settings: PydanticBaseSettingsSource,
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flag over environment over TOML file."""
@@ -191,8 +207,12 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:  # noqa
     try:
         return Settings(**nested)
     except ValidationError as error:
-        raise BadSettings("Settings: " + "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors(include_input=False)
-        )) from None
+        raise BadSettings(
+            "Settings: "
+            + "; ".join(
+                f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+                for problem in error.errors(include_input=False)
+            )
+        ) from None
     except ValueError as error:  # a TOML file that is none
         raise BadSettings(f"Settings file {path!r}: {error}") from None
