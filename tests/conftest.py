@@ -1,7 +1,7 @@
 """What tests share: a real Kafka, names nobody else uses, the public REES46 log, and hypothesis profiles.
 
-The broker is the one of PRICETIDE_TEST_KAFKA, else a container, else Java and Maven (deploy/kafka-local); without any of
-them the tests that need it fail: a skipped guarantee is no guarantee. Each run has its own broker, so runs may overlap.
+The broker is the one of PRICETIDE_TEST_KAFKA, else a container, else Java and Maven (deploy/kafka-local); without any
+of them the tests that need it fail: a skipped guarantee is no guarantee. Each run has its own broker: runs may overlap.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from hypothesis import HealthCheck, settings
 ROOT = Path(__file__).resolve().parents[1]
 KAFKA_IMAGE = "apache/kafka:4.1.1"
 NO_BROKER = (
-    "These tests need an Apache Kafka: set PRICETIDE_TEST_KAFKA=host:port, or start Docker, or install a Java runtime (17 or "
-    "newer) and Maven (Debian: apt-get install openjdk-17-jre-headless maven)"
+    "These tests need an Apache Kafka: set PRICETIDE_TEST_KAFKA=host:port, or start Docker, or install a Java runtime "
+    "(17 or newer) and Maven (Debian: apt-get install openjdk-17-jre-headless maven)"
 )
 NO_LOG = (
     "The REES46 log is missing: put the folder rees46_nov (one Parquet file) into data/ of the repository, "
