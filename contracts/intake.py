@@ -84,7 +84,7 @@ class Intake:
         if len(value) > self._semantics.event_bytes_max:
             raise refuse("too_large", f"The record has {len(value)} bytes, more than {self._semantics.event_bytes_max}")
         try:
-            event = decode_event(value)
+            event: Event = decode_event(value)
         except msgspec.ValidationError as error:
             raise refuse("bad_field", str(error)) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

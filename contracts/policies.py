@@ -143,7 +143,7 @@ class PolicyBook:
                 name, _, number = key.decode().rpartition("/")
                 self._versions.pop((name, int(number)), None)
             return None
-        record = decode_policy(value)
+        record: PolicyRecord = decode_policy(value)
         self._apply(record)
         return record
 

@@ -1,0 +1,83 @@
+"""The digest of price updates (or of decisions): two runs published the same if and only if their digests are equal.
+
+Canonical order: users ascending by the UTF-8 bytes of their id; a user's records by ascending (version, item), which is
+the order in which they were published. With len(x) as 4 bytes, big endian:
+
+    user digest = sha256 of, per record: len(key) key len(value) value
+    digest      = sha256 of, per user:   len(user) user user digest
+
+So records stream in as they were published, partitions in any interleaving, and memory is bounded by the users, not by
+the records. A user's records out of order, or one of them twice, are an error and not a different digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import msgspec
+from msgspec import Struct
+
+from contracts.errors import BadInput
+
+
+class _Place(Struct, gc=False):
+    """What orders a price update or a decision; other fields are ignored. Dead letters have no user, many records no item."""
+
+    version: int
+    user: str | None = None
+    item: str = ""
+
+
+_place = msgspec.json.Decoder(_Place).decode
+
+
+class PublishedDigest:
+    """Takes published records in order, and gives their digest."""
+
+    def __init__(self) -> None:
+        self.records = 0
+        self._users: dict[str, tuple[int, str, hashlib._Hash]] = {}
+
+    def add(self, key: bytes, value: bytes) -> None:
+        """Take the next record.
+
+        Raises:
+            BadInput: it is no record of ours, or does not follow the user's last one.
+        """
+        try:
+            place = _place(value)
+        except msgspec.DecodeError as error:
+            raise BadInput(
+                f"A record that is neither a price update nor a decision ({error}): {value[:80]!r}"
+            ) from None
+        user = place.user or ""
+        known = self._users.get(user)
+        if known is None:
+            running = hashlib.sha256()
+        else:
+            version, item, running = known
+            if (place.version, place.item) <= (version, item):
+                raise BadInput(
+                    f"User {user!r}: version {place.version} of item {place.item!r} comes after version {version} of "
+                    f"{item!r}. A digest needs every record once, in the order of publication"
+                )
+        self._users[user] = (place.version, place.item, running)
+        running.update(b"%b%b%b%b" % (len(key).to_bytes(4, "big"), key, len(value).to_bytes(4, "big"), value))
+        self.records += 1
+
+    def hexdigest(self) -> str:
+        """Return the digest of what was taken, 64 hexadecimal characters."""
+        total = hashlib.sha256()
+        for user in sorted(self._users, key=str.encode):
+            name = user.encode()
+            total.update(len(name).to_bytes(4, "big") + name + self._users[user][2].digest())
+        return total.hexdigest()
+
+
+def digest_of(records: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return the digest of (key, value) pairs in the order of publication."""
+    published = PublishedDigest()
+    for key, value in records:
+        published.add(key, value)
+    return published.hexdigest()
