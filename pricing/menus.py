@@ -1,0 +1,165 @@
+"""Menus: everything about the price of an item that does not depend on who asks, computed once and remembered.
+
+A `PricedItem` is one version of an item under one policy; its `Menu` is what a user with a certain last price may be
+offered; the menu's `Chances` are what the policy makes of it at a level of intent. Nothing here can change a byte: drop
+every cache, and the same prices come out.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+from msgspec import Struct
+
+from contracts.catalogue import CatalogueItem
+from contracts.decisions import TrailStep
+from contracts.policies import Policy
+from pricing import policies, rails, reasons
+from pricing.lattice import full_lattice
+
+ITEMS_MAX = 32_768
+"""Item versions remembered per policy, some 150 MB if each is drawn from at many last prices and levels of intent."""
+MENUS_MAX = 32
+"""Last prices remembered per item."""
+
+
+class Chances(Struct, frozen=True):
+    """The probabilities of a menu's prices, ready to be drawn from by a uniform number."""
+
+    probabilities: list[float]
+    """Per feasible price, ascending by price."""
+    cumulative: list[float]
+    target: int
+    """Index of the price that the policy aims at."""
+    binding_rule: str | None
+    """The rail that kept the policy from its target."""
+    aimed: tuple[str, ...]
+    """Reasons of the target."""
+    explored: tuple[str, ...]
+    """Reasons of any other price."""
+
+
+class Menu:
+    """What one user may be offered of one item: the feasible prices, and why no others."""
+
+    __slots__ = ("_chances", "_item", "_pinned", "prices", "trail")
+
+    def __init__(self, item: PricedItem, prices: tuple[int, ...], trail: tuple[TrailStep, ...]) -> None:
+        self._item = item
+        self._chances: dict[int, Chances] = {}
+        self._pinned: dict[tuple[str, int], tuple[TrailStep, ...]] = {}
+        self.prices = prices
+        """Feasible, ascending; the list price is among them."""
+        self.trail = trail
+
+    def chances(self, intent: int) -> Chances:
+        """Return what the policy makes of this menu at a level of intent."""
+        known = self._chances.get(intent)
+        if known is None:
+            known = self._chances[intent] = self._weigh(intent)
+        return known
+
+    def _weigh(self, intent: int) -> Chances:
+        rule, list_price, lattice = self._item.policy.rule, self._item.list_price, self._item.lattice
+        chances = policies.probabilities(rule, self.prices, list_price, intent)
+        cumulative = list(accumulate(chances))
+        cumulative[-1] = 1.0  # whatever the rounding, every u < 1 falls on a price
+        aim = policies.target_price(rule, list_price, intent)
+        target = policies.nearest_at_or_below(self.prices, aim)
+        ideal = lattice[policies.nearest_at_or_below(lattice, aim)]
+        binding = rails.nearest_rail(self.trail, ideal, self.prices[target])
+        aimed, explored = reasons.of_draw(rule, binding, len(self.prices))
+        return Chances(chances, cumulative, target, binding, aimed, explored)
+
+    def pinned(self, rule: str, price: int) -> tuple[TrailStep, ...]:
+        """Return the trail of a price that `rule` prescribes: it removes all other points of the lattice."""
+        trail = self._pinned.get((rule, price))
+        if trail is None:
+            others = len(self._item.lattice) - 1
+            trail = (*self.trail, TrailStep(rule, price, price, others)) if others else self.trail
+            self._pinned[rule, price] = trail
+        return trail
+
+
+class PricedItem:
+    """One version of an item under one policy, in markets that may raise prices above list or may not.
+
+    `refused_by` names what makes the item unfit to be priced: a bound of its own that its list price breaks.
+    """
+
+    __slots__ = (
+        "_feasible",
+        "_menus",
+        "item",
+        "lattice",
+        "list_price",
+        "multipliers",
+        "policy",
+        "refused_by",
+        "trail",
+        "version",
+    )
+
+    def __init__(self, version: int, item: CatalogueItem, policy: Policy, may_raise: bool) -> None:
+        self.version = version
+        self.item = item
+        self.policy = policy
+        self.list_price = list_price = item.list_price
+        limits = policy.rails
+        self.multipliers = full_lattice(list_price, limits.multipliers, limits.charm_endings)
+        """Price -> nominal multiplier in permille: the full lattice, ascending."""
+        self.lattice = tuple(self.multipliers)
+        own = rails.own_bounds(item, limits.margin_min_permille)
+        self.refused_by = next((bound[0] for bound in own if not rails.allows(bound, list_price)), None)
+        bounds = own + rails.policy_bounds(list_price, limits, may_raise)
+        trail = [step for bound in bounds if (step := rails.judge(bound, self.lattice, list_price))]
+        plain = rails.without_charm(self.lattice, limits.charm_endings, list_price)
+        if plain:
+            trail.append(TrailStep("charm", None, None, len(plain)))
+        self.trail = tuple(trail)
+        """The rails that bind whoever asks; all but the step limit."""
+        self._feasible = tuple([price for price in rails.within(bounds, self.lattice) if price not in plain])
+        self._menus: dict[int, Menu] = {}
+
+    def allows(self, price: int) -> bool:
+        """Return whether `price` is on the lattice and within every rail that does not depend on the user."""
+        return price in self._feasible
+
+    def menu(self, last_price: int) -> Menu:
+        """Return what a user whose last price of this item was `last_price` may be offered."""
+        menu = self._menus.get(last_price)
+        if menu is None:
+            if len(self._menus) >= MENUS_MAX:
+                self._menus.clear()
+            menu = self._menus[last_price] = self._menu(last_price)
+        return menu
+
+    def _menu(self, last_price: int) -> Menu:
+        list_price = self.list_price
+        bound = rails.step_bound(last_price, list_price, self.policy.rails)
+        step = rails.judge(bound, self.lattice, list_price)
+        if step is None:
+            return Menu(self, self._feasible, self.trail)
+        prices = tuple([price for price in self._feasible if price == list_price or rails.allows(bound, price)])
+        return Menu(self, prices, (*self.trail, step))
+
+
+class MenuBook:
+    """The priced items of one policy; remembers the last ITEMS_MAX of them per kind of market."""
+
+    __slots__ = ("_items", "policy")
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self._items: tuple[dict[int, PricedItem], dict[int, PricedItem]] = ({}, {})
+
+    def of(self, version: int, item: CatalogueItem, market: str | None) -> PricedItem:
+        """Return `item`, of catalogue version `version`, as it is priced in `market`."""
+        may_raise = market in self.policy.rails.raise_markets
+        items = self._items[may_raise]
+        known = items.get(version)
+        if known is None or known.item is not item:  # another catalogue may give the same version to another item
+            if len(items) >= ITEMS_MAX:
+                del items[next(iter(items))]
+            known = items[version] = PricedItem(version, item, self.policy, may_raise)
+        return known

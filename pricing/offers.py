@@ -1,0 +1,176 @@
+"""Draws and holds: what one event means for the user's offer of one item. Changes the offers of a state, nothing else.
+
+A view or click without an open offer is a draw, and opens one; while it is open and allowed, its price is held; consent
+and kill switch prescribe the list price and close it; a purchase closes it. Not here: probabilities and rails
+(pricing.menus), records (pricing.records).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+from msgspec import Struct
+
+from contracts.decisions import TrailStep
+from contracts.prices import Status
+from features.state import Offer, UserState
+from pricing import reasons
+from pricing.menus import PricedItem
+from pricing.policies import intent_level
+
+PRESCRIBED = {
+    "consent": reasons.NO_CONSENT,
+    "kill_switch": reasons.KILL_SWITCH,
+    "purchase": reasons.PURCHASED,
+    "withdrawal": reasons.CONSENT_WITHDRAWN,
+    "offers_max": reasons.OFFERS_FULL,
+}
+"""What prescribes the list price, and the reasons that go with it."""
+
+
+class Ask(Struct, frozen=True, gc=False):
+    """The view or click that asks for a price."""
+
+    now_ms: int
+    """The event's time."""
+    market: str | None
+    decision_id: str
+    u: float
+    """The decision's uniform number in [0, 1), in case it is a draw."""
+
+
+class Verdict(Struct, gc=False):
+    """A price and why. Money in minor units, times in ms of event time; fields as in contracts.decisions."""
+
+    price: int
+    multiplier: int
+    market: str | None
+    valid_until_ms: int | None
+    reasons: tuple[str, ...]
+    status: Status
+    draw_id: str | None
+    trail: tuple[TrailStep, ...]
+    binding_rule: str | None
+    forced: bool
+    propensity: float
+    intent: int | None
+
+
+def is_open(offer: Offer, now_ms: int) -> bool:
+    """Return whether `offer` stands at event time `now_ms`. A late event, of before the draw, finds it open, too."""
+    return offer.open and now_ms < offer.valid_until_ms
+
+
+def respond(state: UserState, priced: PricedItem, ask: Ask, offers_max: int) -> Verdict:
+    """Return the price of an item that may be priced personally: held if an offer is open, else drawn.
+
+    Args:
+        state: with the event folded in; a draw replaces its offer of the item.
+        priced: the item.
+        ask: the view or click.
+        offers_max: most offers remembered; when so many are open, the list price is prescribed instead of a draw.
+    """
+    offers = state.offers
+    offer = offers.get(priced.item.item)
+    if offer is None:
+        if len(offers) >= offers_max and not _make_room(offers, state.last_ms, offers_max):
+            return prescribe(state, priced, ask.market, "offers_max")
+        return _draw(state, priced, ask, priced.list_price)
+    if not is_open(offer, ask.now_ms):
+        return _draw(state, priced, ask, offer.price)
+    if offer.list_price == priced.list_price and priced.allows(offer.price):
+        return _hold(offer, priced, ask.market)
+    verdict = _draw(state, priced, ask, offer.price)
+    verdict.reasons = (reasons.OFFER_ENDED, *verdict.reasons)
+    return verdict
+
+
+def _make_room(offers: dict[str, Offer], now_ms: int, offers_max: int) -> bool:
+    """Forget the offers drawn longest ago that are not open, down to one below `offers_max`; False if all are open.
+
+    An open offer is never forgotten: its price is with the shopper, and a withdrawal of consent must find it.
+    """
+    ended = [item for item, offer in offers.items() if not is_open(offer, now_ms)]
+    for item in ended[: len(offers) - offers_max + 1]:
+        del offers[item]
+    return len(offers) < offers_max
+
+
+def _draw(state: UserState, priced: PricedItem, ask: Ask, last_price: int) -> Verdict:
+    """Draw a price and open an offer at it, behind all others in the order of draws."""
+    item = priced.item.item
+    intent = intent_level(state, item)
+    menu = priced.menu(last_price)
+    chances = menu.chances(intent)
+    arm = bisect_right(chances.cumulative, ask.u)
+    price, propensity = menu.prices[arm], chances.probabilities[arm]
+    multiplier = priced.multipliers[price]
+    until_ms = ask.now_ms + priced.policy.rails.dwell_ms
+    state.offers.pop(item, None)
+    state.offers[item] = Offer(
+        price,
+        priced.list_price,
+        multiplier,
+        propensity,
+        ask.decision_id,
+        ask.now_ms,
+        until_ms,
+        True,
+        intent,
+        ask.market,
+    )
+    why = chances.aimed if arm == chances.target else chances.explored
+    forced = len(menu.prices) == 1
+    return Verdict(
+        price,
+        multiplier,
+        ask.market,
+        until_ms,
+        why,
+        "drawn",
+        ask.decision_id,
+        menu.trail,
+        chances.binding_rule,
+        forced,
+        propensity,
+        intent,
+    )
+
+
+def _hold(offer: Offer, priced: PricedItem, market: str | None) -> Verdict:
+    trail = priced.menu(offer.price).pinned("dwell", offer.price)
+    return Verdict(
+        offer.price,
+        priced.multipliers[offer.price],
+        market,
+        offer.valid_until_ms,
+        reasons.HELD,
+        "held",
+        offer.draw_id,
+        trail,
+        "dwell",
+        False,
+        offer.propensity,
+        offer.intent,
+    )
+
+
+def prescribe(state: UserState, priced: PricedItem, market: str | None, rule: str) -> Verdict:
+    """Return the list price, prescribed by one of PRESCRIBED, and close the offer of the item if there is one."""
+    offer = state.offers.get(priced.item.item)
+    list_price = priced.list_price
+    last_price = list_price
+    if offer is not None:
+        offer.open = False
+        last_price = offer.price
+    binding = "consent" if rule == "withdrawal" else rule
+    trail = priced.menu(last_price).pinned(binding, list_price)
+    return Verdict(list_price, 1000, market, None, PRESCRIBED[rule], "list", None, trail, binding, True, 1.0, None)
+
+
+def close_all(state: UserState, now_ms: int) -> list[tuple[str, Offer]]:
+    """Close every offer; return those that were open at event time `now_ms`, by item id."""
+    were_open = [(item, offer) for item, offer in sorted(state.offers.items()) if is_open(offer, now_ms)]
+    for offer in state.offers.values():
+        offer.open = False
+    return were_open

@@ -1,0 +1,91 @@
+"""Why a price is what it is: reason codes, and one plain English sentence for people.
+
+Codes are stable and travel with price updates and decisions; words may change. Not here: the arithmetic behind a price,
+which the decision's lattice, trail and propensity hold.
+"""
+
+from __future__ import annotations
+
+from contracts.decisions import Decision
+from contracts.policies import ListPrice, Rule
+from contracts.prices import PriceUpdate
+
+HELD = ("held",)
+NO_CONSENT = ("no_consent",)
+CONSENT_WITHDRAWN = ("consent_withdrawn",)
+KILL_SWITCH = ("kill_switch",)
+PURCHASED = ("purchased",)
+OFFERS_FULL = ("offers_full",)
+OFFER_ENDED = "offer_ended"
+
+WORDS = {
+    "held": "the offer made earlier still stands",
+    "no_consent": "the shopper has not agreed to personal prices",
+    "consent_withdrawn": "the shopper has withdrawn consent to personal prices",
+    "kill_switch": "personal prices are switched off for everybody",
+    "purchased": "the shopper has bought the item, which ends the offer",
+    "offers_full": "the shopper has as many open offers as one person may have",
+    "offer_ended": "the earlier offer is no longer allowed",
+    "list_price_policy": "the policy charges everybody the list price",
+    "session_intent": "this session's interest in the item calls for it",
+    "explored": "a small share of offers tries other allowed prices",
+    "only_list_feasible": "the rails leave no other price",
+}
+RAIL_WORDS = {
+    "floor": "the floor price",
+    "margin": "the least margin over cost",
+    "map": "the minimum advertised price",
+    "ceiling": "the ceiling price",
+    "discount_only": "the rule that personal prices never exceed list",
+    "band": "the band that all shoppers' prices share",
+    "charm": "the allowed price endings",
+    "step": "the limit on a change from the last price",
+}
+_RAIL = "rail:"
+_DECIMALS = {"BHD": 3, "CLP": 0, "ISK": 0, "JOD": 3, "JPY": 0, "KRW": 0, "KWD": 3, "OMR": 3, "TND": 3, "VND": 0}
+"""ISO 4217 currencies whose minor unit is not a hundredth."""
+
+
+def of_draw(rule: Rule, binding_rule: str | None, feasible: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the reasons of a drawn price that is the target, and of one that is not.
+
+    Args:
+        rule: the policy's.
+        binding_rule: the rail that kept the policy from its target, or None.
+        feasible: how many prices there were to choose from.
+    """
+    if feasible == 1:
+        return ("only_list_feasible",), ("only_list_feasible",)
+    if isinstance(rule, ListPrice):
+        return ("list_price_policy",), ("list_price_policy",)
+    aimed = ("session_intent",) if binding_rule is None else ("session_intent", _RAIL + binding_rule)
+    return aimed, ("explored",)
+
+
+def money(minor: int, currency: str) -> str:
+    """Return an amount for people: 12999, "USD" -> "129.99 USD"."""
+    decimals = _DECIMALS.get(currency, 2)
+    if not decimals:
+        return f"{minor} {currency}"
+    whole, rest = divmod(minor, 10**decimals)
+    return f"{whole}.{rest:0{decimals}d} {currency}"
+
+
+def explain(price: PriceUpdate | Decision) -> str:
+    """Return one sentence that says what the price is and why."""
+    amount, listed = money(price.price, price.currency), money(price.list_price, price.currency)
+    if price.price == price.list_price:
+        head = f"{amount}, the list price"
+    else:
+        # half up, of an exact ratio: no float comes near money
+        off = (abs(price.list_price - price.price) * 1000 + price.list_price // 2) // price.list_price
+        side = "below" if price.price < price.list_price else "above"
+        head = f"{amount}, {off // 10}.{off % 10} % {side} the list price of {listed}"
+    return f"{head}: {_because(price.reasons)}."
+
+
+def _because(codes: tuple[str, ...]) -> str:
+    causes = [WORDS.get(code, code) for code in codes if not code.startswith(_RAIL)]
+    limits = [RAIL_WORDS.get(rail, rail) for code in codes if (rail := code.removeprefix(_RAIL)) != code]
+    sentence = ", and ".join(causes) or "no reason is on record"
+    return f"{sentence}, as far as {' and '.join(limits)} allows" if limits else sentence
