@@ -1,0 +1,57 @@
+# Every command of this page sets up what it needs. `make` alone prints the list.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; done)
+BIN := .venv/bin
+PIP_FLAGS := --quiet --disable-pip-version-check
+SEED ?= 1
+RUNS ?= 1
+CODE := pricetide.py contracts features pricing streams backtest model_export tests benchmarks
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format bench chaos kafka kafka-stop schemas
+
+help: ## Print this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/\1|\2/' | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+setup: .venv/.installed ## Make .venv with all that development needs
+
+demo: .venv-demo/.installed ## See a worker price a generated shop for half a minute: no Docker, Java or GPU
+	@.venv-demo/bin/pricetide demo
+
+test: lint ## Run everything: style, types, import contracts, every test (needs Docker, or Java 17 and Maven)
+	$(BIN)/pytest
+
+lint: setup ## Check style, types and import contracts
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup ## Rewrite the code in the house style
+	$(BIN)/ruff check --fix-only --quiet $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+bench: setup ## Measure what the README claims, on a real Kafka, and print the table
+	$(BIN)/python -m benchmarks
+
+chaos: setup ## Kill workers at random instants and compare with the oracle: SEED=1 RUNS=1
+	$(BIN)/python tests/faults/chaos.py --seed $(SEED) --runs $(RUNS)
+
+kafka: ## Start a Kafka on 127.0.0.1:9092, without Docker (Java 17 and Maven); prints its address
+	@deploy/kafka-local/kafka-local.sh start
+
+kafka-stop: ## Stop it; `deploy/kafka-local/kafka-local.sh wipe` removes its data, too
+	@deploy/kafka-local/kafka-local.sh stop
+
+schemas: setup ## Write contracts/schemas/ anew from the message types
+	$(BIN)/pricetide schema
+
+# A stamp per environment: installed again when pyproject.toml changes, and not otherwise.
+.venv/.installed: EXTRAS := dev
+.venv-demo/.installed: EXTRAS := demo
+.venv/.installed .venv-demo/.installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "pricetide needs Python 3.11, 3.12 or 3.13: install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "setting up $(@D)"
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install $(PIP_FLAGS) --editable '.[$(EXTRAS)]'
+	@touch $@
