@@ -6,6 +6,8 @@ dead letters.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 from msgspec import Struct
 
@@ -15,6 +17,8 @@ from contracts.ids import partition_of
 from contracts.semantics import Semantics, Topology
 
 _KNOWN_KEYS_MAX = 200_000
+ARRIVAL_HEADER = "arrival_ms"
+ARRIVAL_DIGITS_MAX = 15
 
 REMEDIES = {
     "null_value": "Send an event; deletions have no meaning on an input topic",
@@ -43,6 +47,14 @@ class Inbound(Struct, gc=False):
     arrival_ms: int
     received: float = 0.0
     """Monotonic seconds at which a worker buffered the record; decides nothing but how long it waits for other topics."""
+
+
+def arrival_of(timestamp_ms: int, headers: Iterable[tuple[str, bytes | None]]) -> int:
+    """Return when a record arrived: its header `arrival_ms` (ASCII digits) if it has a proper one, else its timestamp."""
+    for name, value in headers:
+        if name == ARRIVAL_HEADER and value is not None and value.isdigit() and len(value) <= ARRIVAL_DIGITS_MAX:
+            timestamp_ms = int(value)
+    return timestamp_ms
 
 
 def refuse(code: str, message: str) -> BadEvent:
