@@ -43,7 +43,7 @@ Headers = list[tuple[str, bytes]]
 
 
 def dead_letter(
-    inbound: Inbound, error: BadEvent, topic: str, partition: int, bytes_max: int, traceback: str = ""
+    inbound: Inbound, error: BadEvent, topic: str, partition: int, bytes_max: int, *, traceback: str = ""
 ) -> tuple[bytes | None, bytes, Headers]:
     """Return (key, value, headers) of the dead letter of `inbound`.
 

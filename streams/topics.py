@@ -46,6 +46,11 @@ class TopicPlan(Struct, frozen=True):
     configs: dict[str, str]
 
 
+def counted(count: int, noun: str) -> str:
+    """Return "1 broker", "2 brokers"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def plan(settings: Settings) -> list[TopicPlan]:
     """Return every topic of the deployment, inputs first.
 
@@ -145,7 +150,11 @@ def check_topics(settings: Settings) -> list[Finding]:
             *_config_problems(topic, configs[topic.name]),
         ]
         findings += problems or [
-            Finding("ok", topic.name, f"{topic.role}: {topic.partitions} partitions, {topic.configs['cleanup.policy']}")
+            Finding(
+                "ok",
+                topic.name,
+                f"{topic.role}: {counted(topic.partitions, 'partition')}, {topic.configs['cleanup.policy']}",
+            )
         ]
     return findings
 
@@ -175,7 +184,9 @@ def _partition_problems(topic: TopicPlan, partitions: list[dict[str, Any]]) -> l
             f"inputs, outputs and changelog need equal counts: set topics.partitions to {count} if all have {count}; "
             "else drain the inputs, delete the topics, raise semantics.epoch and run `pricetide topics create`"
         )
-    return [Finding("wrong", topic.name, f"{topic.role}: {count} partitions, not {topic.partitions}", remedy)]
+    return [
+        Finding("wrong", topic.name, f"{topic.role}: {counted(count, 'partition')}, not {topic.partitions}", remedy)
+    ]
 
 
 def _replica_problems(topic: TopicPlan, partitions: list[dict[str, Any]], wanted: int) -> list[Finding]:
@@ -186,7 +197,7 @@ def _replica_problems(topic: TopicPlan, partitions: list[dict[str, Any]], wanted
         problems.append(Finding("wrong", topic.name, message, "bring the brokers that hold their replicas back"))
     fewest = min(len(entry["replica_nodes"]) for entry in partitions)
     if fewest < wanted:
-        message = f"{topic.role}: {fewest} replicas, topics.replication_factor is {wanted}"
+        message = f"{topic.role}: {counted(fewest, 'replica')}, topics.replication_factor is {wanted}"
         problems.append(Finding("warning", topic.name, message, "reassign the topic with kafka-reassign-partitions.sh"))
     return problems
 
