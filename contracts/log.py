@@ -58,7 +58,7 @@ class TableEntry(Struct, frozen=True, kw_only=True):
     sha256: str
 
 
-class Manifest(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Manifest(Struct, frozen=True, kw_only=True):
     """What a log is. `tables`, `records` and the time range are the writer's to fill in."""
 
     semantics: Semantics
@@ -100,7 +100,7 @@ class ReferenceRecord(Struct, gc=False):
 
 
 class Addresses:
-    """Topic, partition, offset and key of rows, in the order they are given; one instance per pass over a log."""
+    """Topic, partition, offset and key of rows, in the order they are given per topic; one instance per pass over a log."""
 
     __slots__ = ("_next", "_partitions", "_sources", "_users")
 
@@ -234,11 +234,12 @@ def _to_records(rows: Iterable[EventRow], addresses: Addresses) -> list[LogRecor
     return [LogRecord(*address(row), event_value(row), row.arrival_ms) for row in rows]
 
 
-def record_chunks(log: Log, source: int) -> Iterator[list[LogRecord]]:
-    """Stream the records of the topic `Topology.sources[source]`, in its order, in lists of bounded length."""
-    topology = log.manifest.topology
-    kinds = topology.kinds_of(source)
-    addresses = Addresses(topology)
+def record_chunks(log: Log, source: int, addresses: Addresses) -> Iterator[list[LogRecord]]:
+    """Stream the records of the topic `Topology.sources[source]`, in its order, in lists of bounded length.
+
+    The streams of several topics may share one instance of `addresses`, so that a user is hashed once.
+    """
+    kinds = log.manifest.topology.kinds_of(source)
     chunks = log.consents() if kinds == {"consent"} else log.events(kinds)
     for rows in chunks:
         yield _to_records(rows, addresses)

@@ -47,7 +47,8 @@ class LogWriter:
             raise BadInput(f"{directory} holds a log already: choose another directory, or delete that one")
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
-        self._manifest = manifest
+        self.manifest = manifest
+        """As given; after close() as written."""
         self._format = file_format
         self._writers: dict[TableName, RowWriter] = {}
         topology = manifest.topology
@@ -110,17 +111,17 @@ class LogWriter:
             writer.close()
             path = self._directory / f"{name}.{self._format}"
             tables[name] = TableEntry(file=path.name, rows=writer.rows, sha256=sha256_of(path))
-        self._manifest = msgspec.structs.replace(
-            self._manifest,
+        self.manifest = msgspec.structs.replace(
+            self.manifest,
             tables=tables,
-            records=dict(zip(self._manifest.topology.sources, self._counts, strict=True)),
+            records=dict(zip(self.manifest.topology.sources, self._counts, strict=True)),
             first_ms=self._first_ms or 0,
             last_ms=self._last_ms,
             created_by=f"pricetide {version('pricetide')}",
         )
-        text = msgspec.json.format(msgspec.json.encode(self._manifest), indent=2)
+        text = msgspec.json.format(msgspec.json.encode(self.manifest), indent=2)
         (self._directory / MANIFEST).write_bytes(text + b"\n")
-        return self._manifest
+        return self.manifest
 
     def __enter__(self) -> Self:
         return self

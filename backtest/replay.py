@@ -1,0 +1,174 @@
+"""The replay of a log: the same intake, merge and engine as a worker's, with files in front and a callback behind.
+
+All partitions in one pass. Two orders: a plain log is merged by contracts.merge, a topic being idle for a partition
+when the log has no more of it, and catalogue and policies are read whole before the first event, as a worker does
+that finds everything in Kafka. A recorded log is replayed in the order in which the live worker applied it, each record
+with the catalogue and policies that the worker had seen by then. Any batch size gives the same records.
+
+Memory: the states of the users, the catalogue, and what contracts and backtest.feed buffer. Does not write files.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import defaultdict
+from collections.abc import Callable
+from math import inf
+
+from backtest.feed import Feed, References, Seen
+from contracts.errors import BadInput
+from contracts.intake import Inbound
+from contracts.log import Log
+from contracts.log_rows import AppliedRow
+from contracts.merge import Merge
+from pricing.engine import Engine, EventCrash, PartitionState, Step
+
+BATCH_MAX = 2_048
+
+Publish = Callable[[int, Step], None]
+"""Called with a partition and what its next batch led to."""
+
+
+class _Partition:
+    """What one partition of a worker holds: engine, states, the partition's own state, the records that crashed."""
+
+    def __init__(self, log: Log, partition: int, seen: Seen) -> None:
+        manifest = log.manifest
+        self.number = partition
+        self.seen = seen
+        self.isolated: dict[tuple[int, int], str] = {}
+        self._engine = Engine(manifest.semantics, manifest.topology, partition)
+        self._states: dict[bytes, bytes] = {}
+        self._state = PartitionState()
+
+    def apply(self, batch: list[Inbound]) -> Step:
+        """Apply a batch; a record that crashes the engine is isolated, as workers do after some attempts."""
+        while True:
+            try:
+                step = self._engine.step(
+                    batch, self._states.get, self._state, self.seen.catalogue, self.seen.policies, self.isolated
+                )
+            except EventCrash as crash:
+                place = (crash.source, crash.offset)
+                if place in self.isolated:
+                    raise
+                self.isolated[place] = "".join(traceback.format_exception_only(crash.__cause__)).strip()
+                continue
+            self._states.update(step.states)
+            self._state = step.partition
+            return step
+
+
+class Replay:
+    """One replay of `log`; `run` it once."""
+
+    def __init__(self, log: Log, batch_max: int = BATCH_MAX) -> None:
+        """Prepare; reads catalogue and policies.
+
+        Args:
+            log: an opened log.
+            batch_max: most records per step of the engine; changes no byte.
+        """
+        if batch_max < 1:
+            raise BadInput(f"A batch of {batch_max} records: use at least 1")
+        self._log = log
+        self._batch_max = batch_max
+        self._feed = Feed(log)
+        self._sources = len(log.manifest.topology.sources)
+        references = References(log)
+        partitions = range(log.manifest.topology.partitions)
+        if log.recorded:
+            self._partitions = [_Partition(log, partition, Seen(references)) for partition in partitions]
+        else:
+            seen = Seen(references)
+            seen.advance(inf, inf)
+            self._partitions = [_Partition(log, partition, seen) for partition in partitions]
+
+    def run(self, publish: Publish) -> None:
+        """Replay everything; `publish` gets each partition's steps in order.
+
+        Raises:
+            BadInput: the log is damaged, or a recorded log does not hold what was applied.
+        """
+        if self._log.recorded:
+            self._run_recorded(publish)
+        else:
+            self._run_merged(publish)
+
+    @property
+    def not_applied(self) -> int:
+        """Records of the log that the replay has not reached: those that a recorded worker never applied."""
+        return self._feed.left()
+
+    @property
+    def refused_references(self) -> int:
+        """Records of catalogue and policies that no worker would use."""
+        return max(partition.seen.refused for partition in self._partitions)
+
+    def _run_merged(self, publish: Publish) -> None:
+        merges = [(partition, Merge(self._sources)) for partition in self._partitions]
+        while merges:
+            going = []
+            for partition, merge in merges:
+                batch = self._next_batch(partition.number, merge)
+                if batch:
+                    publish(partition.number, partition.apply(batch))
+                    going.append((partition, merge))
+            merges = going
+
+    def _next_batch(self, partition: int, merge: Merge) -> list[Inbound]:
+        batch: list[Inbound] = []
+        while len(batch) < self._batch_max:
+            idle = []
+            for source in merge.empty_sources():
+                merge.push(source, self._feed.pull(source, partition))
+                if not merge.buffered(source):
+                    idle.append(source)
+            taken = merge.take(self._batch_max - len(batch), idle)
+            if not taken:
+                break
+            batch += taken
+        return batch
+
+    def _run_recorded(self, publish: Publish) -> None:
+        waiting: dict[int, list[AppliedRow]] = defaultdict(list)
+        versions = [0] * len(self._partitions)
+        for rows in self._log.applied():
+            for row in rows:
+                if row.version == versions[row.partition]:
+                    continue  # a withdrawal of consent leads to several decisions of one version
+                if row.version != versions[row.partition] + 1:
+                    raise BadInput(
+                        f"Partition {row.partition}: version {row.version} follows {versions[row.partition]}. The log "
+                        "must hold the applied order from its first record: record it again, from the beginning"
+                    )
+                versions[row.partition] = row.version
+                run = waiting[row.partition]
+                if run and (len(run) == self._batch_max or _seen(run[0]) != _seen(row)):
+                    self._apply_recorded(run, publish)
+                    run.clear()
+                run.append(row)
+        for run in waiting.values():
+            self._apply_recorded(run, publish)
+
+    def _apply_recorded(self, run: list[AppliedRow], publish: Publish) -> None:
+        partition = self._partitions[run[0].partition]
+        partition.seen.advance(run[0].catalogue_seen, run[0].policies_seen)
+        batch: list[Inbound] = []
+        for row in run:
+            record = self._feed.next(row.source, row.partition)
+            if record is None or record.offset != row.offset:
+                topic = self._log.manifest.topology.sources[row.source]
+                found = "none" if record is None else f"offset {record.offset}"
+                raise BadInput(
+                    f"{topic}, partition {row.partition}: offset {row.offset} was applied next, the log has {found}. "
+                    "Record the topics again, from their beginning"
+                )
+            if row.outcome == "dead_letter:crashed":
+                partition.isolated[row.source, row.offset] = "isolated by the recorded worker"
+            batch.append(record)
+        publish(partition.number, partition.apply(batch))
+
+
+def _seen(row: AppliedRow) -> tuple[int, int]:
+    return row.catalogue_seen, row.policies_seen
