@@ -1,13 +1,19 @@
-"""The state of one user, and its compact bytes. One value per user, sparse, with a schema version in front.
+"""The state of one user, and its compact bytes: a schema version, then MessagePack. One value per user, sparse.
 
 Mutable on purpose: a state is decoded from its bytes, folded through a batch, and encoded again; nothing else holds it,
-so a step over a batch is still a pure function of bytes. Not here: what an event does to it (features.fold).
+so a step over a batch is still a pure function of bytes. What grows with history (tiles, ids, tokens) is kept as packed
+bytes, which a decode only copies. Not here: what an event does to a state (features.fold), how large it can get
+(features.bounds).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 from msgspec import Struct, field
+
+from contracts.errors import BadSettings, BrokenInvariant
 
 SCHEMA = 1
 
@@ -34,58 +40,91 @@ class SessionItem(Struct, array_like=True, gc=False):
 
     views: int = 0
     clicks: int = 0
+    """Clicks of every action."""
     carts: int = 0
     """add_to_cart less remove_from_cart, never below 0."""
     dwell_ms: int = 0
 
 
 class UserState(Struct, array_like=True):
-    """Everything known of a user."""
+    """Everything known of a user. Rule: a new field, or another meaning of one, is a new SCHEMA with a reader for the old."""
 
     sequence: int = 0
-    """Events applied."""
+    """Events and consents applied; repeated ones are not."""
     last_ms: int = 0
-    """Highest event time applied."""
+    """Highest event time applied, consents included."""
     consent: bool | None = None
     """None: never said anything."""
     consent_ms: int = 0
-    minutes: dict[int, list[int]] = field(default_factory=dict)
-    """Tiles of the 1-hour window: event_time // 60_000 -> [views, clicks, purchases, spend, dwell_ms]."""
-    hours: dict[int, list[int]] = field(default_factory=dict)
-    """Tiles of the 24-hour window, by event_time // 3_600_000."""
-    days: dict[int, list[int]] = field(default_factory=dict)
-    """Tiles of the 30-day window, by event_time // 86_400_000."""
-    categories: dict[str, list[float]] = field(default_factory=dict)
-    """Decayed affinity per category: [weight, at_ms]; bounded."""
-    brands: dict[str, list[float]] = field(default_factory=dict)
+    """Event time of the consent that holds."""
+    minutes: bytes = b""
+    """Tiles of the 1-hour window, ascending (features.windows)."""
+    hours: bytes = b""
+    """Tiles of the 24-hour window."""
+    days: bytes = b""
+    """Tiles of the 30-day window."""
+    affinity_ms: int = 0
+    """Landmark of the affinities, 0 if there are none (features.affinities)."""
+    categories: dict[str, float] = field(default_factory=dict)
+    """Affinity per category as seen from the landmark; bounded."""
+    brands: dict[str, float] = field(default_factory=dict)
     session_start_ms: int = 0
+    session_last_ms: int = 0
+    """Highest event time of the session."""
     session_events: int = 0
     session_searches: int = 0
+    """Events of the session that came from a search (had a query)."""
     session_items: dict[str, SessionItem] = field(default_factory=dict)
-    """Bounded; the item touched longest ago goes first."""
+    """Bounded; the item touched longest ago stands first, and goes first."""
     offers: dict[str, Offer] = field(default_factory=dict)
-    """By item; bounded by Semantics.offers_max; the one drawn longest ago goes first."""
+    """By item; bounded by Semantics.offers_max (pricing decides which goes)."""
     recent_ids: bytes = b""
-    """short_hash of the last event ids, 8 bytes each, oldest first."""
+    """short_hash of the last event ids, 8 bytes each, oldest first (features.recent)."""
     history: bytes = b""
-    """Token history for the user transformer: length-prefixed tokens, oldest first (features.tokens)."""
+    """Token history for the user transformer, oldest first (features.tokens)."""
     history_events: int = 0
+    """Tokens in `history`."""
     implausible_ms: int = 0
-    """Event time of the last implausible event, 0 if none: nothing is learned from such a user for a day."""
+    """Highest event time of an implausible event, 0 if none: nothing is learned from such a user for a day."""
 
 
-_encoder = msgspec.msgpack.Encoder()
-_decode = msgspec.msgpack.Decoder(UserState).decode
+_encode = msgspec.msgpack.Encoder().encode
 _VERSION = bytes([SCHEMA])
+
+Reader = Callable[[memoryview], UserState]
+READERS: dict[int, Reader] = {SCHEMA: msgspec.msgpack.Decoder(UserState).decode}
+"""From the schema version of stored bytes to what reads the rest of them as a state of today.
+
+The path of the next version: raise SCHEMA, keep the old struct and its decoder, and put a function here under the old
+number that decodes the old struct and returns a UserState. Stores and changelogs are then read as they are, and every
+state that is touched is written in the new schema.
+"""
 
 
 def encode_state(state: UserState) -> bytes:
-    """Return the bytes of `state`: a version byte, then MessagePack. Equal states give equal bytes."""
-    return _VERSION + _encoder.encode(state)
+    """Return the bytes of `state`, at most bounds.state_bytes_max. Equal states, orders of items included, give equal bytes."""
+    return _VERSION + _encode(state)
 
 
 def decode_state(value: bytes | None) -> UserState:
-    """Return the state that `value` holds; an empty one for None."""
+    """Return the state that `value` holds, of this or an older schema; an empty one for None.
+
+    Raises:
+        BadSettings: the bytes have a schema that this release does not know.
+        BrokenInvariant: the bytes are no state.
+    """
     if value is None:
         return UserState()
-    return _decode(memoryview(value)[1:])
+    reader = READERS.get(value[0]) if value else READERS[SCHEMA]
+    if reader is None:
+        raise BadSettings(
+            f"A stored state has schema {value[0]}, this release reads {sorted(READERS)}: it was written by a newer "
+            "pricetide; run that release, or one after it, on this data directory and changelog"
+        )
+    try:
+        return reader(memoryview(value)[1:])
+    except msgspec.DecodeError as error:
+        raise BrokenInvariant(
+            f"A stored state of {len(value)} bytes cannot be read ({error}): the store or the changelog is damaged; "
+            "wipe the data directory to restore from the changelog, and report the bytes if that does not help"
+        ) from error

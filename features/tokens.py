@@ -1,0 +1,68 @@
+"""Token history: what the user transformer will read, one token per event, oldest first, in one bytes object.
+
+A token is a 16-byte header and the item id in UTF-8. The header is one big-endian integer: 16 bits of length of the id
+in bytes, 42 bits of event time in ms, 34 of price, 34 of list price (both minor units; list 0: not in the catalogue),
+2 of event type. Every token starts with its length, so the oldest are dropped by a cut. Not here: vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from contracts.events import Click, Purchase, ShopEvent, View
+
+HEADER_BYTES = 16
+KINDS: tuple[Literal["view", "click", "purchase"], ...] = ("view", "click", "purchase")
+_NUMBERS = {View: 0, Click: 1, Purchase: 2}
+_TIME_MASK, _PRICE_MASK = (1 << 42) - 1, (1 << 34) - 1
+
+
+class Token(NamedTuple):
+    """One event as the transformer sees it."""
+
+    kind: Literal["view", "click", "purchase"]
+    item: str
+    price: int
+    list_price: int
+    """0: the item was not in the catalogue."""
+    event_time_ms: int
+
+
+def token_of(event: ShopEvent, list_price: int) -> bytes:
+    """Return the bytes of the token of `event`; `list_price` is 0 for an item that is not in the catalogue."""
+    item = event.item.encode()
+    header = (len(item) << 42 | event.event_time_ms) << 34 | event.price
+    return ((header << 34 | list_price) << 2 | _NUMBERS[type(event)]).to_bytes(HEADER_BYTES, "big") + item
+
+
+def append_token(history: bytes, count: int, token: bytes, count_max: int) -> tuple[bytes, int]:
+    """Return `history` with `token` behind it and its number of tokens, the oldest beyond `count_max` dropped.
+
+    Args:
+        history: whole tokens, oldest first.
+        count: number of tokens in `history`.
+        token: from `token_of`.
+        count_max: tokens to keep, >= 1.
+    """
+    start = 0
+    while count >= count_max:
+        start += HEADER_BYTES + (history[start] << 8 | history[start + 1])
+        count -= 1
+    return history[start:] + token, count + 1
+
+
+def tokens(history: bytes) -> Iterator[Token]:
+    """Yield the tokens of `history`, oldest first."""
+    start = 0
+    while start < len(history):
+        body = start + HEADER_BYTES
+        header = int.from_bytes(history[start:body], "big")
+        start = body + (header >> 112)
+        yield Token(
+            kind=KINDS[header & 3],
+            item=history[body:start].decode(),
+            price=header >> 36 & _PRICE_MASK,
+            list_price=header >> 2 & _PRICE_MASK,
+            event_time_ms=header >> 70 & _TIME_MASK,
+        )
