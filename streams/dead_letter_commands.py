@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import islice
@@ -21,6 +22,7 @@ from streams.settings import Settings
 from streams.topic_commands import wide_console
 
 LIST_MAX = 100
+IN_FLIGHT_MAX = 1_000
 
 
 @click.group()
@@ -106,7 +108,8 @@ def replay(settings: Settings, codes: tuple[str, ...], sources: tuple[str, ...],
 def _replay(settings: Settings, codes: tuple[str, ...], sources: tuple[str, ...], send: bool) -> tuple[int, int]:
     """Send the selected originals; return how many, and how many could not be."""
     counts = require_topics(settings, settings.topics.topology.sources)
-    done, cut, acknowledgements = 0, 0, []
+    done, cut, sent = 0, 0, deque[Any]()
+    timeout_s = settings.kafka.request_timeout_ms / 1000
     with producing(settings) as producer:
         for letter in _dead_letters(settings, codes, sources):
             if letter.truncated:
@@ -119,9 +122,11 @@ def _replay(settings: Settings, codes: tuple[str, ...], sources: tuple[str, ...]
                 )
             done += 1
             if send:
-                acknowledgements.append(producer.send(**_original(letter, counts[letter.topic])))
-        for acknowledgement in acknowledgements:
-            acknowledgement.get(timeout=settings.kafka.request_timeout_ms / 1000)
+                sent.append(producer.send(**_original(letter, counts[letter.topic])))
+            if len(sent) > IN_FLIGHT_MAX:
+                sent.popleft().get(timeout=timeout_s)
+        for acknowledgement in sent:
+            acknowledgement.get(timeout=timeout_s)
     return done, cut
 
 

@@ -44,6 +44,12 @@ class KafkaSettings(_Group):
     ssl_key_file: Path | None = None
     ssl_key_password: SecretStr | None = None
     request_timeout_ms: Annotated[int, Field(ge=1_000)] = 30_000
+    compression: Literal["gzip", "lz4", "snappy", "zstd"] | None = None
+    """Of what the worker publishes. All but gzip need the package cramjam."""
+    fetch_max_wait_ms: Annotated[int, Field(ge=1)] = 500
+    """How long a broker may hold back an empty fetch. Kafka answers as soon as there is a record; a mock answers at the end."""
+    check_crcs: bool = True
+    """Verify the checksum of every batch read. The demo's mock broker writes transaction markers without one."""
 
     @model_validator(mode="after")
     def _sasl_is_whole(self) -> KafkaSettings:
@@ -89,6 +95,10 @@ class KafkaSettings(_Group):
                 "sasl_plain_password": self.password,
             }
         return out
+
+    def consumer(self) -> dict[str, Any]:
+        """Return client() and the arguments that the consumers of aiokafka and kafka-python share."""
+        return self.client() | {"fetch_max_wait_ms": self.fetch_max_wait_ms, "check_crcs": self.check_crcs}
 
 
 class TopicSettings(_Group):
@@ -136,7 +146,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     """Address the web server listens on, and part of this worker's name in the group."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 6066
-    """Port of /livez, /readyz and /metrics; 0 turns the web server off."""
+    """Port of /livez, /readyz and /metrics; 0 takes any free one (it is logged)."""
     web_state: bool = False
     """Serve user state at /users/<id>: personal data, off unless asked for."""
     session_timeout_ms: Annotated[int, Field(ge=6_000)] = 10_000
@@ -148,6 +158,8 @@ class Settings(BaseSettings):
     """How long an event waits for a topic that is at its end, in case something earlier is on its way."""
     liveness_ms: Annotated[int, Field(ge=1_000)] = 60_000
     """No commit for this long, with lag and a broker that answers, makes /livez fail."""
+    dead_letter_bytes_max: Annotated[int, Field(ge=1_024, le=800_000)] = 800_000
+    """A larger poison message is truncated in the dead letters, with its digest: it must fit into a record batch."""
     crashes_max: Annotated[int, Field(ge=1)] = 3
     """Crashes of one event before it is isolated to the dead letters."""
     block_cache_bytes: Annotated[int, Field(ge=1 << 20)] = 64 << 20

@@ -1,0 +1,109 @@
+"""The Faust app: a factory, never a module-level app. Membership, agent, web; the hot path is in streams.session."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterable
+from typing import Any
+
+import faust
+from yarl import URL
+
+from contracts.errors import BadSettings
+from streams.session import Batch
+from streams.settings import Settings
+from streams.shell import WorkerShell
+from streams.transport import BatchedTransport
+from streams.web import add_pages
+
+HEARTBEATS_PER_SESSION = 4
+REBALANCE_TIMEOUT_S = 60.0
+
+
+class PricetideApp(faust.App):  # type: ignore[misc]  # faust ships no types
+    """A Faust app that owns the shell of this worker."""
+
+    shell: WorkerShell
+
+
+def build_app(settings: Settings) -> PricetideApp:
+    """Return the worker's app: subscribed to the sources, with the pricing agent behind the batched transport.
+
+    Raises:
+        BadSettings: a setting is missing or out of range.
+    """
+    settings.engine_semantics  # noqa: B018 - refuse wrong semantics before anything is opened
+    app = PricetideApp(settings.group, **_configuration(settings))
+    app.transport = BatchedTransport(
+        [URL(f"kafka://{server}") for server in settings.kafka.bootstrap_servers.split(",")], app
+    )
+    channel = app.channel(maxsize=1)
+
+    async def hand_over(batch: Batch) -> None:
+        await channel.send(value=batch)
+
+    app.shell = WorkerShell(settings, hand_over)
+
+    @app.agent(channel, name="price")  # type: ignore[untyped-decorator]  # faust ships no types
+    async def price(batches: AsyncIterable[Batch]) -> None:
+        """Turn batches of events into prices."""
+        async for batch in batches:
+            app.shell.apply(batch)
+
+    @app.on_before_shutdown.connect  # type: ignore[untyped-decorator]  # faust ships no types
+    async def close(*_: Any, **__: Any) -> None:  # noqa: ANN401 - faust's signal
+        await app.shell.close()
+
+    for source in settings.topics.topology.sources:
+        topic = app.topic(source, key_type=bytes, value_type=bytes)
+        app.topics.add(topic.clone(is_iterator=True))  # makes the conductor subscribe; no stream reads it
+    add_pages(app)
+    return app
+
+
+def _configuration(settings: Settings) -> dict[str, Any]:
+    port = settings.port or _free_port(settings.host)
+    session_s = settings.session_timeout_ms / 1000
+    return {
+        "broker": [f"kafka://{server}" for server in settings.kafka.bootstrap_servers.split(",")],
+        "broker_credentials": _credentials(settings),
+        "broker_session_timeout": session_s,
+        "broker_heartbeat_interval": session_s / HEARTBEATS_PER_SESSION,
+        "broker_rebalance_timeout": max(REBALANCE_TIMEOUT_S, session_s),
+        "broker_request_timeout": max(settings.kafka.request_timeout_ms / 1000, session_s),
+        "producer_request_timeout": settings.kafka.request_timeout_ms / 1000,
+        "consumer_auto_offset_reset": "earliest",
+        "store": "memory://",
+        "datadir": str(settings.data_dir / "faust"),
+        "table_standby_replicas": 0,
+        "topic_allow_declare": False,
+        "topic_disable_leader": True,
+        "stream_wait_empty": True,
+        "web_enabled": True,
+        "web_bind": settings.host,
+        "web_host": settings.host,
+        "web_port": port,
+        "web_tables_enabled": False,
+    }
+
+
+def _credentials(settings: Settings) -> Any:  # noqa: ANN401 - faust ships no types
+    kafka = settings.kafka
+    if kafka.security_protocol == "PLAINTEXT":
+        return None
+    context = kafka.ssl_context()
+    if kafka.security_protocol == "SSL":
+        return context
+    return faust.SASLCredentials(
+        username=kafka.sasl_username, password=kafka.password, mechanism=kafka.sasl_mechanism, ssl_context=context
+    )
+
+
+def _free_port(host: str) -> int:
+    """Return a free port: worker names in the group are host and port, so two workers must never share one."""
+    try:
+        with socket.socket() as probe:
+            probe.bind((host, 0))
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        raise BadSettings(f"Cannot listen on host {host!r}: {error}. Correct the setting host") from None

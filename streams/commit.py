@@ -1,0 +1,84 @@
+"""The commit: one Kafka transaction per batch and partition, then one RocksDB WriteBatch.
+
+Price updates, decisions, dead letters, changelog (states, tombstones, ledger) and source offsets become visible together
+or not at all. The steps, in the only order that is safe:
+
+    1 begin     nothing is visible yet
+    2 send      records go out inside the transaction; the ledger is the last record of the changelog
+    3 offsets   the source positions join the transaction
+    4 end       the broker has them all; from here on the batch has happened
+    5 write     RocksDB follows; a kill before it is healed by recovery, which reads step 2's changelog
+
+A kill between any two of them is a test (tests/faults). A fenced producer raises: another worker owns the partition now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+
+from contracts.errors import BadEvent
+from contracts.intake import Inbound
+from contracts.prices import SCHEMA_VERSION
+from pricing.engine import Step
+from streams.dead_letters import dead_letter
+from streams.ledger import LEDGER_KEY, Ledger, encode_ledger
+from streams.producer import Sent, send_records
+from streams.settings import Settings
+from streams.store import StateStore
+
+HEADERS = [("schema-version", SCHEMA_VERSION.encode())]
+StateRecord = tuple[bytes, bytes | None]
+
+
+class Commit:
+    """Commits the batches of one partition."""
+
+    def __init__(self, settings: Settings, partition: int, producer: AIOKafkaProducer, store: StateStore) -> None:
+        self._topics = settings.topics
+        self._group = settings.group
+        self._dead_letter_bytes_max = settings.dead_letter_bytes_max
+        self._partition = partition
+        self._producer = producer
+        self._store = store
+
+    async def commit(self, step: Step, ledger: Ledger, expired: Iterable[bytes]) -> None:
+        """Make the batch happen: what `step` says, with `ledger` as the positions it reaches, and `expired` users removed."""
+        states: list[StateRecord] = [(key, None) for key in expired if key not in step.states]
+        states += step.states.items()
+        states.append((LEDGER_KEY, encode_ledger(ledger)))
+        await self._begin()
+        changelog = await self._send(step, states)
+        await self._send_offsets(ledger)
+        offset = await changelog.last_offset()
+        await self._end()
+        self._write(states, offset)
+
+    async def _begin(self) -> None:
+        await self._producer.begin_transaction()
+
+    async def _send(self, step: Step, states: list[StateRecord]) -> Sent:
+        producer, topics, partition = self._producer, self._topics, self._partition
+        if step.prices:
+            await send_records(producer, topics.price_updates, partition, step.prices, HEADERS)
+        if step.decisions:
+            await send_records(producer, topics.decisions, partition, step.decisions, HEADERS)
+        for inbound, error in step.dead:
+            await self._send_dead(inbound, error)
+        return await send_records(producer, topics.changelog, partition, states, [])
+
+    async def _send_dead(self, inbound: Inbound, error: BadEvent) -> None:
+        source = self._topics.topology.sources[inbound.source]
+        key, value, headers = dead_letter(inbound, error, source, self._partition, self._dead_letter_bytes_max)
+        await send_records(self._producer, self._topics.dead_letters, self._partition, [(key, value)], headers)
+
+    async def _send_offsets(self, ledger: Ledger) -> None:
+        places = (TopicPartition(source, self._partition) for source in ledger.sources)
+        await self._producer.send_offsets_to_transaction(dict(zip(places, ledger.positions, strict=True)), self._group)
+
+    async def _end(self) -> None:
+        await self._producer.commit_transaction()
+
+    def _write(self, states: list[StateRecord], offset: int) -> None:
+        self._store.write(states, offset)

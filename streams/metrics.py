@@ -1,0 +1,76 @@
+"""Prometheus metrics of a worker: one name per step of the path, base units, no user ids.
+
+The step names are the path of an event (docs/architecture.md): `decode`, `merge`, `engine` (states, fold, price, encode),
+`commit` (send, offsets, transaction), `store` (RocksDB). Does not serve them (streams.web).
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from pricing.engine import Step
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_EVENTS = (1, 4, 16, 64, 256, 1_024, 4_096)
+
+
+class Metrics:
+    """The metrics of one worker process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"pricetide_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"pricetide_{name}", text, labels, registry=registry)
+
+        self.events = counter("events", "Source records applied, by what they were.", "type")
+        self.outcomes = counter("outcomes", "Applied records that led to no decision.", "outcome")
+        self.decisions = counter("decisions", "Price decisions.", "status")
+        self.binding = counter("binding_rules", "Decisions by the rule that bound.", "rule")
+        self.rails = counter("rails_bound", "Decisions in which a rail removed a point of the lattice.", "rail")
+        self.dead = counter("dead_letters", "Records sent to the dead letters.", "code")
+        self.isolated = counter("isolated_events", "Events isolated because they crashed the worker.")
+        self.refused = counter("refused_references", "Catalogue and policy records refused.", "topic")
+        self.dropped = counter("fetched_below_position", "Fetched records below the ledger's position, refused.")
+        self.steps = counter("step_seconds", "Seconds spent in each step of the path.", "step")
+        self.changelog_bytes = counter("changelog_bytes", "Bytes of state written to the changelog.")
+        self.restored = counter("restored_records", "Changelog records applied by recovery.")
+        self.restore_seconds = counter("restore_seconds", "Seconds spent in recovery.")
+        self.lag = gauge("consumer_lag_records", "Committed records not yet applied.", "topic", "partition")
+        self.restoring = gauge("restore_records_remaining", "Changelog offsets still to be restored.", "partition")
+        self.users = gauge("users", "Users in state (RocksDB's estimate).", "partition")
+        self.kill_switch = gauge("kill_switch", "1 while everybody pays list price.")
+        self.last_commit = gauge(
+            "last_commit_timestamp_seconds", "Unix time of the last committed transaction.", "partition"
+        )
+        self.batch = Histogram("pricetide_batch_events", "Events per batch.", buckets=_EVENTS, registry=registry)
+        self.commit = Histogram(
+            "pricetide_commit_seconds", "Seconds of one transaction.", buckets=_SECONDS, registry=registry
+        )
+        self.latency = Histogram(
+            "pricetide_received_to_price_seconds",
+            "From receiving the oldest event of a batch to its committed price.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+
+    def count(self, step: Step) -> None:
+        """Add the counts of a step; their names are `family:label` (pricing.engine)."""
+        families = {
+            "event": self.events,
+            "outcome": self.outcomes,
+            "status": self.decisions,
+            "rail": self.rails,
+            "binding": self.binding,
+        }
+        for name, amount in step.counts.items():
+            family, _, label = name.partition(":")
+            if family in families:
+                families[family].labels(label).inc(amount)
+        for _, error in step.dead:
+            self.dead.labels(error.code).inc()
+            if error.code == "crashed":
+                self.isolated.inc()

@@ -1,0 +1,85 @@
+"""Recovery: bring a partition's store to the end of its changelog. Straight code, one task a partition, batches throughout.
+
+When is it over? With read_committed the last record of a changelog is a control record that nobody sees, so neither
+offsets nor positions tell. The new owner's transactional producer, which has just fenced the old one, commits a *marker*
+to the changelog; nothing of an older owner can come after it; recovery reads up to that record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError
+
+from streams.ledger import MARKER_KEY
+from streams.producer import send_records
+from streams.settings import Settings
+from streams.store import StateStore
+
+FETCH_BYTES_MAX = 4 << 20
+
+
+async def commit_marker(producer: AIOKafkaProducer, changelog: str, partition: int) -> int:
+    """Commit a marker record to the changelog and return its offset."""
+    await producer.begin_transaction()
+    sent = await send_records(producer, changelog, partition, [(MARKER_KEY, b"")], [])
+    offset = await sent.last_offset()
+    await producer.commit_transaction()
+    return offset
+
+
+async def restore(
+    settings: Settings, partition: int, store: StateStore, marker: int, progress: Callable[[int], None]
+) -> int:
+    """Apply the changelog from behind the store's offset up to `marker`; return the number of records applied.
+
+    A store that is ahead of its changelog belongs to another one (recreated, or another cluster): it is wiped first.
+
+    Args:
+        settings: where the changelog is.
+        partition: which of its partitions.
+        store: brought up to date; holds every record at or below `marker` afterwards.
+        marker: offset that commit_marker returned.
+        progress: called with the number of offsets still to go.
+    """
+    if store.changelog_offset > marker:
+        store.wipe()
+    place = TopicPartition(settings.topics.changelog, partition)
+    consumer = AIOKafkaConsumer(
+        **settings.kafka.client(),
+        group_id=None,
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        max_partition_fetch_bytes=FETCH_BYTES_MAX,
+        request_timeout_ms=settings.kafka.request_timeout_ms,
+    )
+    await consumer.start()
+    try:
+        consumer.assign([place])
+        consumer.seek(place, store.changelog_offset + 1)
+        return await _apply(consumer, place, store, marker, progress)
+    finally:
+        await consumer.stop()
+
+
+async def _apply(
+    consumer: AIOKafkaConsumer, place: TopicPartition, store: StateStore, marker: int, progress: Callable[[int], None]
+) -> int:
+    count = 0
+    reached = store.changelog_offset
+    while reached < marker:
+        try:
+            records = (await consumer.getmany(place, timeout_ms=1000)).get(place, ())
+        except (
+            OffsetOutOfRangeError
+        ):  # records before the beginning were compacted or deleted: begin where the log begins
+            consumer.seek(place, (await consumer.beginning_offsets([place]))[place])
+            continue
+        if records:
+            reached = records[-1].offset
+            store.write(((record.key, record.value) for record in records), reached)
+            count += len(records)
+            progress(max(0, marker - reached))
+    return count

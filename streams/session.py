@@ -1,0 +1,346 @@
+"""One partition, from its assignment to its revocation: fence, restore, then fetch, merge, hand over, commit.
+
+A session owns everything it touches: transactional producer, store, consumer, position ledger, merge buffer. It is opened
+by an assignment and closed by the next revocation, and nothing of it outlives that. Bounded: `buffer_max` records and
+BUFFER_BYTES_MAX bytes wait in the merge, one batch is with the agent. What an event does is not decided here
+(pricing.engine), nor in which order events come (contracts.merge).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from msgspec import Struct
+
+from contracts.intake import Inbound, Intake
+from contracts.merge import Merge
+from contracts.semantics import Semantics
+from pricing.engine import Engine, PartitionState, Step
+from streams import recovery
+from streams.commit import Commit
+from streams.crashes import CrashCounts
+from streams.ledger import Ledger, PositionLedger, decode_ledger, starting_point
+from streams.metrics import Metrics
+from streams.producer import transactional_producer
+from streams.reference import References
+from streams.settings import Settings
+from streams.store import StateStore
+
+logger = logging.getLogger(__name__)
+
+FETCH_BYTES_MAX = 1 << 20
+BUFFER_BYTES_MAX = 64 << 20
+FETCH_WAIT_MS = 500
+SWEEP_KEYS = 32
+"""Users looked at per batch for expiry."""
+ARRIVAL_HEADER = "arrival_ms"
+
+
+class Batch(Struct, eq=False):
+    """What the agent gets: records of one partition in their order, and where to say that they are committed."""
+
+    session: Session
+    records: list[Inbound]
+    done: asyncio.Future[None]
+
+
+class Worker(Struct, frozen=True, kw_only=True):
+    """What all sessions of a worker share."""
+
+    settings: Settings
+    semantics: Semantics
+    references: References
+    metrics: Metrics
+    crashes: CrashCounts
+    open_store: Callable[[int], StateStore]
+    hand_over: Callable[[Batch], Coroutine[Any, Any, None]]
+
+
+class Session:
+    """The life of one partition in this worker. `run` until cancelled, then `close`."""
+
+    def __init__(self, worker: Worker, partition: int) -> None:
+        self.partition = partition
+        self.restored = False
+        self.closing = False
+        self.opened_at = time.monotonic()
+        self.committed_at: float | None = None
+        self._worker = worker
+        self._settings = settings = worker.settings
+        self._topology = settings.topics.topology
+        self._places = [TopicPartition(source, partition) for source in self._topology.sources]
+        self._source_of = {place: source for source, place in enumerate(self._places)}
+        self._merge = Merge(len(self._places))
+        self._bytes = 0
+        self._intake = Intake(worker.semantics, self._topology, partition)
+        self._engine = Engine(worker.semantics, self._topology, partition)
+        self._grace_s = settings.merge_grace_ms / 1000
+        self._producer: AIOKafkaProducer | None = None
+        self._consumer: AIOKafkaConsumer | None = None
+        self._store: StateStore | None = None
+        self.committing: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Open the partition and hand over batches until cancelled."""
+        await self._open()
+        while True:
+            idle = await self._idle()
+            records = self._merge.take(self._settings.batch_max, idle, time.monotonic() - self._grace_s)
+            if records:
+                await self._hand_over(records)
+            if self._full() and records:
+                continue
+            await self._fetch(0 if records else self._wait_ms(idle))
+
+    # -- opening ---------------------------------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        self._producer = transactional_producer(self._settings, self.partition)
+        await self._producer.start()  # fences the old owner, aborts what it left open
+        marker = await recovery.commit_marker(self._producer, self._settings.topics.changelog, self.partition)
+        self._store = self._worker.open_store(self.partition)
+        await self._restore(self._store, marker)
+        self._consumer = await self._open_consumer()
+        ledger = await self._starting_point(self._store, self._consumer)
+        self._state = PartitionState(applied=ledger.applied, watermark_ms=ledger.watermark_ms)
+        self._ledger = ledger
+        self._positions = PositionLedger(ledger.positions)
+        self._isolated = self._worker.crashes.isolated(self._topology.sources, self.partition)
+        self._commit = Commit(self._settings, self.partition, self._producer, self._store)
+        for place, position in zip(self._places, ledger.positions, strict=True):
+            self._consumer.seek(place, position)
+        self.restored = True
+
+    async def _restore(self, store: StateStore, marker: int) -> None:
+        gauge = self._worker.metrics.restoring.labels(self.partition)
+        begun = time.monotonic()
+        count = await recovery.restore(self._settings, self.partition, store, marker, gauge.set)
+        gauge.set(0)
+        took = time.monotonic() - begun
+        self._worker.metrics.restored.inc(count)
+        self._worker.metrics.restore_seconds.inc(took)
+        logger.info("partition %d: restored %d records in %.2f s", self.partition, count, took)
+
+    async def _open_consumer(self) -> AIOKafkaConsumer:
+        consumer = AIOKafkaConsumer(
+            **self._settings.kafka.client(),
+            group_id=None,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="none",  # a position that the log does not have is an error, never a silent jump
+            max_partition_fetch_bytes=FETCH_BYTES_MAX,
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+            request_timeout_ms=self._settings.kafka.request_timeout_ms,
+        )
+        self._consumer = consumer
+        await consumer.start()
+        return consumer
+
+    async def _starting_point(self, store: StateStore, consumer: AIOKafkaConsumer) -> Ledger:
+        """Agree on where to go on: state, group and log. The consumer is assigned here, and sought before it fetches."""
+        stored = store.ledger
+        expected = Ledger(
+            epoch=self._worker.semantics.epoch,
+            partitions=self._topology.partitions,
+            sources=self._topology.sources,
+            positions=(),
+            applied=0,
+            watermark_ms=0,
+        )
+        beginnings = await consumer.beginning_offsets(self._places)
+        ends = await consumer.end_offsets(self._places)
+        group = await self._group_offsets()
+        ledger = starting_point(
+            decode_ledger(stored) if stored is not None else None,
+            expected,
+            [group.get(place) for place in self._places],
+            [beginnings[place] for place in self._places],
+            [ends[place] for place in self._places],
+            f"Partition {self.partition}",
+        )
+        consumer.assign(self._places)
+        return ledger
+
+    async def _group_offsets(self) -> Mapping[TopicPartition, int]:
+        """Return the group's committed offsets, asked for without joining the group."""
+        asker = AIOKafkaConsumer(
+            **self._settings.kafka.client(), group_id=self._settings.group, enable_auto_commit=False
+        )
+        await asker.start()
+        try:
+            asker.assign(self._places)
+            offsets = {place: await asker.committed(place) for place in self._places}
+        finally:
+            await asker.stop()
+        return {place: offset for place, offset in offsets.items() if offset is not None}
+
+    # -- fetching --------------------------------------------------------------------------------------------------
+
+    def _full(self) -> bool:
+        return self._merge.size >= self._settings.buffer_max or self._bytes >= BUFFER_BYTES_MAX
+
+    async def _fetch(self, wait_ms: int) -> None:
+        consumer = self._open_part(self._consumer)
+        self._pause_full_sources(consumer)
+        fetched = await consumer.getmany(timeout_ms=wait_ms)
+        if not fetched:
+            return
+        begun = time.perf_counter()
+        for place, records in fetched.items():
+            source = self._source_of[place]
+            self._merge.push(source, self._read(source, self._positions.accept(source, records)))
+        self._worker.metrics.steps.labels("decode").inc(time.perf_counter() - begun)
+        for place in fetched:
+            highwater = consumer.highwater(place) or 0
+            lag = max(0, highwater - self._ledger.positions[self._source_of[place]])
+            self._worker.metrics.lag.labels(place.topic, self.partition).set(lag)
+
+    def _read(self, source: int, records: Sequence[ConsumerRecord]) -> list[Inbound]:
+        read, now = self._intake.read, time.monotonic()
+        out = []
+        for record in records:
+            arrival_ms = record.timestamp
+            for name, value in record.headers:
+                if name == ARRIVAL_HEADER and value.isdigit():
+                    arrival_ms = int(value)
+            inbound = read(source, record.offset, record.key, record.value, arrival_ms)
+            inbound.received = now
+            self._bytes += len(record.value or b"")
+            out.append(inbound)
+        return out
+
+    def _pause_full_sources(self, consumer: AIOKafkaConsumer) -> None:
+        """Hold back topics that run ahead while another is waited for, so that none can starve another."""
+        limit = self._settings.buffer_max
+        full = {place for source, place in enumerate(self._places) if self._merge.buffered(source) >= limit}
+        paused = consumer.paused()
+        if full - paused:
+            consumer.pause(*(full - paused))
+        if paused - full:
+            consumer.resume(*(paused - full))
+
+    async def _idle(self) -> list[int]:
+        """Return the empty topics that are at their end, by position: a log may end in control records that nobody sees."""
+        consumer = self._open_part(self._consumer)
+        idle = []
+        for source in self._merge.empty_sources():
+            place = self._places[source]
+            end = consumer.last_stable_offset(place)
+            if end == -1:  # a broker without transactions says so (librdkafka's mock)
+                end = consumer.highwater(place)
+            if end is not None and await consumer.position(place) >= end:
+                idle.append(source)
+        return idle
+
+    def _wait_ms(self, idle: list[int]) -> int:
+        """Return how long a fetch may wait: until the grace of the first record is over, if that is all it waits for."""
+        first = self._merge.first_received()
+        if first is None or len(idle) < len(self._merge.empty_sources()):
+            return FETCH_WAIT_MS
+        return max(1, int((first + self._grace_s - time.monotonic()) * 1000) + 1)
+
+    # -- batches ---------------------------------------------------------------------------------------------------
+
+    async def _hand_over(self, records: list[Inbound]) -> None:
+        self._bytes -= sum(len(record.value or b"") for record in records)
+        done = asyncio.get_running_loop().create_future()
+        await self._worker.hand_over(Batch(session=self, records=records, done=done))
+        await done
+
+    def apply(self, batch: Batch) -> None:
+        """Compute a batch, now, and start its commit. Called by the agent, which never waits here.
+
+        Raises:
+            EventCrash: the engine raised on an event.
+        """
+        store = self._open_part(self._store)
+        begun = time.perf_counter()
+        references = self._worker.references
+        step = self._engine.step(
+            batch.records, store.get, self._state, references.catalogue, references.policies, self._isolated
+        )
+        self._worker.metrics.steps.labels("engine").inc(time.perf_counter() - begun)
+        self.committing = asyncio.create_task(self._commit_batch(batch, step), name=f"commit-{self.partition}")
+
+    async def _commit_batch(self, batch: Batch, step: Step) -> None:
+        begun = time.perf_counter()
+        store = self._open_part(self._store)
+        positions = list(self._ledger.positions)
+        for record in batch.records:
+            positions[record.source] = record.offset + 1
+        ledger = Ledger(
+            epoch=self._worker.semantics.epoch,
+            partitions=self._topology.partitions,
+            sources=self._topology.sources,
+            positions=tuple(positions),
+            applied=step.partition.applied,
+            watermark_ms=step.partition.watermark_ms,
+        )
+        expired = store.expired(ledger.watermark_ms - self._worker.semantics.state_ttl_ms, SWEEP_KEYS)
+        await self._commit.commit(step, ledger, expired)
+        self._state, self._ledger = step.partition, ledger
+        self._observe(batch, step, begun)
+        if not batch.done.done():
+            batch.done.set_result(None)
+
+    def _observe(self, batch: Batch, step: Step, begun: float) -> None:
+        metrics, now = self._worker.metrics, time.perf_counter()
+        self.committed_at = time.monotonic()
+        metrics.steps.labels("commit").inc(now - begun)
+        metrics.commit.observe(now - begun)
+        metrics.batch.observe(len(batch.records))
+        metrics.count(step)
+        metrics.changelog_bytes.inc(sum(map(len, step.states.values())))
+        metrics.last_commit.labels(self.partition).set(time.time())
+        metrics.latency.observe(self.committed_at - min(record.received for record in batch.records))
+        metrics.users.labels(self.partition).set(self._open_part(self._store).users())
+        if self._isolated:
+            self._worker.crashes.forget(self._topology.sources, self.partition, self._ledger.positions)
+
+    # -- state -----------------------------------------------------------------------------------------------------
+
+    @property
+    def lag(self) -> int:
+        """Records of the sources beyond what is committed, as far as the last fetch has told."""
+        if self._consumer is None or not self.restored:
+            return 0
+        ends = (self._consumer.highwater(place) for place in self._places)
+        return sum(max(0, (end or 0) - at) for end, at in zip(ends, self._ledger.positions, strict=True))
+
+    def broker_answered_ms(self) -> int:
+        """Return the Unix time in ms of the last fetch response, 0 before the first."""
+        if self._consumer is None or not self.restored:
+            return 0
+        return max(self._consumer.last_poll_timestamp(place) or 0 for place in self._places)
+
+    @staticmethod
+    def _open_part(part: Any) -> Any:  # noqa: ANN401 - one guard for four kinds of part
+        if part is None:
+            raise asyncio.CancelledError  # closed meanwhile
+        return part
+
+    def state_of(self, user: str) -> bytes | None:
+        """Return the stored state of `user`, None if there is none here."""
+        return self._store.get(user.encode()) if self._store is not None and self.restored else None
+
+    async def close(self, timeout_s: float) -> None:
+        """Wait for the batch in flight, at most `timeout_s`, then let go of everything.
+
+        A commit that takes longer is left to its fate: the next owner's producer fences it, and either it has happened or
+        it has not; nothing was written here that says otherwise.
+        """
+        self.closing = True
+        if self.committing is not None and not self.committing.done():
+            await asyncio.wait({self.committing}, timeout=timeout_s)
+        if self._consumer is not None:
+            await self._consumer.stop()
+        if self._producer is not None:
+            await self._producer.stop()
+        if self._store is not None:
+            self._store.close()
+        self._consumer = self._producer = self._store = None

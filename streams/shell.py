@@ -1,0 +1,184 @@
+"""The shell of a worker: opens a session per assigned partition, feeds the agent, ends the process on anything unexpected.
+
+Crash-only: there is no state in which something has gone wrong and the worker goes on. A supervisor starts it again, and
+starting is recovery. Exit codes: 0 stopped by a signal; 70 a bug; 75 worth another try (fenced, broker gone); 78 settings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn
+
+from aiokafka import errors as kafka_errors
+from faust.types import TP
+from rocksdict import Cache
+
+from contracts.errors import BadSettings, PricetideError
+from pricing.engine import EventCrash
+from streams.crashes import CrashCounts
+from streams.metrics import Metrics
+from streams.reference import References
+from streams.session import Batch, Session, Worker
+from streams.settings import Settings
+from streams.store import StateStore
+
+logger = logging.getLogger(__name__)
+
+EXIT_BUG = 70
+EXIT_RETRY = 75
+EXIT_SETTINGS = 78
+_FENCED = (kafka_errors.ProducerFenced, kafka_errors.InvalidProducerEpoch, kafka_errors.InvalidProducerIdMapping)
+_SETTINGS = (
+    kafka_errors.UnknownTopicOrPartitionError,
+    kafka_errors.OffsetOutOfRangeError,
+    kafka_errors.TopicAuthorizationFailedError,
+    kafka_errors.GroupAuthorizationFailedError,
+    kafka_errors.TransactionalIdAuthorizationFailed,
+    kafka_errors.NoOffsetForPartitionError,
+)
+
+
+def verdict(error: BaseException) -> tuple[int, str]:
+    """Return the exit code and the sentence for an error that ends the process."""
+    if isinstance(error, PricetideError):
+        return error.exit_code, str(error)
+    if isinstance(error, _FENCED):
+        return EXIT_RETRY, "Another worker has taken this partition over (fenced); starting again joins the group anew"
+    if isinstance(error, _SETTINGS):
+        return EXIT_SETTINGS, f"{error!r}: run `pricetide doctor`, which says what to do"
+    if isinstance(error, kafka_errors.KafkaError | ConnectionError | asyncio.TimeoutError):
+        return EXIT_RETRY, f"The broker failed: {error!r}; a supervisor should start the worker again"
+    return EXIT_BUG, f"Unexpected {type(error).__name__}: {error}"
+
+
+class WorkerShell:
+    """The sessions of one worker process, and the way in and out of it."""
+
+    def __init__(self, settings: Settings, hand_over: Callable[[Batch], Coroutine[Any, Any, None]]) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.references = References(settings, lambda topic: self.metrics.refused.labels(topic).inc())
+        self.crashes = CrashCounts(settings.data_dir, settings.crashes_max)
+        self.joined = False
+        """Whether the group has given this worker an assignment, maybe an empty one."""
+        self.sessions: dict[int, Session] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._following: asyncio.Task[None] | None = None
+        self._cache = Cache(settings.block_cache_bytes)
+        self._worker = Worker(
+            settings=settings,
+            semantics=settings.engine_semantics,
+            references=self.references,
+            metrics=self.metrics,
+            crashes=self.crashes,
+            open_store=self._open_store,
+            hand_over=hand_over,
+        )
+
+    def _open_store(self, partition: int) -> StateStore:
+        path = self.settings.data_dir / "state" / self.settings.group / str(partition)
+        return StateStore(path, self._cache, self.settings.write_buffer_bytes)
+
+    async def assigned(self, places: set[TP]) -> None:
+        """Open the sessions of the assigned partitions; returns at once, each restores in a task of its own."""
+        await self.release()
+        sources = self.settings.topics.topology.sources
+        partitions = sorted({place.partition for place in places if place.topic in sources})
+        for partition in partitions:
+            missing = [source for source in sources if TP(source, partition) not in places]
+            if missing:
+                self.end(
+                    BadSettings(
+                        f"Partition {partition} was assigned without {missing}: its topics went to different workers"
+                    )
+                )
+            session = self.sessions[partition] = Session(self._worker, partition)
+            self._tasks[partition] = asyncio.create_task(self._guard(self._live(session)), name=f"session-{partition}")
+        self.joined = True
+        logger.info("assigned partitions %s", partitions)
+
+    async def _live(self, session: Session) -> None:
+        await self._references_are_read()
+        await session.run()
+
+    async def _references_are_read(self) -> None:
+        if self._following is None:
+            self._following = asyncio.create_task(self._guard(self._read_and_follow()), name="references")
+        await self.references.ready.wait()
+
+    async def _read_and_follow(self) -> None:
+        await self.references.read_to_end()
+        await self.references.follow()
+
+    async def release(self) -> None:
+        """Stop fetching, wait for the batches in flight, close every session."""
+        sessions, tasks = self.sessions, self._tasks
+        self.sessions, self._tasks = {}, {}
+        for task in tasks.values():
+            task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+        timeout_s = self.settings.session_timeout_ms / 2000
+        await asyncio.gather(*(session.close(timeout_s) for session in sessions.values()))
+
+    async def close(self) -> None:
+        """Release everything, for good."""
+        await self.release()
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
+        await self.references.close()
+
+    def apply(self, batch: Batch) -> None:
+        """Apply one batch, from the agent's body: nothing escapes it, for Faust would acknowledge and go on."""
+        if batch.session.closing or self.sessions.get(batch.session.partition) is not batch.session:
+            return  # of an assignment that is gone: its events are read again by whoever owns them now
+        try:
+            batch.session.apply(batch)
+        except Exception as error:
+            if isinstance(error, EventCrash):
+                self._count_crash(error, batch.session.partition)
+            self.end(error)
+        committing = batch.session.committing
+        if committing is not None:
+            committing.add_done_callback(self._commit_ended)
+
+    def _commit_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.end(error)
+
+    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self.end(error)
+
+    def end(self, error: BaseException) -> NoReturn:
+        """End the process with a sentence and a code, at once: what is not committed has not happened."""
+        code, sentence = verdict(error)
+        if code == EXIT_BUG:
+            traceback.print_exception(error)
+        logger.critical("%s", sentence)
+        logging.shutdown()
+        sys.stdout.flush()
+        print(f"pricetide: {sentence}", file=sys.stderr, flush=True)  # noqa: T201 - the last word, whatever the log level
+        os._exit(code)
+
+    def _count_crash(self, error: EventCrash, partition: int) -> None:
+        topic = self.settings.topics.topology.sources[error.source]
+        text = "".join(traceback.format_exception(error))
+        count = self.crashes.add(topic, partition, error.offset, text)
+        logger.critical(
+            "the event at %s/%d/%d has crashed the engine (%d of %d before it is isolated)",
+            topic,
+            partition,
+            error.offset,
+            count,
+            self.settings.crashes_max,
+        )

@@ -1,0 +1,143 @@
+"""The state store of one partition: RocksDB through rocksdict, raw bytes, every option explicit.
+
+Written only after the transaction that holds the same values has committed, values and changelog offset in one
+WriteBatch: it is a prefix of the changelog at any instant, also after a crash. Does not know what a value means, but for
+the two leading numbers of a user state that the expiry sweep reads.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from msgspec import Struct, msgpack
+from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, WriteBatch
+
+from contracts.errors import BadSettings
+from streams.ledger import LEDGER_KEY, OFFSET_KEY
+
+BACKGROUND_JOBS = 2
+TARGET_FILE_BYTES = 32 << 20
+LEVEL_BASE_BYTES = 128 << 20
+WAL_BYTES_MAX = 64 << 20
+OPEN_FILES_MAX = 256
+BLOOM_BITS = 10
+LOG_FILES_KEPT = 2
+LOG_FILE_BYTES = 1 << 20
+
+
+class _Head(Struct, array_like=True):
+    sequence: int
+    last_ms: int
+
+
+_head = msgpack.Decoder(_Head).decode
+
+
+def _options(cache: Cache, write_buffer_bytes: int) -> Options:
+    table = BlockBasedOptions()
+    table.set_block_cache(cache)
+    table.set_block_size(4 << 10)
+    table.set_bloom_filter(BLOOM_BITS, block_based=False)
+    table.set_cache_index_and_filter_blocks(True)
+    table.set_pin_l0_filter_and_index_blocks_in_cache(True)
+    table.set_format_version(5)
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_paranoid_checks(True)
+    options.set_block_based_table_factory(table)
+    options.set_compression_type(DBCompressionType.lz4())
+    options.set_write_buffer_size(write_buffer_bytes)
+    options.set_max_write_buffer_number(3)
+    options.set_min_write_buffer_number_to_merge(1)
+    options.set_level_zero_file_num_compaction_trigger(4)
+    options.set_level_compaction_dynamic_level_bytes(True)
+    options.set_max_bytes_for_level_base(LEVEL_BASE_BYTES)
+    options.set_target_file_size_base(TARGET_FILE_BYTES)
+    options.set_max_background_jobs(BACKGROUND_JOBS)
+    options.set_max_total_wal_size(WAL_BYTES_MAX)
+    options.set_max_open_files(OPEN_FILES_MAX)
+    options.set_use_fsync(False)  # the changelog is the truth; a torn tail is read again from it
+    options.set_keep_log_file_num(LOG_FILES_KEPT)
+    options.set_max_log_file_size(LOG_FILE_BYTES)
+    return options
+
+
+class StateStore:
+    """One RocksDB: user key -> state bytes, plus two reserved keys (ledger, changelog offset)."""
+
+    def __init__(self, path: Path, cache: Cache, write_buffer_bytes: int) -> None:
+        self.path = path
+        self._cache = cache
+        self._write_buffer_bytes = write_buffer_bytes
+        self._sweep_from: bytes = b""
+        self._open()
+
+    def _open(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db = Rdict(str(self.path), _options(self._cache, self._write_buffer_bytes))
+        except Exception as error:
+            if "lock" in str(error).lower():
+                raise BadSettings(
+                    f"The data directory {self.path} is locked by another process: give each worker a --data-dir of its own"
+                ) from None
+            raise BadSettings(
+                f"The data directory {self.path} cannot be opened: {error}. Remove it; it is rebuilt from the changelog"
+            ) from None
+        self.get = self._db.get
+
+    @property
+    def changelog_offset(self) -> int:
+        """Offset of the last changelog record included, -1 if none."""
+        value = self._db.get(OFFSET_KEY)
+        return int(value) if value is not None else -1
+
+    @property
+    def ledger(self) -> bytes | None:
+        """The ledger record, if there is one."""
+        value: bytes | None = self._db.get(LEDGER_KEY)
+        return value
+
+    def write(self, items: Iterable[tuple[bytes, bytes | None]], changelog_offset: int) -> None:
+        """Write values (None deletes) and the changelog offset that they reach, atomically."""
+        batch = WriteBatch(raw_mode=True)
+        put, delete = batch.put, batch.delete
+        for key, value in items:
+            if value is None:
+                delete(key)
+            else:
+                put(key, value)
+        put(OFFSET_KEY, b"%d" % changelog_offset)
+        self._db.write(batch)
+
+    def expired(self, before_ms: int, limit: int) -> list[bytes]:
+        """Return the keys, among the next `limit` of a walk over all users, of states last touched before `before_ms`."""
+        iterator = self._db.iter()
+        iterator.seek(self._sweep_from)
+        found: list[bytes] = []
+        for _ in range(limit):
+            if not iterator.valid() or iterator.key() >= b"\xff\xff":
+                self._sweep_from = b""
+                return found
+            key, value = iterator.key(), iterator.value()
+            if _head(memoryview(value)[1:]).last_ms < before_ms:
+                found.append(key)
+            iterator.next()
+        self._sweep_from = iterator.key() if iterator.valid() else b""
+        return found
+
+    def users(self) -> int:
+        """Return RocksDB's estimate of the number of keys."""
+        return int(self._db.property_int_value("rocksdb.estimate-num-keys") or 0)
+
+    def wipe(self) -> None:
+        """Remove everything, to be rebuilt from the changelog."""
+        self.close()
+        shutil.rmtree(self.path)
+        self._open()
+
+    def close(self) -> None:
+        """Release the directory."""
+        self._db.close()

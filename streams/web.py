@@ -1,0 +1,79 @@
+"""The worker's web pages: /livez, /readyz, /metrics, and /users/<id> when it was asked for.
+
+Live: fails only when there is lag, recovery is over, the broker answers, and no transaction has committed for a while: a
+restart can help then, and only then. Ready: catalogue and policies are read, partitions are assigned and restored.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from contracts.ids import partition_of
+from features.state import decode_state
+
+if TYPE_CHECKING:
+    from streams.app import PricetideApp
+
+BROKER_SILENCE_MS = 5_000
+
+
+def not_live(app: PricetideApp, now: float, now_ms: int) -> list[str]:
+    """Return why a restart would help, partition by partition; empty while the worker is live.
+
+    Args:
+        app: the worker.
+        now: monotonic seconds.
+        now_ms: Unix milliseconds.
+    """
+    limit_s = app.shell.settings.liveness_ms / 1000
+    stuck = []
+    for session in app.shell.sessions.values():
+        since = now - (session.committed_at or session.opened_at)
+        answered = now_ms - session.broker_answered_ms() < BROKER_SILENCE_MS
+        if session.restored and session.lag > 0 and answered and since > limit_s:
+            stuck.append(f"partition {session.partition}: {session.lag} records behind, no commit for {since:.0f} s")
+    return stuck
+
+
+def not_ready(app: PricetideApp) -> list[str]:
+    """Return what the worker still waits for; empty when it is ready."""
+    waits = []
+    if not app.shell.references.ready.is_set():
+        waits.append("catalogue and policies are being read")
+    if app.rebalancing or not app.shell.joined:
+        waits.append("the group is rebalancing")
+    waits += [f"partition {s.partition} is being restored" for s in app.shell.sessions.values() if not s.restored]
+    return waits
+
+
+def add_pages(app: PricetideApp) -> None:
+    """Add the pages to Faust's web server."""
+
+    @app.page("/livez")  # type: ignore[untyped-decorator]  # faust ships no types
+    async def livez(web: Any, request: Any) -> Any:  # noqa: ANN401 - faust ships no types
+        stuck = not_live(app, time.monotonic(), int(time.time() * 1000))
+        return web.json({"live": not stuck, "stuck": stuck}, status=503 if stuck else 200)
+
+    @app.page("/readyz")  # type: ignore[untyped-decorator]  # faust ships no types
+    async def readyz(web: Any, request: Any) -> Any:  # noqa: ANN401 - faust ships no types
+        waits = not_ready(app)
+        return web.json({"ready": not waits, "waits_for": waits}, status=503 if waits else 200)
+
+    @app.page("/metrics")  # type: ignore[untyped-decorator]  # faust ships no types
+    async def metrics(web: Any, request: Any) -> Any:  # noqa: ANN401 - faust ships no types
+        app.shell.metrics.kill_switch.set(app.shell.references.policies.kill_switch)
+        return web.bytes(generate_latest(app.shell.metrics.registry), content_type=CONTENT_TYPE_LATEST.split(";")[0])
+
+    if app.shell.settings.web_state:
+
+        @app.page("/users/{user}")  # type: ignore[untyped-decorator]  # faust ships no types
+        async def user_state(web: Any, request: Any, user: str) -> Any:  # noqa: ANN401 - faust ships no types
+            session = app.shell.sessions.get(partition_of(user.encode(), app.shell.settings.topics.partitions))
+            value = session.state_of(user) if session is not None else None
+            if value is None:
+                return web.json({"error": "no such user in this worker"}, status=404)
+            return web.json(msgspec.to_builtins(decode_state(value), builtin_types=()))

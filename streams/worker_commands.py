@@ -1,0 +1,151 @@
+"""`pricetide worker`: run a worker; `pricetide offsets`: mend the group's offsets by hand."""
+
+from __future__ import annotations
+
+import logging
+
+import click
+import msgspec
+from kafka import KafkaProducer, TopicPartition
+from kafka.admin import OffsetSpec
+from kafka.structs import OffsetAndMetadata
+
+from contracts.errors import BadSettings
+from streams.broker import administering, broker_errors, committed_records, partition_counts
+from streams.ledger import LEDGER_KEY, Ledger, decode_ledger, encode_ledger
+from streams.options import with_settings
+from streams.settings import Settings
+
+
+@click.command()
+@with_settings
+def worker(settings: Settings) -> None:
+    """Consume events, publish prices; run until SIGTERM.
+
+    Exit codes: 0 stopped by a signal, 70 a bug, 75 worth another try (broker gone, fenced), 78 settings.
+    """
+    import faust
+
+    from streams.app import build_app
+
+    require_partitions(settings)
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    app = build_app(settings)
+    logging.getLogger("aiokafka").setLevel(logging.WARNING)
+    faust.Worker(
+        app, loglevel=settings.log_level, redirect_stdouts=False, quiet=True, console_port=None, blocking_timeout=None
+    ).execute_from_commandline()
+
+
+def require_partitions(settings: Settings) -> None:
+    """Refuse to start on topics that are missing or have other partition counts than the settings say.
+
+    Raises:
+        BadSettings: which topic, what it has, what to do.
+        BrokerUnavailable: no answer.
+    """
+    topics = settings.topics
+    expected = dict.fromkeys(
+        [*topics.topology.sources, topics.price_updates, topics.decisions, topics.dead_letters, topics.changelog],
+        topics.partitions,
+    ) | {topics.catalogue: 1, topics.policies: 1}
+    with administering(settings) as admin:
+        counts = partition_counts(admin, expected)
+    missing = [topic for topic in expected if topic not in counts]
+    if missing:
+        raise BadSettings(
+            f"Topics are missing: {', '.join(missing)}. Run `pricetide topics create`, or correct the settings under topics"
+        )
+    for topic, count in expected.items():
+        exact = topic not in (topics.catalogue, topics.policies)
+        if counts[topic] != count and exact:
+            raise BadSettings(
+                f"Topic {topic} has {counts[topic]} partitions, the settings say {count}: inputs, outputs and changelog "
+                "must have equal counts, and a topic that was repartitioned has its users on other partitions. Set "
+                "topics.partitions back, or start anew with topics, changelog and --group of that count"
+            )
+
+
+@click.group()
+def offsets() -> None:
+    """Mend the group's offsets; stop every worker first."""
+
+
+@offsets.command()
+@with_settings
+def repair(settings: Settings) -> None:
+    """Set the group's offsets to the positions that the state includes."""
+    set_group(settings, _ledgers(settings))
+
+
+@offsets.command()
+@click.option("--yes", is_flag=True, help="Do it; without, only say what would be skipped.")
+@with_settings
+def skip(settings: Settings, yes: bool) -> None:
+    """Go on without the events that retention removed before they were applied: moves state and group behind them."""
+    ledgers = _ledgers(settings)
+    moved = _behind_the_gap(settings, ledgers)
+    for partition, ledger in sorted(moved.items()):
+        for source, old, new in zip(ledger.sources, ledgers[partition].positions, ledger.positions, strict=True):
+            if new > old:
+                click.echo(f"{source}/{partition}: skips {new - old} events, from {old} to {new}")
+    if not moved:
+        click.echo("nothing to skip: every position is still in its topic")
+    elif yes:
+        for partition, ledger in moved.items():
+            _write_ledger(settings, partition, ledger)
+        set_group(settings, ledgers | moved)
+    else:
+        click.echo("nothing was changed; say --yes to skip them")
+
+
+def _behind_the_gap(settings: Settings, ledgers: dict[int, Ledger]) -> dict[int, Ledger]:
+    """Return the ledgers that must move, moved to the beginning of what is left."""
+    moved = {}
+    with administering(settings) as admin:
+        for partition, ledger in ledgers.items():
+            places = [TopicPartition(source, partition) for source in ledger.sources]
+            firsts = admin.list_partition_offsets(dict.fromkeys(places, OffsetSpec.EARLIEST))
+            positions = tuple(
+                max(position, firsts[place].offset) for place, position in zip(places, ledger.positions, strict=True)
+            )
+            if positions != ledger.positions:
+                moved[partition] = msgspec.structs.replace(ledger, positions=positions)
+    return moved
+
+
+def _write_ledger(settings: Settings, partition: int, ledger: Ledger) -> None:
+    """Write a ledger in place of the workers, fenced like one of them."""
+    with broker_errors(settings.kafka):
+        producer = KafkaProducer(**settings.kafka.client(), transactional_id=f"{settings.group}-{partition}")
+        try:
+            producer.init_transactions()
+            producer.begin_transaction()
+            producer.send(settings.topics.changelog, encode_ledger(ledger), LEDGER_KEY, partition=partition)
+            producer.commit_transaction()
+        finally:
+            producer.close()
+
+
+def _ledgers(settings: Settings) -> dict[int, Ledger]:
+    """Return the last ledger of every partition that has one, from the changelog."""
+    found = {}
+    for record in committed_records(settings, [settings.topics.changelog]):
+        if record.key == LEDGER_KEY:
+            found[record.partition] = decode_ledger(record.value)
+    return found
+
+
+def set_group(settings: Settings, ledgers: dict[int, Ledger]) -> None:
+    """Commit the positions of `ledgers` as the group's offsets, and say so."""
+    if not ledgers:
+        raise BadSettings(f"The changelog {settings.topics.changelog} holds no state: there is nothing to repair")
+    positions = {
+        TopicPartition(source, partition): OffsetAndMetadata(position, "", -1)
+        for partition, ledger in ledgers.items()
+        for source, position in zip(ledger.sources, ledger.positions, strict=True)
+    }
+    with administering(settings) as admin:
+        admin.alter_group_offsets(settings.group, positions)
+    for place, at in sorted(positions.items()):
+        click.echo(f"{place.topic}/{place.partition}: {at.offset}")
