@@ -21,6 +21,7 @@ BOOTSTRAP_MS_MAX = 10_000
 """Longest wait for the first answer of a broker."""
 SILENCE_MS_MAX = 60_000
 """Longest wait for the next committed record that a log is known to hold."""
+POLL_MS = 500
 POLL_RECORDS_MAX = 5_000
 FETCH_BYTES_MAX = 4 << 20
 SCHEMA_HEADER = ("schema-version", SCHEMA_VERSION.encode())
@@ -181,26 +182,34 @@ def committed_records(settings: Settings, topics: Iterable[str]) -> Iterator[Any
 
 
 def records_until(consumer: KafkaConsumer, ends: dict[TopicPartition, int]) -> Iterator[Any]:
-    """Yield the records of an assigned consumer that lie below `ends`. A log may end in control records that no one sees."""
-    open_partitions = {partition for partition, end in ends.items() if consumer.position(partition) < end}
-    consumer.pause(*(set(ends) - open_partitions))
-    while open_partitions:
-        polled = _next_records(consumer, open_partitions, ends)
-        for partition, records in polled.items():
-            end = ends[partition]
-            yield from (record for record in records if record.offset < end)
-        finished = {partition for partition in open_partitions if consumer.position(partition) >= ends[partition]}
-        open_partitions -= finished
-        if finished:
-            consumer.pause(*finished)
+    """Yield the records of an assigned consumer that lie below `ends`."""
+    for chunk in chunks_until(consumer, ends):
+        for records in chunk.values():
+            yield from records
+
+
+def chunks_until(consumer: KafkaConsumer, ends: dict[TopicPartition, int]) -> Iterator[dict[TopicPartition, list[Any]]]:
+    """Yield what each fetch brings of the records below `ends`. A log may end in control records that no one sees."""
+    unfinished = {partition for partition, end in ends.items() if consumer.position(partition) < end}
+    consumer.pause(*(set(ends) - unfinished))
+    while unfinished:
+        polled = _next_records(consumer, unfinished, ends)
+        chunk = {
+            partition: [record for record in records if record.offset < ends[partition]]
+            for partition, records in polled.items()
+        }
+        yield {partition: records for partition, records in chunk.items() if records}
+        finished = {partition for partition in unfinished if consumer.position(partition) >= ends[partition]}
+        unfinished -= finished
+        consumer.pause(*finished)
 
 
 def _next_records(
     consumer: KafkaConsumer, partitions: Iterable[TopicPartition], ends: dict[TopicPartition, int]
 ) -> dict[TopicPartition, list[Any]]:
     """Poll until there are records or a position has reached its end."""
-    for _ in range(SILENCE_MS_MAX // 500):
-        polled: dict[TopicPartition, list[Any]] = consumer.poll(timeout_ms=500)
+    for _ in range(SILENCE_MS_MAX // POLL_MS):
+        polled: dict[TopicPartition, list[Any]] = consumer.poll(timeout_ms=POLL_MS)
         if polled or any(consumer.position(partition) >= ends[partition] for partition in partitions):
             return polled
     raise kafka_errors.KafkaTimeoutError(f"no record for {SILENCE_MS_MAX // 1000} s before the end of the log")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from streams.options import with_settings
 from streams.settings import Settings
-from streams.subscriber import Change, PriceSubscriber, Removal
+
+if TYPE_CHECKING:
+    from streams.subscriber import Change
 
 
 @click.command()
@@ -20,6 +23,8 @@ from streams.subscriber import Change, PriceSubscriber, Removal
 @with_settings
 def tail(settings: Settings, user: str | None, from_beginning: bool, limit: int | None, as_json: bool) -> None:
     """Follow price updates; ends with Ctrl-C or after --limit."""
+    from streams.subscriber import PriceSubscriber
+
     start = "beginning" if from_beginning else "end"
     with PriceSubscriber(settings, start=start, prices_max=100_000) as prices:  # type: ignore[arg-type]  # one of two literals
         if prices.book.kill_switch:
@@ -31,6 +36,7 @@ def tail(settings: Settings, user: str | None, from_beginning: bool, limit: int 
 
 def _line(change: Change) -> str:
     from pricing.reasons import explain
+    from streams.subscriber import Removal
 
     if isinstance(change, Removal):
         return f"{change.user} · {change.item}: removed"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 import msgspec
 from rich.console import Console
@@ -10,7 +12,9 @@ from rich.table import Table
 from contracts.policies import KillSwitch
 from streams.options import with_settings
 from streams.settings import Settings
-from streams.topics import Finding, check_topics, create_topics
+
+if TYPE_CHECKING:
+    from streams.topics import Finding
 
 _MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "wrong": "[red]wrong[/]"}
 
@@ -47,6 +51,8 @@ def topics() -> None:
 @with_settings
 def create(settings: Settings) -> None:
     """Create the topics that are missing, with their configurations, and check all of them."""
+    from streams.topics import check_topics, create_topics
+
     created = create_topics(settings)
     click.echo(f"created: {', '.join(created)}" if created else "every topic exists already")
     wrong = [finding for finding in check_topics(settings) if finding.level != "ok"]
@@ -59,6 +65,8 @@ def create(settings: Settings) -> None:
 @with_settings
 def check(settings: Settings, as_json: bool) -> None:
     """Compare the topics with what they must be; exit with 1 if one is wrong."""
+    from streams.topics import check_topics
+
     show_findings(f"Topics at {settings.kafka.bootstrap_servers}", check_topics(settings), as_json)
 
 
