@@ -47,7 +47,7 @@ async def restore(
         store.wipe()
     place = TopicPartition(settings.topics.changelog, partition)
     consumer = AIOKafkaConsumer(
-        **settings.kafka.client(),
+        **settings.kafka.consumer(),
         group_id=None,
         isolation_level="read_committed",
         enable_auto_commit=False,

@@ -38,7 +38,7 @@ class References:
     async def read_to_end(self) -> None:
         """Read both topics from their beginning to their present end."""
         self._consumer = consumer = AIOKafkaConsumer(
-            **self._settings.kafka.client(),
+            **self._settings.kafka.consumer(),
             group_id=None,
             isolation_level="read_committed",
             enable_auto_commit=False,

@@ -128,13 +128,12 @@ class Session:
 
     async def _open_consumer(self) -> AIOKafkaConsumer:
         consumer = AIOKafkaConsumer(
-            **self._settings.kafka.client(),
+            **self._settings.kafka.consumer(),
             group_id=None,
             isolation_level="read_committed",
             enable_auto_commit=False,
             auto_offset_reset="none",  # a position that the log does not have is an error, never a silent jump
             max_partition_fetch_bytes=FETCH_BYTES_MAX,
-            fetch_max_wait_ms=FETCH_WAIT_MS,
             request_timeout_ms=self._settings.kafka.request_timeout_ms,
         )
         self._consumer = consumer

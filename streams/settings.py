@@ -50,6 +50,8 @@ class KafkaSettings(_Group):
     """How long a broker may hold back an empty fetch. Kafka answers as soon as there is a record; a mock answers at the end."""
     check_crcs: bool = True
     """Verify the checksum of every batch read. The demo's mock broker writes transaction markers without one."""
+    broker_version: Annotated[str, Field(pattern=r"^\d+\.\d+$")] | None = None
+    """Kafka version that kafka-python assumes instead of asking, for a broker that cannot say, like the demo's ("2.0")."""
 
     @model_validator(mode="after")
     def _sasl_is_whole(self) -> KafkaSettings:
@@ -96,8 +98,14 @@ class KafkaSettings(_Group):
             }
         return out
 
+    def kafka_python(self) -> dict[str, Any]:
+        """Return client() and what only kafka-python understands."""
+        if self.broker_version is None:
+            return self.client()
+        return self.client() | {"api_version": tuple(int(part) for part in self.broker_version.split("."))}
+
     def consumer(self) -> dict[str, Any]:
-        """Return client() and the arguments that the consumers of aiokafka and kafka-python share."""
+        """Return client() and the arguments of every aiokafka consumer that reads records."""
         return self.client() | {"fetch_max_wait_ms": self.fetch_max_wait_ms, "check_crcs": self.check_crcs}
 
 

@@ -117,7 +117,7 @@ def _behind_the_gap(settings: Settings, ledgers: dict[int, Ledger]) -> dict[int,
 def _write_ledger(settings: Settings, partition: int, ledger: Ledger) -> None:
     """Write a ledger in place of the workers, fenced like one of them."""
     with broker_errors(settings.kafka):
-        producer = KafkaProducer(**settings.kafka.client(), transactional_id=f"{settings.group}-{partition}")
+        producer = KafkaProducer(**settings.kafka.kafka_python(), transactional_id=f"{settings.group}-{partition}")
         try:
             producer.init_transactions()
             producer.begin_transaction()
