@@ -1,12 +1,12 @@
 """What a backtest writes: Parquet files of price updates and of decisions, and dead letters as JSON lines.
 
 Each row has the fields of the message as columns, and beside them the exact bytes that a worker publishes (`key`,
-`value`), so that a comparison needs no knowledge of the columns. Rows of a partition stand in the order of publication.
+`record`), so that a comparison needs no knowledge of the columns. Rows of a partition stand in the order of publication.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from contracts.decisions import Applied, DecisionRecord, decode_decision
-from contracts.errors import BadEvent, BadInput
+from contracts.errors import BadEvent
 from contracts.intake import Inbound
 from contracts.log_files import require_pyarrow
 from contracts.prices import decode_price
@@ -53,7 +53,7 @@ class _Table:
         self._pa = pa = require_pyarrow()
         self._waiting: list[Record] = []
         fields = [(name, _arrow_type(pa, alias)) for name, alias in columns.items()]
-        fields += [("partition", pa.int32()), ("key", pa.binary()), ("value", pa.binary())]
+        fields += [("partition", pa.int32()), ("key", pa.binary()), ("record", pa.binary())]
         self._schema = pa.schema(fields)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._writer = pa.parquet.ParquetWriter(path, self._schema, compression="zstd")
@@ -95,11 +95,11 @@ class PriceTable(_Table):
 
 
 class DecisionTable(_Table):
-    """Decisions, and what was applied without one (`record` says which), one row each."""
+    """Decisions, and what was applied without one (`kind` says which), one row each."""
 
     def __init__(self, path: Path) -> None:
         names = {"topic": "string", "source_partition": "int64", "offset": "int64"}
-        super().__init__(path, {"record": "string"} | _DECISION_COLUMNS | names)
+        super().__init__(path, {"kind": "string"} | _DECISION_COLUMNS | names)
 
     def columns(self, values: list[bytes]) -> list[list[Any]]:
         """Return the fields of both kinds of record as columns; those that a record lacks are null."""
@@ -145,22 +145,3 @@ class DeadLetterFile:
     def close(self) -> None:
         """Finish the file."""
         self._file.close()
-
-
-def read_published(path: Path) -> Iterator[tuple[bytes, bytes]]:
-    """Stream the published (key, value) pairs of a file that a backtest wrote, in its order.
-
-    Raises:
-        BadInput: no such file, or not one of these.
-    """
-    pa = require_pyarrow()
-    if not path.is_file():
-        raise BadInput(f"{path} is missing: write it with `pricetide backtest`")
-    try:
-        with pa.parquet.ParquetFile(path) as file:
-            if not {"key", "value"} <= set(file.schema_arrow.names):
-                raise BadInput(f"{path} has no columns key and value: it was not written by `pricetide backtest`")
-            for batch in file.iter_batches(columns=["key", "value"]):
-                yield from zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True)
-    except (pa.ArrowException, OSError) as error:
-        raise BadInput(f"{path} is damaged or no Parquet file ({error}): write it again") from None

@@ -1,0 +1,125 @@
+"""The command line of this room: import, generate, perturb, backtest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from contracts.log import Manifest
+from contracts.log_files import Format
+from contracts.semantics import Topology
+
+_out = click.option("--out", "out", type=click.Path(path_type=Path), required=True, help="Directory of the new log.")
+_format = click.option(
+    "--format", "file_format", type=click.Choice(["parquet", "jsonl"]), default="parquet", show_default=True
+)
+_partitions = click.option(
+    "--partitions", type=click.IntRange(1, 4096), default=4, show_default=True, help="Of every input topic."
+)
+_directory = click.argument("directory", type=click.Path(path_type=Path))
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Show a progress bar on stderr; yields the function that moves it to (done, total)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _tell(directory: Path, manifest: Manifest) -> None:
+    for topic, counts in manifest.records.items():
+        click.echo(f"{topic}: {sum(counts):,} records on {len(counts)} partitions")
+    click.echo(f"catalogue: {manifest.tables['catalogue'].rows:,} versions")
+    click.echo(f"log in {directory}; its manifest.json says which rows are synthetic")
+
+
+@click.group("import")
+def import_group() -> None:
+    """Turn a public log into one of ours."""
+
+
+@import_group.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@_out
+@_partitions
+@_format
+def rees46(file: Path, out: Path, partitions: int, file_format: Format) -> None:
+    """Import the REES46 log FILE: its CSV, csv.gz or Parquet."""
+    from backtest.rees46 import import_rees46
+
+    with _bar("import") as progress:
+        imported = import_rees46(file, out, Topology(partitions=partitions), file_format, progress)
+    _tell(out, imported.manifest)
+    click.echo(f"{imported.users:,} users, {imported.items:,} items, {imported.unpriced:,} rows without a price")
+
+
+@click.command()
+@_out
+@click.option("--users", type=click.IntRange(1), default=300, show_default=True)
+@click.option("--events", type=click.IntRange(1), default=5_000, show_default=True, help="Consents come on top.")
+@click.option("--seed", type=int, default=1, show_default=True)
+@_partitions
+@_format
+def generate(out: Path, users: int, events: int, seed: int, partitions: int, file_format: Format) -> None:
+    """Write a log of generated shoppers; equal options give equal files."""
+    from backtest.shoppers import generate_log
+
+    _tell(out, generate_log(out, users, events, seed, Topology(partitions=partitions), file_format))
+
+
+_share = click.FloatRange(0.0, 1.0)
+
+
+@click.command()
+@_directory
+@_out
+@click.option("--late", type=_share, default=0.02, show_default=True, help="Share of rows that come late.")
+@click.option("--duplicates", type=_share, default=0.01, show_default=True, help="Share of events that come twice.")
+@click.option("--consents", type=_share, default=0.01, show_default=True, help="Share of events with a new consent.")
+@click.option("--catalogue", type=_share, default=0.1, show_default=True, help="Share of items with a new price.")
+@click.option("--seed", type=int, default=1, show_default=True)
+@_format
+def perturb(
+    directory: Path,
+    out: Path,
+    late: float,
+    duplicates: float,
+    consents: float,
+    catalogue: float,
+    seed: int,
+    file_format: Format,
+) -> None:
+    """Write the log in DIRECTORY again, with late and repeated events, changing consents and list prices."""
+    from backtest.perturb import Perturbation, perturb_log
+
+    _tell(out, perturb_log(directory, out, seed, Perturbation(late, duplicates, consents, catalogue), file_format))
+
+
+@click.command()
+@_directory
+@click.option("--out", "prices", type=click.Path(path_type=Path), help="Parquet file of the price updates.")
+@click.option("--decisions", type=click.Path(path_type=Path), help="Parquet file of the decisions.")
+@click.option("--dead-letters", type=click.Path(path_type=Path), help="JSON lines of the dead letters.")
+@click.option("--batch", type=click.IntRange(1), default=2_048, show_default=True, help="Changes no byte.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def backtest(
+    directory: Path, prices: Path | None, decisions: Path | None, dead_letters: Path | None, batch: int, as_json: bool
+) -> None:
+    """Replay the log in DIRECTORY through the engine that workers run, and say what came out."""
+    from backtest.run import run_backtest
+    from backtest.summary import table_of
+
+    with _bar("backtest") as progress:
+        summary = run_backtest(directory, prices, decisions, dead_letters, batch, progress)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(summary), indent=2))
+    else:
+        Console().print(table_of(summary))
