@@ -48,7 +48,7 @@ class Step(Struct):
     dead: list[tuple[Inbound, BadEvent]]
     partition: PartitionState
     counts: dict[str, int]
-    """For metrics: `event:<type>`, `outcome:<outcome>`, `status:<status>`, `rail:<rail>`, `binding:<rule>`,
+    """For metrics: `event:<type>`, `outcome:<outcome>`, `status:<status>`, `rail:<rail>`, `binding_rule:<rule>`,
     `intent:<level>`, `implausible`, and `expired` for states that read as empty."""
 
 

@@ -9,26 +9,43 @@ from __future__ import annotations
 
 from itertools import accumulate
 
+import msgspec
 from msgspec import Struct
 
 from contracts.catalogue import CatalogueItem
 from contracts.decisions import TrailStep
 from contracts.policies import Policy
 from pricing import policies, rails, reasons
-from pricing.lattice import full_lattice
+from pricing.lattice import charm_drops, full_lattice
 
 ITEMS_MAX = 32_768
 """Item versions remembered per policy, some 150 MB if each is drawn from at many last prices and levels of intent."""
 MENUS_MAX = 32
 """Last prices remembered per item."""
 
+_to_json = msgspec.json.Encoder().encode
 
-class Chances(Struct, frozen=True):
+
+class Trail(Struct, frozen=True, gc=False):
+    """The rails that bind, and their JSON, written once for all decisions that carry it."""
+
+    steps: tuple[TrailStep, ...]
+    rails: tuple[str, ...]
+    """Their names."""
+    json: msgspec.Raw
+
+    @classmethod
+    def of(cls, *steps: TrailStep) -> Trail:
+        """Return the trail of `steps`."""
+        return cls(steps, tuple([step.rail for step in steps]), msgspec.Raw(_to_json(steps)))
+
+
+class Chances(Struct, frozen=True, gc=False):
     """The probabilities of a menu's prices, ready to be drawn from by a uniform number."""
 
-    probabilities: list[float]
+    probabilities: tuple[float, ...]
     """Per feasible price, ascending by price."""
-    cumulative: list[float]
+    cumulative: tuple[float, ...]
     target: int
     """Index of the price that the policy aims at."""
     binding_rule: str | None
@@ -44,13 +61,13 @@ class Menu:
 
     __slots__ = ("_chances", "_item", "_pinned", "prices", "trail")
 
-    def __init__(self, item: PricedItem, prices: tuple[int, ...], trail: tuple[TrailStep, ...]) -> None:
+    def __init__(self, item: PricedItem, prices: tuple[int, ...], steps: tuple[TrailStep, ...]) -> None:
         self._item = item
         self._chances: dict[int, Chances] = {}
-        self._pinned: dict[tuple[str, int], tuple[TrailStep, ...]] = {}
+        self._pinned: dict[tuple[str, int], Trail] = {}
         self.prices = prices
         """Feasible, ascending; the list price is among them."""
-        self.trail = trail
+        self.trail = Trail.of(*steps)
 
     def chances(self, intent: int) -> Chances:
         """Return what the policy makes of this menu at a level of intent."""
@@ -61,22 +78,22 @@ class Menu:
 
     def _weigh(self, intent: int) -> Chances:
         rule, list_price, lattice = self._item.policy.rule, self._item.list_price, self._item.lattice
-        chances = policies.probabilities(rule, self.prices, list_price, intent)
-        cumulative = list(accumulate(chances))
-        cumulative[-1] = 1.0  # whatever the rounding, every u < 1 falls on a price
         aim = policies.target_price(rule, list_price, intent)
         target = policies.nearest_at_or_below(self.prices, aim)
         ideal = lattice[policies.nearest_at_or_below(lattice, aim)]
-        binding = rails.nearest_rail(self.trail, ideal, self.prices[target])
+        binding = rails.nearest_rail(self.trail.steps, ideal, self.prices[target])
+        chances = policies.probabilities(rule, self.prices, list_price, intent)
+        cumulative = (*accumulate(chances[:-1]), 1.0)  # whatever the rounding, every u < 1 falls on a price
         aimed, explored = reasons.of_draw(rule, binding, len(self.prices))
-        return Chances(chances, cumulative, target, binding, aimed, explored)
+        return Chances(tuple(chances), cumulative, target, binding, aimed, explored)
 
-    def pinned(self, rule: str, price: int) -> tuple[TrailStep, ...]:
+    def pinned(self, rule: str, price: int) -> Trail:
         """Return the trail of a price that `rule` prescribes: it removes all other points of the lattice."""
         trail = self._pinned.get((rule, price))
         if trail is None:
             others = len(self._item.lattice) - 1
-            trail = (*self.trail, TrailStep(rule, price, price, others)) if others else self.trail
+            steps = self.trail.steps
+            trail = Trail.of(*steps, TrailStep(rule, price, price, others)) if others else self.trail
             self._pinned[rule, price] = trail
         return trail
 
@@ -90,13 +107,15 @@ class PricedItem:
     __slots__ = (
         "_feasible",
         "_menus",
+        "_step_limit",
+        "_steps",
         "item",
         "lattice",
+        "lattice_json",
         "list_price",
         "multipliers",
         "policy",
         "refused_by",
-        "trail",
         "version",
     )
 
@@ -106,19 +125,22 @@ class PricedItem:
         self.policy = policy
         self.list_price = list_price = item.list_price
         limits = policy.rails
-        self.multipliers = full_lattice(list_price, limits.multipliers, limits.charm_endings)
-        """Price -> nominal multiplier in permille: the full lattice, ascending."""
-        self.lattice = tuple(self.multipliers)
+        drops = charm_drops(limits.charm_endings)
+        self.multipliers = full_lattice(list_price, limits.multipliers, drops)
+        """Price -> nominal multiplier in permille."""
+        self.lattice = lattice = tuple(sorted(self.multipliers))
+        self.lattice_json = msgspec.Raw(_to_json(lattice))
         own = rails.own_bounds(item, limits.margin_min_permille)
         self.refused_by = next((bound[0] for bound in own if not rails.allows(bound, list_price)), None)
         bounds = own + rails.policy_bounds(list_price, limits, may_raise)
-        trail = [step for bound in bounds if (step := rails.judge(bound, self.lattice, list_price))]
-        plain = rails.without_charm(self.lattice, limits.charm_endings, list_price)
-        if plain:
-            trail.append(TrailStep("charm", None, None, len(plain)))
-        self.trail = tuple(trail)
-        """The rails that bind whoever asks; all but the step limit."""
-        self._feasible = tuple([price for price in rails.within(bounds, self.lattice) if price not in plain])
+        judged = [rails.judge(bound, lattice, list_price) for bound in bounds]
+        judged.append(rails.judge_charm(lattice, drops, list_price))
+        self._steps = tuple([step for step in judged if step is not None])
+        low = max([low for _, low, _ in bounds if low is not None])
+        high = min([high for _, _, high in bounds if high is not None])
+        inside = rails.within(low, high, lattice, list_price)
+        self._feasible = tuple([price for price in inside if not drops[price % 100] or price == list_price])
+        self._step_limit = rails.step_limit(list_price, limits)
         self._menus: dict[int, Menu] = {}
 
     def allows(self, price: int) -> bool:
@@ -135,13 +157,11 @@ class PricedItem:
         return menu
 
     def _menu(self, last_price: int) -> Menu:
-        list_price = self.list_price
-        bound = rails.step_bound(last_price, list_price, self.policy.rails)
-        step = rails.judge(bound, self.lattice, list_price)
+        low, high = last_price - self._step_limit, last_price + self._step_limit
+        step = rails.judge(("step", low, high), self.lattice, self.list_price)
         if step is None:
-            return Menu(self, self._feasible, self.trail)
-        prices = tuple([price for price in self._feasible if price == list_price or rails.allows(bound, price)])
-        return Menu(self, prices, (*self.trail, step))
+            return Menu(self, self._feasible, self._steps)
+        return Menu(self, rails.within(low, high, self._feasible, self.list_price), (*self._steps, step))
 
 
 class MenuBook:

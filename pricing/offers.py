@@ -11,11 +11,10 @@ from bisect import bisect_right
 
 from msgspec import Struct
 
-from contracts.decisions import TrailStep
 from contracts.prices import Status
 from features.state import Offer, UserState
 from pricing import reasons
-from pricing.menus import PricedItem
+from pricing.menus import PricedItem, Trail
 from pricing.policies import intent_level
 
 PRESCRIBED = {
@@ -49,7 +48,7 @@ class Verdict(Struct, gc=False):
     reasons: tuple[str, ...]
     status: Status
     draw_id: str | None
-    trail: tuple[TrailStep, ...]
+    trail: Trail
     binding_rule: str | None
     forced: bool
     propensity: float

@@ -21,14 +21,16 @@ Bound = tuple[str, int | None, int | None]
 
 def own_bounds(item: CatalogueItem, margin_min_permille: int) -> list[Bound]:
     """Return the bounds that the item brings: floor, margin = ceil(cost * (1000 + least margin) / 1000), MAP, ceiling."""
-    margin = None if item.cost is None else -(-item.cost * (1000 + margin_min_permille) // 1000)
-    bounds: list[Bound] = [
-        ("floor", item.floor, None),
-        ("margin", margin, None),
-        ("map", item.map_price, None),
-        ("ceiling", None, item.ceiling),
-    ]
-    return [bound for bound in bounds if bound[1] is not None or bound[2] is not None]
+    bounds: list[Bound] = []
+    if item.floor is not None:
+        bounds.append(("floor", item.floor, None))
+    if item.cost is not None:
+        bounds.append(("margin", -(-item.cost * (1000 + margin_min_permille) // 1000), None))
+    if item.map_price is not None:
+        bounds.append(("map", item.map_price, None))
+    if item.ceiling is not None:
+        bounds.append(("ceiling", None, item.ceiling))
+    return bounds
 
 
 def policy_bounds(list_price: int, rails: Rails, may_raise: bool) -> list[Bound]:
@@ -38,10 +40,9 @@ def policy_bounds(list_price: int, rails: Rails, may_raise: bool) -> list[Bound]
     return [band] if may_raise else [("discount_only", None, list_price), band]
 
 
-def step_bound(last_price: int, list_price: int, rails: Rails) -> Bound:
-    """Return the bound of the step limit: |price - last price| <= list price * step_max_permille / 1000."""
-    most = list_price * rails.step_max_permille // 1000
-    return ("step", last_price - most, last_price + most)
+def step_limit(list_price: int, rails: Rails) -> int:
+    """Return the most that a price may differ from the user's last price of the item."""
+    return list_price * rails.step_max_permille // 1000
 
 
 def allows(bound: Bound, price: int) -> bool:
@@ -53,26 +54,28 @@ def allows(bound: Bound, price: int) -> bool:
 def judge(bound: Bound, lattice: Sequence[int], list_price: int) -> TrailStep | None:
     """Return the trail step of `bound` over the ascending `lattice`, or None if it removes nothing but the list price."""
     rail, low, high = bound
-    removed = 0 if low is None else bisect_left(lattice, low)
+    removed = 0
+    if low is not None:
+        removed = bisect_left(lattice, low) - (list_price < low)
     if high is not None:
-        removed += len(lattice) - bisect_right(lattice, high)
-    if not allows(bound, list_price):
-        removed -= 1
+        removed += len(lattice) - bisect_right(lattice, high) - (list_price > high)
     return TrailStep(rail, low, high, removed) if removed else None
 
 
-def within(bounds: Sequence[Bound], lattice: Sequence[int]) -> Sequence[int]:
-    """Return the points of the ascending `lattice` that lie within all `bounds`."""
-    low = max([bound[1] for bound in bounds if bound[1] is not None], default=0)
-    high = min([bound[2] for bound in bounds if bound[2] is not None], default=lattice[-1])
-    return lattice[bisect_left(lattice, low) : bisect_right(lattice, high)]
+def judge_charm(lattice: Sequence[int], drops: Sequence[int], list_price: int) -> TrailStep | None:
+    """Return the trail step of the charm endings, or None if they remove nothing but the list price.
+
+    `drops` are those of the endings (pricing.lattice): 0 where one is allowed.
+    """
+    removed = sum([drops[price % 100] > 0 for price in lattice]) - (drops[list_price % 100] > 0)
+    return TrailStep("charm", None, None, removed) if removed else None
 
 
-def without_charm(prices: Sequence[int], endings: Sequence[int], list_price: int) -> set[int]:
-    """Return the prices that the charm rail removes: other last two digits than `endings`, and not the list price."""
-    if not endings:
-        return set()
-    return {price for price in prices if price % 100 not in endings and price != list_price}
+def within(low: int, high: int, prices: tuple[int, ...], list_price: int) -> tuple[int, ...]:
+    """Return those of the ascending `prices` in low..high, and the list price in its place, in the range or not."""
+    if low <= list_price <= high:
+        return prices[bisect_left(prices, low) : bisect_right(prices, high)]
+    return tuple([price for price in prices if low <= price <= high or price == list_price])
 
 
 def nearest_rail(trail: Sequence[TrailStep], ideal: int, chosen: int) -> str | None:

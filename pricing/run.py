@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from itertools import chain
 from operator import attrgetter
 
 from contracts.catalogue import Catalogue, CatalogueItem
@@ -173,12 +172,12 @@ class Run:
 
     def counted(self) -> dict[str, int]:
         """Return the counts of the run, as `Step.counts` names them."""
-        counts, verdicts = self._counts, self._verdicts
-        for name, values in (
-            ("status", map(attrgetter("status"), verdicts)),
-            ("binding", map(attrgetter("binding_rule"), verdicts)),
-            ("intent", map(attrgetter("intent"), verdicts)),
-            ("rail", map(attrgetter("rail"), chain.from_iterable(map(attrgetter("trail"), verdicts)))),
-        ):
-            counts |= {f"{name}:{value}": times for value, times in Counter(values).items() if value is not None}
-        return counts
+        counts = Counter(self._counts)
+        for name in ("status", "binding_rule", "intent"):
+            for value, times in Counter(map(attrgetter(name), self._verdicts)).items():
+                if value is not None:
+                    counts[f"{name}:{value}"] = times
+        for rails, times in Counter(map(attrgetter("trail.rails"), self._verdicts)).items():
+            for rail in rails:
+                counts[f"rail:{rail}"] += times
+        return dict(counts)
