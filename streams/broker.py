@@ -75,7 +75,7 @@ def administering(settings: Settings) -> Iterator[KafkaAdminClient]:
     """Open an admin client; the errors of its use become ours (`broker_errors`)."""
     with broker_errors(settings.kafka):
         client = KafkaAdminClient(
-            **settings.kafka.client(),
+            **settings.kafka.kafka_python(),
             request_timeout_ms=settings.kafka.request_timeout_ms,
             bootstrap_timeout_ms=_bootstrap_ms(settings.kafka),
         )
@@ -90,7 +90,7 @@ def producing(settings: Settings) -> Iterator[KafkaProducer]:
     """Open an idempotent producer with acks=all, for single records by hand."""
     with broker_errors(settings.kafka):
         producer = KafkaProducer(
-            **settings.kafka.client(),
+            **settings.kafka.kafka_python(),
             acks="all",
             enable_idempotence=True,
             bootstrap_timeout_ms=_bootstrap_ms(settings.kafka),
@@ -106,7 +106,7 @@ def producing(settings: Settings) -> Iterator[KafkaProducer]:
 def open_reader(settings: Settings) -> KafkaConsumer:
     """Return a consumer of committed records without a group; the caller assigns partitions and closes it."""
     return KafkaConsumer(
-        **settings.kafka.client(),
+        **settings.kafka.kafka_python(),
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
