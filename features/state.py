@@ -106,6 +106,20 @@ def encode_state(state: UserState) -> bytes:
     return _VERSION + _encode(state)
 
 
+def expired_state(state: UserState) -> UserState:
+    """Return what is left of a state that its time to live has passed: what the user said about consent, nothing else.
+
+    A withdrawal must outlive the state, or silence would turn it into the default.
+    """
+    return UserState(consent=state.consent, consent_ms=state.consent_ms)
+
+
+def expired_bytes(value: bytes) -> bytes | None:
+    """Return the bytes that replace those of an expired state, None where nothing is left."""
+    left = expired_state(decode_state(value))
+    return None if left.consent is None else encode_state(left)
+
+
 def decode_state(value: bytes | None) -> UserState:
     """Return the state that `value` holds, of this or an older schema; an empty one for None.
 

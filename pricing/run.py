@@ -15,7 +15,7 @@ from contracts.events import Click, Consent, Purchase, ShopEvent, View
 from contracts.intake import Inbound
 from contracts.semantics import Semantics
 from features.fold import Folded, fold, fold_consent
-from features.state import Offer, UserState, decode_state, encode_state
+from features.state import Offer, UserState, decode_state, encode_state, expired_state
 from pricing.menus import MenuBook, PricedItem
 from pricing.offers import Ask, Verdict, close_all, prescribe, respond
 from pricing.records import Place, Recorder
@@ -61,13 +61,13 @@ class Run:
         self._unpriced(f"dead_letter:{error.code}", None, inbound)
 
     def state_of(self, inbound: Inbound, load: Callable[[bytes], bytes | None]) -> UserState:
-        """Return the state of the record's user; an empty one if the watermark has left it behind for state_ttl_ms."""
+        """Return the state of the record's user; of one left behind by state_ttl_ms, its consent."""
         key = inbound.key or b""
         state = self._states.get(key)
         if state is None:
             state = self._states[key] = decode_state(load(key))
         if state.last_ms < self.watermark_ms - self._semantics.state_ttl_ms and state.sequence:
-            state = self._states[key] = UserState()
+            state = self._states[key] = expired_state(state)
             self._count("expired")
         return state
 

@@ -21,6 +21,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from contracts.errors import BadEvent
 from contracts.intake import Inbound
 from contracts.prices import SCHEMA_VERSION
+from features.state import expired_bytes
 from pricing.engine import Step
 from streams.dead_letters import dead_letter
 from streams.ledger import LEDGER_KEY, Ledger, encode_ledger
@@ -43,9 +44,9 @@ class Commit:
         self._producer = producer
         self._store = store
 
-    async def commit(self, step: Step, ledger: Ledger, expired: Iterable[bytes]) -> None:
-        """Make the batch happen: what `step` says, with `ledger` as the positions it reaches, and `expired` users removed."""
-        states: list[StateRecord] = [(key, None) for key in expired if key not in step.states]
+    async def commit(self, step: Step, ledger: Ledger, expired: Iterable[tuple[bytes, bytes]]) -> None:
+        """Make the batch happen: what `step` says, with `ledger` as the positions it reaches; `expired` users go, but for their consent."""
+        states: list[StateRecord] = [(key, expired_bytes(value)) for key, value in expired if key not in step.states]
         states += step.states.items()
         states.append((LEDGER_KEY, encode_ledger(ledger)))
         await self._begin()

@@ -42,12 +42,13 @@ def _progress() -> Progress:
 def produce(settings: Settings, directory: Path, speed: float | None, topics_create: bool) -> None:
     """Put the log at DIRECTORY into Kafka: catalogue and policies, then consents and events in production order."""
     from contracts.log import open_log
-    from streams.produce import check_target
+    from streams.produce import check_partitions, check_target
     from streams.produce import produce as send
     from streams.topics import create_topics
 
     log = open_log(directory)
     if topics_create:
+        check_partitions(settings, log)
         create_topics(settings)
     for warning in check_target(settings, log):
         click.echo(f"warning: {warning}", err=True)

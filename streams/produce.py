@@ -34,6 +34,19 @@ PROGRESS_EVERY = 1_000
 Progress = Callable[[int], None]
 
 
+def check_partitions(settings: Settings, log: Log) -> None:
+    """Refuse to make topics that `log` does not fit.
+
+    Raises:
+        BadSettings: `topics.partitions` is not what the log's manifest says.
+    """
+    if settings.topics.partitions != log.manifest.topology.partitions:
+        raise BadSettings(
+            f"topics.partitions is {settings.topics.partitions}, the log at {log.directory} was made for "
+            f"{log.manifest.topology.partitions}: give --partitions {log.manifest.topology.partitions}"
+        )
+
+
 def check_target(settings: Settings, log: Log) -> list[str]:
     """Return warnings about producing `log` where `settings` point.
 

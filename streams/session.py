@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
@@ -194,10 +194,7 @@ class Session:
             source = self._source_of[place]
             self._merge.push(source, self._read(source, self._positions.accept(source, records)))
         self._worker.metrics.steps.labels("decode").inc(time.perf_counter() - begun)
-        for place in fetched:
-            highwater = consumer.highwater(place) or 0
-            lag = max(0, highwater - self._ledger.positions[self._source_of[place]])
-            self._worker.metrics.lag.labels(place.topic, self.partition).set(lag)
+        self._observe_lag(fetched)
 
     def _read(self, source: int, records: Sequence[ConsumerRecord]) -> list[Inbound]:
         read, now = self._intake.read, time.monotonic()
@@ -298,8 +295,15 @@ class Session:
         metrics.last_commit.labels(self.partition).set(time.time())
         metrics.latency.observe(self.committed_at - min(record.received for record in batch.records))
         metrics.users.labels(self.partition).set(self._open_part(self._store).users())
+        self._observe_lag(self._places)
         if self._isolated:
             self._worker.crashes.forget(self._topology.sources, self.partition, self._ledger.positions)
+
+    def _observe_lag(self, places: Iterable[TopicPartition]) -> None:
+        """Set the lag anew: after a fetch, for what has come, and after a commit, for what is done."""
+        for place in places:
+            behind = (self._open_part(self._consumer).highwater(place) or 0) - self._ledger.positions[self._source_of[place]]
+            self._worker.metrics.lag.labels(place.topic, self.partition).set(max(0, behind))
 
     # -- state -----------------------------------------------------------------------------------------------------
 

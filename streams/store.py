@@ -112,18 +112,22 @@ class StateStore:
         put(OFFSET_KEY, b"%d" % changelog_offset)
         self._db.write(batch)
 
-    def expired(self, before_ms: int, limit: int) -> list[bytes]:
-        """Return the keys, among the next `limit` of a walk over all users, of states last touched before `before_ms`."""
+    def expired(self, before_ms: int, limit: int) -> list[tuple[bytes, bytes]]:
+        """Return (key, state), among the next `limit` of a walk over all users, of states last touched before `before_ms`.
+
+        What an expired state leaves behind (features.state.expired_state) has no events, and is not found again.
+        """
         iterator = self._db.iter()
         iterator.seek(self._sweep_from)
-        found: list[bytes] = []
+        found: list[tuple[bytes, bytes]] = []
         for _ in range(limit):
             if not iterator.valid() or iterator.key() >= b"\xff\xff":
                 self._sweep_from = b""
                 return found
             key, value = iterator.key(), iterator.value()
-            if _head(memoryview(value)[1:]).last_ms < before_ms:
-                found.append(key)
+            head = _head(memoryview(value)[1:])
+            if head.sequence and head.last_ms < before_ms:
+                found.append((key, value))
             iterator.next()
         self._sweep_from = iterator.key() if iterator.valid() else b""
         return found
