@@ -301,8 +301,9 @@ class Session:
 
     def _observe_lag(self, places: Iterable[TopicPartition]) -> None:
         """Set the lag anew: after a fetch, for what has come, and after a commit, for what is done."""
+        consumer, positions = self._open_part(self._consumer), self._ledger.positions
         for place in places:
-            behind = (self._open_part(self._consumer).highwater(place) or 0) - self._ledger.positions[self._source_of[place]]
+            behind = (consumer.highwater(place) or 0) - positions[self._source_of[place]]
             self._worker.metrics.lag.labels(place.topic, self.partition).set(max(0, behind))
 
     # -- state -----------------------------------------------------------------------------------------------------
