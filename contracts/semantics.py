@@ -29,7 +29,7 @@ class Semantics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     skew_max_ms: PositiveInt = 300_000
     """How far an event's time may lie after its arrival before it is a dead letter."""
     state_ttl_ms: PositiveInt = 35 * 86_400_000
-    """A user not seen for this long (by the partition's watermark) reads as empty, but for consent. At least the longest window, 30 days."""
+    """A user not seen for this long (by the partition's watermark) reads as empty, but for consent. Covers 30 days at least."""
     history_events_max: Annotated[int, Meta(ge=1, le=1024)] = 127
     """Tokens kept for the user transformer: L(W-1)+1 at two layers and a window of 64."""
     recent_ids_max: Annotated[int, Meta(ge=1, le=1024)] = 64

@@ -62,7 +62,7 @@ def build_app(settings: Settings) -> PricetideApp:
 
 
 def _configuration(settings: Settings) -> dict[str, Any]:
-    port = settings.port or _free_port(settings.host)
+    port = _free_port(settings.host, settings.port)
     session_s = settings.session_timeout_ms / 1000
     return {
         "broker": [f"kafka://{server}" for server in settings.kafka.bootstrap_servers.split(",")],
@@ -99,11 +99,18 @@ def _credentials(settings: Settings) -> Any:  # noqa: ANN401 - faust ships no ty
     )
 
 
-def _free_port(host: str) -> int:
-    """Return a free port: worker names in the group are host and port, so two workers must never share one."""
+def _free_port(host: str, port: int) -> int:
+    """Return `port`, or a free one for 0: workers are named in the group by host and port, so no two may share them.
+
+    Raises:
+        BadSettings: the port is taken, or the host is not this machine's.
+    """
     try:
         with socket.socket() as probe:
-            probe.bind((host, 0))
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
             return int(probe.getsockname()[1])
     except OSError as error:
-        raise BadSettings(f"Cannot listen on host {host!r}: {error}. Correct the setting host") from None
+        raise BadSettings(
+            f"Cannot listen on {host}:{port}: {error.strerror}. Correct the settings host and port, or set port to 0 for any"
+        ) from None

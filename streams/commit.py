@@ -45,7 +45,7 @@ class Commit:
         self._store = store
 
     async def commit(self, step: Step, ledger: Ledger, expired: Iterable[tuple[bytes, bytes]]) -> None:
-        """Make the batch happen: what `step` says, with `ledger` as the positions it reaches; `expired` users go, but for their consent."""
+        """Make the batch happen: what `step` says, up to the positions of `ledger`; `expired` users go, but for consent."""
         states: list[StateRecord] = [(key, expired_bytes(value)) for key, value in expired if key not in step.states]
         states += step.states.items()
         states.append((LEDGER_KEY, encode_ledger(ledger)))
