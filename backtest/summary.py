@@ -42,10 +42,14 @@ class _Price(Struct, gc=False):
     status: str
 
 
+class _Rail(Struct, array_like=True, gc=False):
+    name: str
+
+
 class _Decision(Struct, gc=False):
     record: str
     multiplier: int = 0
-    trail: list[list[str | int | None]] = []
+    trail: tuple[_Rail, ...] = ()
     outcome: str = ""
 
 
@@ -77,6 +81,7 @@ class Tally:
         self._dead.update(error.code for _, error in step.dead)
 
     def _count_decisions(self, records: Sequence[tuple[bytes, bytes]]) -> None:
+        rails = self._rails
         for _, value in records:
             decision = _decision(value)
             if decision.record == "applied":
@@ -84,8 +89,8 @@ class Tally:
                 continue
             self._decisions += 1
             self._multipliers[decision.multiplier] += 1
-            for step in decision.trail:
-                self._rails[str(step[0])] += 1
+            for rail in decision.trail:
+                rails[rail.name] += 1
 
     def summary(self, seconds: float, not_applied: int, refused_references: int) -> Summary:
         """Return the summary; `seconds` is what the replay took."""

@@ -1,0 +1,72 @@
+"""The JSON Schemas in the repository: they equal the structs, and accept what we send."""
+
+from __future__ import annotations
+
+import json
+
+import jsonschema
+import pytest
+from click.testing import CliRunner
+
+from contracts.commands import schema
+from contracts.decisions import Applied, Decision, Source, TrailStep, encode_decision
+from contracts.events import Click, Consent, Purchase, View, encode_event
+from contracts.json_schemas import MESSAGES, drifted, schema_file, schema_text
+from contracts.policies import BUILTIN, CurrentPolicy, KillSwitch, encode_policy
+from contracts.prices import PriceUpdate, encode_price
+
+SHOP = {"event_id": "e", "user": "u", "item": "i", "event_time_ms": 1_700_000_000_000, "price": 5, "currency": "USD"}
+PRICE = {
+    "decision_id": "d", "user": "u", "item": "i", "market": None, "currency": "USD", "price": 90, "list_price": 100,
+    "valid_from_ms": 1, "valid_until_ms": 2, "version": 1, "reasons": ("intent",), "status": "drawn", "draw_id": "d",
+}  # fmt: skip
+DECISION = PRICE | {
+    "event_id": "e", "multiplier": 900, "lattice": (90, 100), "trail": (TrailStep("floor", 50, None, 1),),
+    "binding_rule": None, "forced": False, "propensity": 0.5, "intent": 1, "policy": "builtin", "policies_seen": 0,
+    "catalogue_version": 0, "catalogue_seen": 1, "model": None, "sequence": 1, "event_time_ms": 1,
+    "source": Source("views", 0, 0), "shown": None,
+}  # fmt: skip
+APPLIED = {"decision_id": "d", "user": None, "version": 1, "outcome": "repeated", "policies_seen": 0, "catalogue_seen": 0}
+SENT = {
+    "view": encode_event(View(**SHOP)),
+    "click": encode_event(Click(**SHOP, action="add_to_cart")),
+    "purchase": encode_event(Purchase(**SHOP, quantity=2)),
+    "consent": encode_event(Consent(user="u", granted=True, event_time_ms=1_700_000_000_000)),
+    "catalogue-item": b'{"item":"i","valid_from_ms":0,"title":"t","category":"","brand":"","currency":"USD","list_price":5}',
+    "policy": encode_policy(BUILTIN),
+    "current-policy": encode_policy(CurrentPolicy(name="p", number=1)),
+    "kill-switch": encode_policy(KillSwitch(on=True)),
+    "price-update": encode_price(PriceUpdate(**PRICE)),
+    "decision": encode_decision(Decision(**DECISION)),
+    "applied": encode_decision(Applied(**APPLIED, source=Source("views", 0, 0))),
+}
+
+
+def test_no_schema_has_drifted_from_its_struct():
+    assert drifted() == [], "run `pricetide schema` and review the difference"
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_every_message_we_send_satisfies_its_schema(name):
+    found = json.loads(schema_file(name).read_text())
+    jsonschema.Draft202012Validator.check_schema(found)
+    jsonschema.validate(json.loads(SENT[name]), found)
+
+
+def test_a_float_is_no_money():
+    found = json.loads(schema_text("view"))
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"type": "view"} | SHOP | {"price": 9.99}, found)
+
+
+def test_a_drifted_schema_is_noticed(monkeypatch):
+    monkeypatch.setitem(MESSAGES, "view", Consent)
+    assert drifted() == ["view"]
+    checked = CliRunner().invoke(schema, ["--check"])
+    assert checked.exit_code == 1
+    assert "drifted: view. Run: pricetide schema" in checked.output
+
+
+def test_the_command_prints_one_schema_and_checks_all():
+    assert json.loads(CliRunner().invoke(schema, ["decision"]).output)["$id"] == "urn:pricetide:schema:v1:decision"
+    assert CliRunner().invoke(schema, ["--check"]).exit_code == 0
