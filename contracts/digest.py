@@ -6,6 +6,7 @@ the order in which they were published. With len(x) as 4 bytes, big endian:
     user digest = sha256 of, per record: len(key) key len(value) value
     digest      = sha256 of, per user:   len(user) user user digest
 
+Decisions on records without a user (dead letters) stand under the byte 0xff and their partition, which no user id has.
 So records stream in as they were published, partitions in any interleaving, and memory is bounded by the users, not by
 the records. A user's records out of order, or one of them twice, are an error and not a different digest.
 """
@@ -27,6 +28,7 @@ class _Place(Struct, gc=False):
     version: int
     user: str | None = None
     item: str = ""
+    source: tuple[str, int, int] = ("", 0, 0)
 
 
 _place = msgspec.json.Decoder(_Place).decode
@@ -37,7 +39,7 @@ class PublishedDigest:
 
     def __init__(self) -> None:
         self.records = 0
-        self._users: dict[str, tuple[int, str, hashlib._Hash]] = {}
+        self._users: dict[bytes, tuple[int, str, hashlib._Hash]] = {}
 
     def add(self, key: bytes, value: bytes) -> None:
         """Take the next record.
@@ -51,7 +53,7 @@ class PublishedDigest:
             raise BadInput(
                 f"A record that is neither a price update nor a decision ({error}): {value[:80]!r}"
             ) from None
-        user = place.user or ""
+        user = place.user.encode() if place.user else b"\xff%d" % place.source[1]
         known = self._users.get(user)
         if known is None:
             running = hashlib.sha256()
@@ -59,7 +61,7 @@ class PublishedDigest:
             version, item, running = known
             if (place.version, place.item) <= (version, item):
                 raise BadInput(
-                    f"User {user!r}: version {place.version} of item {place.item!r} comes after version {version} of "
+                    f"User {place.user!r}: version {place.version} of item {place.item!r} comes after version {version} of "
                     f"{item!r}. A digest needs every record once, in the order of publication"
                 )
         self._users[user] = (place.version, place.item, running)
@@ -69,9 +71,8 @@ class PublishedDigest:
     def hexdigest(self) -> str:
         """Return the digest of what was taken, 64 hexadecimal characters."""
         total = hashlib.sha256()
-        for user in sorted(self._users, key=str.encode):
-            name = user.encode()
-            total.update(len(name).to_bytes(4, "big") + name + self._users[user][2].digest())
+        for user in sorted(self._users):
+            total.update(len(user).to_bytes(4, "big") + user + self._users[user][2].digest())
         return total.hexdigest()
 
 
