@@ -21,7 +21,15 @@ NOW = 1_700_000_000_000
 VIEW = 1
 """Source index of the topic of views."""
 
-GOOD = {"type": "view", "event_id": "e", "user": USER, "item": "i", "event_time_ms": NOW, "price": 100, "currency": "USD"}
+GOOD = {
+    "type": "view",
+    "event_id": "e",
+    "user": USER,
+    "item": "i",
+    "event_time_ms": NOW,
+    "price": 100,
+    "currency": "USD",
+}
 
 
 def read(value, *, source=VIEW, key=KEY, partition=PARTITION, arrival_ms=NOW, topology=TOPOLOGY):

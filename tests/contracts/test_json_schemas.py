@@ -26,7 +26,14 @@ DECISION = PRICE | {
     "catalogue_version": 0, "catalogue_seen": 1, "model": None, "sequence": 1, "event_time_ms": 1,
     "source": Source("views", 0, 0), "shown": None,
 }  # fmt: skip
-APPLIED = {"decision_id": "d", "user": None, "version": 1, "outcome": "repeated", "policies_seen": 0, "catalogue_seen": 0}
+APPLIED = {
+    "decision_id": "d",
+    "user": None,
+    "version": 1,
+    "outcome": "repeated",
+    "policies_seen": 0,
+    "catalogue_seen": 0,
+}
 SENT = {
     "view": encode_event(View(**SHOP)),
     "click": encode_event(Click(**SHOP, action="add_to_cart")),
