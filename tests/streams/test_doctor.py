@@ -1,0 +1,74 @@
+"""What the doctor sees without a broker: settings and the data directory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from streams.doctor import _data_dir, _out_of_range, _transactions, examine
+from streams.settings import load_settings
+
+HOLD = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True); sys.stdin.read()"
+
+
+def test_without_a_broker_the_rest_is_still_examined(free_port, tmp_path):
+    settings = load_settings(
+        **{
+            "kafka.bootstrap_servers": f"127.0.0.1:{free_port()}",
+            "kafka.request_timeout_ms": 1_000,
+            "data_dir": tmp_path / "new" / "data",
+        }
+    )
+    found = {finding.subject: finding for finding in examine(settings)}
+    assert "consent_default" in found["settings"].remedy
+    assert found[f"data directory {settings.data_dir}"].level == "ok"
+    assert (found["broker"].level, found["broker"].remedy[:5]) == ("wrong", "Check")
+
+
+def test_a_store_that_another_process_holds_is_seen(tmp_path):
+    (tmp_path / "0").mkdir()
+    lock = tmp_path / "0" / "LOCK"
+    lock.touch()
+    assert [finding.level for finding in _data_dir(tmp_path)] == ["ok"]
+    with subprocess.Popen([sys.executable, "-c", HOLD, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        findings = list(_data_dir(tmp_path))
+        holder.stdin.close()
+    assert [finding.level for finding in findings] == ["warning"]
+    assert "a running process holds the stores 0" in findings[0].message
+
+
+def test_a_file_in_the_place_of_the_directory_is_wrong(tmp_path):
+    (tmp_path / "data").touch()
+    assert [finding.level for finding in _data_dir(tmp_path / "data")] == ["wrong"]
+
+
+def test_a_transaction_log_that_wants_more_brokers_than_there_are_is_wrong():
+    configs = {
+        "transaction.state.log.replication.factor": "3",
+        "transaction.state.log.min.isr": "2",
+        "transaction.max.timeout.ms": "900000",
+    }
+    assert [finding.level for finding in _transactions(configs, 1, load_settings())] == ["wrong"]
+    assert [finding.level for finding in _transactions(configs, 3, load_settings())] == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("offset", "begin", "end", "sentence"),
+    [
+        (18, 0, 17, "the topic was recreated"),
+        (3, 4, 17, "retention removed events"),
+        (0, 0, -1, "a partition that no longer exists"),
+    ],
+)
+def test_committed_offsets_outside_of_the_log_are_wrong(offset, begin, end, sentence):
+    finding = _out_of_range("group g", "views/0", offset, begin, end)
+    assert finding.level == "wrong"
+    assert sentence in finding.message
+
+
+@pytest.mark.parametrize(("offset", "begin", "end"), [(0, 0, 0), (4, 4, 17), (17, 4, 17)])
+def test_committed_offsets_within_the_log_are_well(offset, begin, end):
+    assert _out_of_range("group g", "views/0", offset, begin, end) is None
