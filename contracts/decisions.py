@@ -60,7 +60,8 @@ class Decision(Struct, frozen=True, kw_only=True, tag_field="record", tag="decis
     trail: tuple[TrailStep, ...]
     """The rails that bind, in their fixed order. Feasible = lattice without the removed points; list price stays."""
     binding_rule: str | None
-    """The rail that kept the policy from its target, or made the price what it is (dwell, consent, kill_switch)."""
+    """The rail that kept the policy from its target, or made the price what it is: dwell, consent,
+    kill_switch, purchase, or offers_max (as many offers are open as one user may have). Those end the trail, too."""
     forced: bool
     """A single price was feasible; not for off-policy evaluation."""
     propensity: float
@@ -70,6 +71,7 @@ class Decision(Struct, frozen=True, kw_only=True, tag_field="record", tag="decis
     policy: str
     policies_seen: int
     catalogue_version: int
+    """-1 for a withdrawn offer of an item that has left the catalogue, or is refused, since."""
     catalogue_seen: int
     model: str | None
     sequence: int

@@ -18,8 +18,8 @@ from contracts.policies import Policy
 from pricing import policies, rails, reasons
 from pricing.lattice import charm_drops, full_lattice
 
-ITEMS_MAX = 32_768
-"""Item versions remembered per policy, some 150 MB if each is drawn from at many last prices and levels of intent."""
+ITEMS_MAX = 16_384
+"""Item versions remembered by one engine and kind of market, at 5 to 7 kB each; the first one judged goes first."""
 MENUS_MAX = 32
 """Last prices remembered per item."""
 
