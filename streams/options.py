@@ -62,8 +62,8 @@ def with_settings(command: Command) -> Command:
         config: Path | None,
         assignments: tuple[str, ...],
         consent_default: str | None,
-        **given: Any,  # noqa: ANN401
-    ) -> Any:  # noqa: ANN401
+        **given: Any,  # noqa: ANN401 - as above
+    ) -> Any:  # noqa: ANN401 - whatever the command returns
         flags = {dotted: given.pop(name) for name, dotted in _FLAGS.items() if name in given}
         flags["semantics.consent_default"] = None if consent_default is None else consent_default == "granted"
         flags |= dict(_assignment(text) for text in assignments)
