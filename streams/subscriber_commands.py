@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ def tail(settings: Settings, user: str | None, from_beginning: bool, limit: int 
     from streams.subscriber import PriceSubscriber
 
     start = "beginning" if from_beginning else "end"
-    with PriceSubscriber(settings, start=start, prices_max=100_000) as prices:  # type: ignore[arg-type]  # one of two literals
+    with suppress(KeyboardInterrupt), PriceSubscriber(settings, start=start, prices_max=100_000) as prices:  # type: ignore[arg-type]  # one of two literals
         if prices.book.kill_switch:
             click.echo("The kill switch is on: everybody pays list price.", err=True)
         wanted = (change for change in prices if user in (None, change.user))
