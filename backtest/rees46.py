@@ -113,15 +113,15 @@ def source_batches(path: Path, columns: tuple[str, ...] = COLUMNS) -> Iterator[l
         raise BadInput(f"{path} cannot be read as the REES46 log: {error}") from None
 
 
-def _require_columns(path: Path, present: list[str], columns: tuple[str, ...]) -> None:
-    missing = [name for name in columns if name not in present]
+def _require_columns(path: Path, present: list[str]) -> None:
+    missing = [name for name in COLUMNS if name not in present]
     if missing:
-        raise BadInput(f"{path} lacks the columns {', '.join(missing)}: it is not the REES46 log, which has {COLUMNS}")
+        raise BadInput(f"{path} lacks the columns {', '.join(missing)}: it is not the REES46 log, correct the path")
 
 
 def _parquet_batches(pa: Any, path: Path, columns: tuple[str, ...]) -> Iterator[list[list[Any]]]:  # noqa: ANN401
     with pa.parquet.ParquetFile(path) as file:
-        _require_columns(path, file.schema_arrow.names, columns)
+        _require_columns(path, file.schema_arrow.names)
         for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns)):
             lists: list[list[Any]] = []
             for name in columns:
@@ -139,7 +139,7 @@ def _csv_batches(pa: Any, path: Path, columns: tuple[str, ...]) -> Iterator[list
     convert = csv.ConvertOptions(column_types=text, strings_can_be_null=True, null_values=[""])
     with pa.input_stream(str(path), compression="detect") as stream:
         reader = csv.open_csv(stream, csv.ReadOptions(block_size=1 << 23), convert_options=convert)
-        _require_columns(path, reader.schema.names, columns)
+        _require_columns(path, reader.schema.names)
         for batch in reader:
             yield [batch.column(name).to_pylist() for name in columns]
 
