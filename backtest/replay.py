@@ -22,6 +22,7 @@ from contracts.log import Log
 from contracts.log_rows import AppliedRow
 from contracts.merge import Merge
 from pricing.engine import Engine, EventCrash, PartitionState, Step
+from pricing.menus import MenuShelf
 
 BATCH_MAX = 2_048
 
@@ -32,12 +33,12 @@ Publish = Callable[[int, Step], None]
 class _Partition:
     """What one partition of a worker holds: engine, states, the partition's own state, the records that crashed."""
 
-    def __init__(self, log: Log, partition: int, seen: Seen) -> None:
+    def __init__(self, log: Log, partition: int, seen: Seen, menus: MenuShelf) -> None:
         manifest = log.manifest
         self.number = partition
         self.seen = seen
         self.isolated: dict[tuple[int, int], str] = {}
-        self._engine = Engine(manifest.semantics, manifest.topology, partition)
+        self._engine = Engine(manifest.semantics, manifest.topology, partition, menus)
         self._states: dict[bytes, bytes] = {}
         self._state = PartitionState()
 
@@ -77,12 +78,13 @@ class Replay:
         self._sources = len(log.manifest.topology.sources)
         references = References(log)
         partitions = range(log.manifest.topology.partitions)
+        menus = MenuShelf()
         if log.recorded:
-            self._partitions = [_Partition(log, partition, Seen(references)) for partition in partitions]
+            self._partitions = [_Partition(log, partition, Seen(references), menus) for partition in partitions]
         else:
             seen = Seen(references)
             seen.advance(inf, inf)
-            self._partitions = [_Partition(log, partition, seen) for partition in partitions]
+            self._partitions = [_Partition(log, partition, seen, menus) for partition in partitions]
 
     def run(self, publish: Publish) -> None:
         """Replay everything; `publish` gets each partition's steps in order.

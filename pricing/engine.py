@@ -16,10 +16,10 @@ from msgspec import Struct
 from contracts.catalogue import Catalogue
 from contracts.errors import BadEvent, BrokenInvariant
 from contracts.intake import Inbound, refuse
-from contracts.policies import BUILTIN, PolicyBook
+from contracts.policies import PolicyBook
 from contracts.semantics import Semantics, Topology
 from pricing.draws import uniforms
-from pricing.menus import MenuBook
+from pricing.menus import MenuShelf
 from pricing.records import Place, Record, Recorder
 from pricing.run import Run
 
@@ -68,10 +68,12 @@ class Engine:
 
     __slots__ = ("_menus", "_places", "_semantics")
 
-    def __init__(self, semantics: Semantics, topology: Topology, partition: int) -> None:
+    def __init__(
+        self, semantics: Semantics, topology: Topology, partition: int, menus: MenuShelf | None = None
+    ) -> None:
         self._semantics = semantics
         self._places = [Place(semantics, topology, partition, source) for source in range(len(topology.sources))]
-        self._menus = MenuBook(BUILTIN)
+        self._menus = MenuShelf() if menus is None else menus
 
     def step(
         self,
@@ -90,23 +92,21 @@ class Engine:
             before: what the last step of this partition returned.
             catalogue: read only.
             policies: read only.
-            isolated: (source, offset) -> last line of the traceback, of records that have crashed too often.
+            isolated: (source, offset) -> traceback, of records that have crashed too often.
 
         Raises:
             EventCrash: applying a record raised.
         """
         policy = policies.current
-        if self._menus.policy is not policy:
-            self._menus = MenuBook(policy)
         recorder = Recorder(self._places, policy.version, policies.seen, catalogue.seen)
-        run = Run(self._semantics, self._places, self._menus, recorder, catalogue, policies.kill_switch)
+        run = Run(self._semantics, self._places, self._menus.of(policy), recorder, catalogue, policies.kill_switch)
         run.applied, run.watermark_ms = before.applied, before.watermark_ms
         ids = [
             self._places[inbound.source].id_of(inbound.offset, getattr(inbound.event, "item", "")) for inbound in batch
         ]
         for inbound, decision_id, u in zip(batch, ids, uniforms(policy.seed, ids), strict=True):
             crash = isolated.get((inbound.source, inbound.offset)) if isolated else None
-            error = inbound.error if crash is None else refuse("crashed", crash)
+            error = inbound.error if crash is None else refuse("crashed", crash.strip().rpartition("\n")[2])
             if error is not None:
                 run.bury(inbound, error)
                 continue

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from contracts.catalogue import CatalogueItem
 from contracts.decisions import TrailStep
-from contracts.policies import Policy
+from contracts.policies import BUILTIN, Policy
 from pricing import policies, rails, reasons
 from pricing.lattice import charm_drops, full_lattice
 
@@ -183,3 +183,18 @@ class MenuBook:
                 del items[next(iter(items))]
             known = items[version] = PricedItem(version, item, self.policy, may_raise)
         return known
+
+
+class MenuShelf:
+    """The menus of the policy in force; one shelf may serve all engines of a process."""
+
+    __slots__ = ("_book",)
+
+    def __init__(self) -> None:
+        self._book = MenuBook(BUILTIN)
+
+    def of(self, policy: Policy) -> MenuBook:
+        """Return the menus of `policy`; those of another one are forgotten."""
+        if self._book.policy is not policy:
+            self._book = MenuBook(policy)
+        return self._book

@@ -22,7 +22,7 @@ from contracts.errors import BadEvent
 from contracts.intake import Inbound
 from contracts.prices import SCHEMA_VERSION
 from features.state import expired_bytes
-from pricing.engine import Step
+from pricing.engine import Isolated, Step
 from streams.dead_letters import dead_letter
 from streams.ledger import LEDGER_KEY, Ledger, encode_ledger
 from streams.producer import Sent, send_records
@@ -36,13 +36,16 @@ StateRecord = tuple[bytes, bytes | None]
 class Commit:
     """Commits the batches of one partition."""
 
-    def __init__(self, settings: Settings, partition: int, producer: AIOKafkaProducer, store: StateStore) -> None:
+    def __init__(
+        self, settings: Settings, partition: int, producer: AIOKafkaProducer, store: StateStore, isolated: Isolated
+    ) -> None:
         self._topics = settings.topics
         self._group = settings.group
         self._dead_letter_bytes_max = settings.dead_letter_bytes_max
         self._partition = partition
         self._producer = producer
         self._store = store
+        self._isolated = isolated
 
     async def commit(self, step: Step, ledger: Ledger, expired: Iterable[tuple[bytes, bytes]]) -> None:
         """Make the batch happen: what `step` says, up to the positions of `ledger`; `expired` users go, but for consent."""
@@ -71,7 +74,10 @@ class Commit:
 
     async def _send_dead(self, inbound: Inbound, error: BadEvent) -> None:
         source = self._topics.topology.sources[inbound.source]
-        key, value, headers = dead_letter(inbound, error, source, self._partition, self._dead_letter_bytes_max)
+        traceback = self._isolated.get((inbound.source, inbound.offset), "")
+        key, value, headers = dead_letter(
+            inbound, error, source, self._partition, self._dead_letter_bytes_max, traceback=traceback
+        )
         await send_records(self._producer, self._topics.dead_letters, self._partition, [(key, value)], headers)
 
     async def _send_offsets(self, ledger: Ledger) -> None:

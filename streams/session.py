@@ -17,10 +17,11 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from msgspec import Struct
 
-from contracts.intake import Inbound, Intake
+from contracts.intake import Inbound, Intake, arrival_of
 from contracts.merge import Merge
 from contracts.semantics import Semantics
 from pricing.engine import Engine, PartitionState, Step
+from pricing.menus import MenuShelf
 from streams import recovery
 from streams.commit import Commit
 from streams.crashes import CrashCounts
@@ -38,7 +39,6 @@ BUFFER_BYTES_MAX = 64 << 20
 FETCH_WAIT_MS = 500
 SWEEP_KEYS = 32
 """Users looked at per batch for expiry."""
-ARRIVAL_HEADER = "arrival_ms"
 
 
 class Batch(Struct, eq=False):
@@ -57,6 +57,7 @@ class Worker(Struct, frozen=True, kw_only=True):
     references: References
     metrics: Metrics
     crashes: CrashCounts
+    menus: MenuShelf
     open_store: Callable[[int], StateStore]
     hand_over: Callable[[Batch], Coroutine[Any, Any, None]]
 
@@ -78,7 +79,7 @@ class Session:
         self._merge = Merge(len(self._places))
         self._bytes = 0
         self._intake = Intake(worker.semantics, self._topology, partition)
-        self._engine = Engine(worker.semantics, self._topology, partition)
+        self._engine = Engine(worker.semantics, self._topology, partition, worker.menus)
         self._grace_s = settings.merge_grace_ms / 1000
         self._producer: AIOKafkaProducer | None = None
         self._consumer: AIOKafkaConsumer | None = None
@@ -111,7 +112,7 @@ class Session:
         self._ledger = ledger
         self._positions = PositionLedger(ledger.positions)
         self._isolated = self._worker.crashes.isolated(self._topology.sources, self.partition)
-        self._commit = Commit(self._settings, self.partition, self._producer, self._store)
+        self._commit = Commit(self._settings, self.partition, self._producer, self._store, self._isolated)
         for place, position in zip(self._places, ledger.positions, strict=True):
             self._consumer.seek(place, position)
         self.restored = True
@@ -200,10 +201,7 @@ class Session:
         read, now = self._intake.read, time.monotonic()
         out = []
         for record in records:
-            arrival_ms = record.timestamp
-            for name, value in record.headers:
-                if name == ARRIVAL_HEADER and value.isdigit():
-                    arrival_ms = int(value)
+            arrival_ms = arrival_of(record.timestamp, record.headers)
             inbound = read(source, record.offset, record.key, record.value, arrival_ms)
             inbound.received = now
             self._bytes += len(record.value or b"")

@@ -20,6 +20,7 @@ from rocksdict import Cache
 
 from contracts.errors import BadSettings, PricetideError
 from pricing.engine import EventCrash
+from pricing.menus import MenuShelf
 from streams.crashes import CrashCounts
 from streams.metrics import Metrics
 from streams.reference import References
@@ -76,6 +77,7 @@ class WorkerShell:
             references=self.references,
             metrics=self.metrics,
             crashes=self.crashes,
+            menus=MenuShelf(),
             open_store=self._open_store,
             hand_over=hand_over,
         )
