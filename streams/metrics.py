@@ -41,7 +41,7 @@ class Metrics:
         self.restore_seconds = counter("restore_seconds", "Seconds spent in recovery.")
         self.lag = gauge("consumer_lag_records", "Committed records not yet applied.", "topic", "partition")
         self.restoring = gauge("restore_records_remaining", "Changelog offsets still to be restored.", "partition")
-        self.users = gauge("users", "Users in state (RocksDB's estimate).", "partition")
+        self.users = gauge("users", "Users in state, by the last walk of the expiry sweep.", "partition")
         self.kill_switch = gauge("kill_switch", "1 while everybody pays list price.")
         self.last_commit = gauge(
             "last_commit_timestamp_seconds", "Unix time of the last committed transaction.", "partition"
