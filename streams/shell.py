@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, NoReturn
 
 from aiokafka import errors as kafka_errors
@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 EXIT_BUG = 70
 EXIT_RETRY = 75
 EXIT_SETTINGS = 78
+CANCEL_AGAIN_S = 0.2
 _FENCED = (kafka_errors.ProducerFenced, kafka_errors.InvalidProducerEpoch, kafka_errors.InvalidProducerIdMapping)
 _SETTINGS = (
     kafka_errors.UnknownTopicOrPartitionError,
@@ -55,6 +56,15 @@ def verdict(error: BaseException) -> tuple[int, str]:
     if isinstance(error, kafka_errors.KafkaError | ConnectionError | asyncio.TimeoutError):
         return EXIT_RETRY, f"The broker failed: {error!r}; a supervisor should start the worker again"
     return EXIT_BUG, f"Unexpected {type(error).__name__}: {error}"
+
+
+async def _end_tasks(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they are gone: aiokafka swallows a cancellation that arrives while one of its clients stops."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
 
 
 class WorkerShell:
@@ -121,9 +131,7 @@ class WorkerShell:
         """Stop fetching, wait for the batches in flight, close every session."""
         sessions, tasks = self.sessions, self._tasks
         self.sessions, self._tasks = {}, {}
-        for task in tasks.values():
-            task.cancel()
-        await asyncio.gather(*tasks.values(), return_exceptions=True)
+        await _end_tasks(tasks.values())
         timeout_s = self.settings.session_timeout_ms / 2000
         await asyncio.gather(*(session.close(timeout_s) for session in sessions.values()))
 
@@ -131,8 +139,7 @@ class WorkerShell:
         """Release everything, for good."""
         await self.release()
         if self._following is not None:
-            self._following.cancel()
-            await asyncio.gather(self._following, return_exceptions=True)
+            await _end_tasks([self._following])
         await self.references.close()
 
     def apply(self, batch: Batch) -> None:
