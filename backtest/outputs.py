@@ -6,6 +6,7 @@ Each row has the fields of the message as columns, and beside them the exact byt
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def _arrow_type(pa: Any, name: str) -> Any:  # noqa: ANN401 - pyarrow ships no t
     return nested.get(name) or pa.type_for_alias(name)
 
 
-class _Table:
+class _Table(ABC):
     """A Parquet file of published records; what waits for its row group is held in memory."""
 
     def __init__(self, path: Path, columns: dict[str, str]) -> None:
@@ -71,9 +72,9 @@ class _Table:
         self._writer.write_batch(self._pa.record_batch(arrays, schema=self._schema))
         self._waiting.clear()
 
+    @abstractmethod
     def columns(self, values: list[bytes]) -> list[list[Any]]:
         """Return the columns of the messages, in the order of the schema."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Finish the file."""

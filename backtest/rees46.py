@@ -119,7 +119,7 @@ def _require_columns(path: Path, present: list[str]) -> None:
         raise BadInput(f"{path} lacks the columns {', '.join(missing)}: it is not the REES46 log, correct the path")
 
 
-def _parquet_batches(pa: Any, path: Path, columns: tuple[str, ...]) -> Iterator[list[list[Any]]]:  # noqa: ANN401
+def _parquet_batches(pa: Any, path: Path, columns: tuple[str, ...]) -> Iterator[list[list[Any]]]:  # noqa: ANN401 - pyarrow ships no types
     with pa.parquet.ParquetFile(path) as file:
         _require_columns(path, file.schema_arrow.names)
         for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns)):
@@ -132,7 +132,7 @@ def _parquet_batches(pa: Any, path: Path, columns: tuple[str, ...]) -> Iterator[
             yield lists
 
 
-def _csv_batches(pa: Any, path: Path, columns: tuple[str, ...]) -> Iterator[list[list[Any]]]:  # noqa: ANN401
+def _csv_batches(pa: Any, path: Path, columns: tuple[str, ...]) -> Iterator[list[list[Any]]]:  # noqa: ANN401 - pyarrow ships no types
     from pyarrow import csv
 
     text = dict.fromkeys(COLUMNS, pa.string())

@@ -14,7 +14,6 @@ the records. A user's records out of order, or one of them twice, are an error a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 
 import msgspec
 from msgspec import Struct
@@ -74,11 +73,3 @@ class PublishedDigest:
         for user in sorted(self._users):
             total.update(len(user).to_bytes(4, "big") + user + self._users[user][2].digest())
         return total.hexdigest()
-
-
-def digest_of(records: Iterable[tuple[bytes, bytes]]) -> str:
-    """Return the digest of (key, value) pairs in the order of publication."""
-    published = PublishedDigest()
-    for key, value in records:
-        published.add(key, value)
-    return published.hexdigest()

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from itertools import repeat
 from operator import attrgetter
 from pathlib import Path
-from types import NoneType, TracebackType
-from typing import Any, Literal, Protocol, Self, TypeVar, get_args, get_type_hints
+from types import NoneType
+from typing import Any, Literal, Protocol, TypeVar, get_args, get_type_hints
 
 import msgspec
 from msgspec import NODEFAULT, Struct
@@ -180,14 +180,6 @@ class ParquetRows:
             self._write(self._waiting)
             self._waiting = []
         self._writer.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _arrow_type(hint: Any) -> str:  # noqa: ANN401 - a type expression

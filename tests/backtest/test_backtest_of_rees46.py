@@ -9,7 +9,7 @@ import msgspec
 import pyarrow.parquet
 import pytest
 
-from contracts.digest import digest_of
+from contracts.digest import PublishedDigest
 
 RAILS = ("floor", "margin", "map", "ceiling", "step", "dwell", "charm", "discount_only", "band")
 
@@ -85,8 +85,10 @@ def test_every_record_is_applied_once_and_only_rows_without_a_price_are_dead(ree
 
 def test_the_digest_is_that_of_the_published_bytes(rees46_backtest):
     table = pyarrow.parquet.read_table(rees46_backtest.prices, columns=["key", "record"])
-    records = zip(table["key"].to_pylist(), table["record"].to_pylist(), strict=True)
-    assert digest_of(records) == rees46_backtest.summary.digest
+    published = PublishedDigest()
+    for key, record in zip(table["key"].to_pylist(), table["record"].to_pylist(), strict=True):
+        published.add(key, record)
+    assert published.hexdigest() == rees46_backtest.summary.digest
 
 
 def test_nobody_pays_a_personal_price_without_consent(decisions, rees46_backtest):

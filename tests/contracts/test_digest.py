@@ -7,8 +7,15 @@ import json
 
 import pytest
 
-from contracts.digest import PublishedDigest, digest_of
+from contracts.digest import PublishedDigest
 from contracts.errors import BadInput
+
+
+def digest_of(records):
+    published = PublishedDigest()
+    for key, value in records:
+        published.add(key, value)
+    return published.hexdigest()
 
 
 def update(user, version, item="i", **more):

@@ -60,7 +60,7 @@ REFUSED = {
     "a price of zero": (changed(price=0), {}, "bad_field", "$.price"),
     "an absurd price": (changed(price=10**15), {}, "bad_field", "$.price"),
     "a price beyond 64 bits": (changed(price=10**30), {}, "bad_field", "$.price"),
-    "unknown currency": (changed(currency="XXX"), {}, "unknown_currency", "'XXX'"),
+    "unknown currency": (changed(currency="XAU"), {}, "unknown_currency", "'XAU'"),
     "no currency at all": (without("currency"), {}, "bad_field", "currency"),
     "missing event id": (without("event_id"), {}, "bad_field", "event_id"),
     "missing user": (without("user"), {}, "bad_field", "user"),
