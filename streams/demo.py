@@ -35,6 +35,8 @@ PARTITIONS = 4
 """What the mock cluster gives every topic."""
 EVENTS_MAX = 40_000
 """The mock keeps 5 MB a partition, and nobody should miss one."""
+TICK_MS = 50
+"""A fetch from the mock brings one batch a partition, however much waits: so few batches, in which many events lie."""
 READY_S_MAX = 60.0
 STRAGGLERS_S_MAX = 60.0
 STOP_S_MAX = 20.0
@@ -43,8 +45,8 @@ LINE_S = 2.0
 
 
 @click.command()
-@click.option("--events", type=click.IntRange(100, EVENTS_MAX), default=20_000, show_default=True)
-@click.option("--users", type=click.IntRange(1, 10_000), default=1_000, show_default=True)
+@click.option("--events", type=click.IntRange(100, EVENTS_MAX), default=8_000, show_default=True)
+@click.option("--users", type=click.IntRange(1, 10_000), default=1_500, show_default=True)
 @click.option(
     "--seconds", type=click.IntRange(1, 600), default=25, show_default=True, help="How long the shop is open."
 )
@@ -139,13 +141,15 @@ class Stage:
 
 
 def _play(stage: Stage, console: Console, events: int, users: int, seconds: int, seed: int) -> None:
-    console.print(f"a shop of {users:,} shoppers and {events:,} events, a mock broker at {stage.broker}, one worker")
+    console.print(f"{users:,} shoppers, {events:,} events, one worker; the broker is a mock, for the demo only")
     worker = stage.start("worker")
     log = _generate(stage, events, users, seed)
     _until(lambda: _ready(stage, worker), READY_S_MAX, "The worker did not become ready")
     total = sum(sum(counts) for counts in log.manifest.records.values())
     with Watch(stage.broker, stage.port, total) as watch:
-        producer = stage.start("produce", str(log.directory), "--speed", f"{_span_s(log) / seconds:.3f}")
+        producer = stage.start(
+            "produce", str(log.directory), "--speed", f"{_span_s(log) / seconds:.3f}", "--tick-ms", str(TICK_MS)
+        )
         _show(stage, console, watch, {"worker": worker, "produce": producer}, seconds)
         stage.require("produce", producer, 0)
         watch.read_metrics()

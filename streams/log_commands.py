@@ -37,9 +37,13 @@ def _progress() -> Progress:
 @click.option(
     "--speed", type=click.FloatRange(min=0, min_open=True), help="Times real time; without it, as fast as it goes."
 )
+@click.option(
+    "--tick-ms", type=click.IntRange(1, 1_000), default=5, show_default=True,
+    help="With --speed: send what is due within so long at once; longer makes fewer and larger batches.",
+)  # fmt: skip
 @click.option("--topics-create", is_flag=True, help="Create topics that are missing first.")
 @with_settings
-def produce(settings: Settings, directory: Path, speed: float | None, topics_create: bool) -> None:
+def produce(settings: Settings, directory: Path, speed: float | None, tick_ms: int, topics_create: bool) -> None:
     """Put the log at DIRECTORY into Kafka: catalogue and policies, then consents and events in production order."""
     from contracts.log import open_log
     from streams.produce import check_partitions, check_target
@@ -56,7 +60,9 @@ def produce(settings: Settings, directory: Path, speed: float | None, topics_cre
     begun = time.monotonic()
     with _progress() as progress:
         task = progress.add_task("producing", total=total)
-        count = send(settings, log, speed=speed, progress=lambda sent: progress.update(task, advance=sent))
+        count = send(
+            settings, log, speed=speed, tick_s=tick_ms / 1000, progress=lambda sent: progress.update(task, advance=sent)
+        )
     seconds = time.monotonic() - begun
     click.echo(f"produced {count} records in {seconds:.1f} s ({count / seconds:,.0f}/s)")
 

@@ -27,8 +27,8 @@ from streams.settings import Settings
 
 IN_FLIGHT_MAX = 64
 """Batches sent and not yet acknowledged."""
-PACE_S = 0.005
-"""Shortest sleep; events due sooner are sent now."""
+TICK_S = 0.005
+"""Events due within it are sent at once, in one batch per partition."""
 PROGRESS_EVERY = 1_000
 
 Progress = Callable[[int], None]
@@ -91,13 +91,21 @@ def _not_empty(settings: Settings, counts: dict[str, int]) -> list[str]:
     ]
 
 
-def produce(settings: Settings, log: Log, *, speed: float | None = None, progress: Progress = lambda _: None) -> int:
+def produce(
+    settings: Settings,
+    log: Log,
+    *,
+    speed: float | None = None,
+    tick_s: float = TICK_S,
+    progress: Progress = lambda _: None,
+) -> int:
     """Send the whole log and wait for the broker's word; return the number of event and consent records.
 
     Args:
         settings: where Kafka is; see `check_target` for what must fit.
         log: an opened log.
         speed: times real time by `arrival_ms`; None: as fast as it goes.
+        tick_s: how far events may be sent ahead of their time, in one batch with those before; with `speed` only.
         progress: called with numbers of records that were sent.
 
     Raises:
@@ -105,7 +113,7 @@ def produce(settings: Settings, log: Log, *, speed: float | None = None, progres
         BadInput: a record is too large for its topic.
     """
     try:
-        return asyncio.run(_produce(settings, log, speed, progress))
+        return asyncio.run(_produce(settings, log, _Pace(speed, tick_s) if speed is not None else None, progress))
     except MessageSizeTooLargeError as error:
         raise BadInput(
             f"The broker refused a batch as too large: {error}. Raise max.message.bytes of the topic"
@@ -116,7 +124,7 @@ def produce(settings: Settings, log: Log, *, speed: float | None = None, progres
         ) from error
 
 
-async def _produce(settings: Settings, log: Log, speed: float | None, progress: Progress) -> int:
+async def _produce(settings: Settings, log: Log, pace: _Pace | None, progress: Progress) -> int:
     producer = AIOKafkaProducer(
         **settings.kafka.client(),
         enable_idempotence=True,
@@ -132,7 +140,7 @@ async def _produce(settings: Settings, log: Log, speed: float | None, progress: 
         await _send_reference(lanes, settings.topics.catalogue, catalogue_records(log))
         await _send_reference(lanes, settings.topics.policies, policy_records(log))
         await lanes.finish()
-        return await _send_events(lanes, settings.topics.topology.sources, log, speed, progress)
+        return await _send_events(lanes, settings.topics.topology.sources, log, pace, progress)
     finally:
         await producer.stop()
 
@@ -142,17 +150,14 @@ async def _send_reference(lanes: _Lanes, topic: str, reference: Iterable[Referen
         await lanes.send(topic, 0, record.key, record.value, [SCHEMA_HEADER])
 
 
-async def _send_events(
-    lanes: _Lanes, topics: tuple[str, ...], log: Log, speed: float | None, progress: Progress
-) -> int:
-    pace = _Pace(speed) if speed is not None else None
+async def _send_events(lanes: _Lanes, topics: tuple[str, ...], log: Log, pace: _Pace | None, progress: Progress) -> int:
     arrival_ms, headers = -1, [SCHEMA_HEADER]
     count = reported = 0
     for record in records(log):
         if record.arrival_ms != arrival_ms:
             arrival_ms = record.arrival_ms
             headers = [(ARRIVAL_HEADER, b"%d" % arrival_ms), SCHEMA_HEADER]
-            if pace is not None and (wait_s := pace.until(arrival_ms)) > PACE_S:
+            if pace is not None and (wait_s := pace.until(arrival_ms)) > pace.tick_s:
                 await lanes.flush()
                 progress(count - reported)
                 reported = count
@@ -172,15 +177,16 @@ async def _send_events(
 class _Pace:
     """When a record is due: its distance from the first record, divided by the speed."""
 
-    def __init__(self, speed: float) -> None:
+    def __init__(self, speed: float, tick_s: float) -> None:
+        self.tick_s = tick_s
         self._speed = speed
         self._first_ms: int | None = None
-        self._begun_s = time.monotonic()
+        self._begun_s = 0.0
 
     def until(self, arrival_ms: int) -> float:
         """Return the seconds until a record of `arrival_ms` is due; negative when it is late."""
         if self._first_ms is None:
-            self._first_ms = arrival_ms
+            self._first_ms, self._begun_s = arrival_ms, time.monotonic()
         return self._begun_s + (arrival_ms - self._first_ms) / 1000 / self._speed - time.monotonic()
 
 
