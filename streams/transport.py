@@ -77,9 +77,13 @@ class MembershipConsumer(driver.Consumer):  # type: ignore[misc]  # faust ships 
         return MembershipThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _drain_messages(self, fetcher: Any) -> None:  # noqa: ANN401 - faust's Fetcher
-        while not (self._stopped.is_set() or fetcher._stopped.is_set() or self.should_stop):
-            await self._getmany(set(), POLL_S)
-            await asyncio.sleep(POLL_S)
+        try:
+            while not (self._stopped.is_set() or fetcher._stopped.is_set() or self.should_stop):
+                await self._getmany(set(), POLL_S)
+                await asyncio.sleep(POLL_S)
+        except (asyncio.CancelledError, *self.consumer_stopped_errors):
+            if not self.app.should_stop:
+                raise  # else it is the thread's last answer: it cancels what still waits for it as it stops
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Let Faust settle the assignment, then open its sessions."""
