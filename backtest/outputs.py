@@ -109,7 +109,7 @@ class DecisionTable(_Table):
         for name in _DECISION_COLUMNS:
             column = [getattr(row, name, None) for row in rows]
             if name == "trail":
-                column = [[msgspec.structs.asdict(step) for step in trail] if trail else None for trail in column]
+                column = [list(map(msgspec.structs.astuple, trail)) if trail else None for trail in column]
             columns.append(column)
         return [*columns, *[[getattr(row.source, name) for row in rows] for name in ("topic", "partition", "offset")]]
 
