@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -39,7 +39,7 @@ TICK_MS = 50
 """A fetch from the mock brings one batch a partition, however much waits: so few batches, in which many events lie."""
 READY_S_MAX = 60.0
 STRAGGLERS_S_MAX = 60.0
-STOP_S_MAX = 20.0
+STOP_S_MAX = 60.0
 REFRESH_S = 0.25
 LINE_S = 2.0
 
@@ -126,8 +126,14 @@ class Stage:
         if process.poll() != code:
             words = self._output(command).read_text(errors="replace")[-2_000:]
             raise BrokenInvariant(
-                f"`pricetide {command}` ended with {process.poll()}, not {code}. Its last words:\n{words}"
+                f"`pricetide {command}` ended with {process.poll()}, expected {code} (None: it runs). Its last words:\n{words}"
             )
+
+    def finish(self, command: str, process: subprocess.Popen[bytes]) -> None:
+        """Wait for a process to end well; `require` raises if it does not, or not in STOP_S_MAX."""
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_S_MAX)
+        self.require(command, process, 0)
 
     def clear(self) -> None:
         """End what still runs."""
@@ -151,11 +157,10 @@ def _play(stage: Stage, console: Console, events: int, users: int, seconds: int,
             "produce", str(log.directory), "--speed", f"{_span_s(log) / seconds:.3f}", "--tick-ms", str(TICK_MS)
         )
         _show(stage, console, watch, {"worker": worker, "produce": producer}, seconds)
-        stage.require("produce", producer, 0)
+        stage.finish("produce", producer)
         watch.read_metrics()
         worker.send_signal(signal.SIGTERM)
-        worker.wait(STOP_S_MAX)
-        stage.require("worker", worker, 0)
+        stage.finish("worker", worker)
         console.print(watch.summary())
 
 
@@ -165,8 +170,7 @@ def _generate(stage: Stage, events: int, users: int, seed: int) -> Log:
         "generate", "--out", str(directory), "--users", str(users), "--events", str(events), "--seed", str(seed),
         "--format", "jsonl",
     )  # fmt: skip
-    process.wait()
-    stage.require("generate", process, 0)
+    stage.finish("generate", process)
     return open_log(directory)
 
 

@@ -26,7 +26,7 @@ from contracts.prices import PriceUpdate, decode_price
 from pricing.reasons import explain
 from streams.settings import TopicSettings
 
-RECENT_MAX = 12
+RECENT_MAX = 8
 """Price updates on the screen."""
 LATENCIES_MAX = 5_000
 METRICS_EVERY_S = 0.5
@@ -170,12 +170,12 @@ class Watch:
         prices = Table(box=None, expand=True, show_header=False, padding=(0, 1))
         prices.add_column(no_wrap=True, style="cyan")
         prices.add_column(no_wrap=True)
-        prices.add_column(ratio=1, overflow="ellipsis", no_wrap=True)
+        prices.add_column(ratio=1)
         for update in self._recent:
             prices.add_row(update.user, update.item, explain(update))
         return Group(
             Panel(Group(state, kinds), title="pricetide demo", title_align="left"),
-            Panel(prices, title=f"latest of {self.updates:,} price updates", title_align="left", height=RECENT_MAX + 2),
+            Panel(prices, title=f"latest of {self.updates:,} price updates", title_align="left"),
         )
 
     def summary(self) -> Table:
