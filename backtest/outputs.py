@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ class PriceTable(_Table):
     def columns(self, values: list[bytes]) -> list[list[Any]]:
         """Return the fields of the price updates as columns."""
         rows: list[Struct] = [decode_price(value) for value in values]
-        return [[getattr(row, name) for row in rows] for name in _PRICE_COLUMNS]
+        return [list(map(attrgetter(name), rows)) for name in _PRICE_COLUMNS]
 
 
 class DecisionTable(_Table):
