@@ -190,7 +190,7 @@ class Watch:
         table.add_row("price updates", f"{self.updates:,}")
         for status, words in (("drawn", "drawn anew"), ("held", "open offers, held"), ("list", "list price")):
             table.add_row(f"  {words}", f"{decisions[status]:,}")
-        table.add_row("users in state", f"{self._sum('users'):,}", end_section=True)
+        table.add_row("users in state, as last counted", f"{self._sum('users'):,}", end_section=True)
         table.add_row("event to price at a reader, p50 / p99", f"{self._latency(0.5)} / {self._latency(0.99)}")
         table.add_row("records still waiting", f"{self._sum('consumer_lag_records'):,}")
         return table

@@ -43,7 +43,7 @@ def test_the_demo_ends_by_itself_with_a_summary_and_leaves_nothing(tmp_path: Pat
         int(count[word]) for word in ("drawn anew", "open offers, held", "list price")
     )
     assert int(count["price updates"]) >= applied  # withdrawals of consent add some
-    assert 0 < int(count["users in state"]) <= 80
+    assert 0 < int(count["users in state, as last counted"]) <= 80
     assert count["records still waiting"] == "0"
     assert " ms / " in count["event to price at a reader, p50 / p99"]
     assert not list(tmp_path.iterdir())
