@@ -5,7 +5,6 @@ BIN := .venv/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 SEED ?= 1
 RUNS ?= 1
-CODE := pricetide.py contracts features pricing streams backtest model_export tests benchmarks
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format bench chaos kafka kafka-stop schemas
@@ -22,14 +21,14 @@ test: lint ## Run everything: style, types, import contracts, every test (needs 
 	$(BIN)/pytest
 
 lint: setup ## Check style, types and import contracts
-	$(BIN)/ruff check $(CODE)
-	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 format: setup ## Rewrite the code in the house style
-	$(BIN)/ruff check --fix-only --quiet $(CODE)
-	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
 
 bench: setup ## Measure what the README claims, on a real Kafka, and print the table
 	$(BIN)/python -m benchmarks
