@@ -1,0 +1,53 @@
+"""The command line of the benchmarks: `make bench`, or `python -m benchmarks [NAME ...] [--quick] [--kafka HOST:PORT]`.
+
+Exit codes: 0; 1 when a claim was missed (never with --quick) or an output was wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from benchmarks import bench_backtest, bench_full_histories, bench_latency, bench_recovery, bench_steps, bench_worker
+from benchmarks.lab import Lab, open_lab
+from benchmarks.report import RESULTS, Report, machine, publish
+from contracts.errors import PricetideError
+
+BENCHMARKS: dict[str, Callable[[Lab], Report]] = {
+    "worker": bench_worker.run,
+    "latency": bench_latency.run,
+    "recovery": bench_recovery.run,
+    "full_histories": bench_full_histories.run,
+    "steps": bench_steps.run,
+    "backtest": bench_backtest.run,
+}
+"""In the order in which they run: the later ones use what the first one left in Kafka."""
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=click.Choice(list(BENCHMARKS)))
+@click.option("--quick", is_flag=True, help="Small sizes: whether everything works, not how fast.")
+@click.option("--kafka", metavar="HOST:PORT", help="A running Kafka; without it, a local one is started.")
+@click.option(
+    "--results", type=click.Path(path_type=Path), default=RESULTS, help="Where the files go.", show_default=True
+)
+@click.option("--work", type=click.Path(path_type=Path), help="Where logs and state go; else a temporary directory.")
+def main(names: tuple[str, ...], quick: bool, kafka: str | None, results: Path, work: Path | None) -> None:
+    """Run the benchmarks NAMES, all of them without one."""
+    failed = False
+    with tempfile.TemporaryDirectory(prefix="pricetide-bench-", dir=work) as directory:
+        try:
+            with open_lab(kafka, Path(directory), quick) as lab:
+                for name in names or BENCHMARKS:
+                    where = machine(lab.broker, quick)
+                    report = BENCHMARKS[name](lab)
+                    publish(report, where, results)
+                    failed |= bool(report.wrong) or not (quick or all(claim.held for claim in report.claims))
+        except PricetideError as error:
+            click.echo(f"benchmarks: {error}", err=True)
+            sys.exit(error.exit_code)
+    sys.exit(failed)
