@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import logging
+import time
 
 import click
 import msgspec
 from kafka import KafkaProducer, TopicPartition
 from kafka.admin import OffsetSpec
+from kafka.errors import NoError, UnknownMemberIdError
 from kafka.structs import OffsetAndMetadata
 
 from contracts.errors import BadSettings
@@ -16,6 +18,9 @@ from streams.broker import administering, broker_errors, committed_records, part
 from streams.ledger import LEDGER_KEY, Ledger, decode_ledger, encode_ledger
 from streams.options import with_settings
 from streams.settings import Settings
+
+REFUSED_PAUSE_S = 0.5
+REFUSED_SLACK_S = 5.0
 
 
 @click.command()
@@ -29,6 +34,7 @@ def worker(settings: Settings) -> None:
 
     from streams.app import build_app
 
+    settings.engine_semantics  # noqa: B018 - refuse wrong semantics before the broker is asked for anything
     require_partitions(settings)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     app = build_app(settings)
@@ -148,7 +154,23 @@ def set_group(settings: Settings, ledgers: dict[int, Ledger]) -> None:
         for partition, ledger in ledgers.items()
         for source, position in zip(ledger.sources, ledger.positions, strict=True)
     }
-    with administering(settings) as admin:
-        admin.alter_group_offsets(settings.group, positions)
+    _alter_group(settings, positions)
     for place, at in sorted(positions.items()):
         click.echo(f"{place.topic}/{place.partition}: {at.offset}")
+
+
+def _alter_group(settings: Settings, positions: dict[TopicPartition, OffsetAndMetadata]) -> None:
+    """Commit `positions`; the group refuses while it has members, also one that has just ended without a farewell."""
+    ends_at = time.monotonic() + settings.session_timeout_ms / 1000 + REFUSED_SLACK_S
+    with administering(settings) as admin:
+        while True:
+            answers = admin.alter_group_offsets(settings.group, positions)
+            refused = {error for error in answers.values() if error is not NoError}
+            if not refused:
+                return
+            if refused != {UnknownMemberIdError} or time.monotonic() > ends_at:
+                raise BadSettings(
+                    f"The broker refused offsets of group {settings.group!r}: {', '.join(e.__name__ for e in refused)}. "
+                    "Stop every worker of the group, then try again"
+                )
+            time.sleep(REFUSED_PAUSE_S)

@@ -72,7 +72,7 @@ class Result(Struct):
     exits: str = ""
     restore_s: float = 0.0
     stall_s: float = 0.0
-    """Longest wait of a partition with a backlog for a commit, after the last kill, join or leave."""
+    """Longest wait of a partition with a backlog for a commit, after the last kill, join, leave or awakening."""
     drained_s: float = 0.0
     seconds: float = 0.0
     load: float = 0.0
@@ -155,7 +155,7 @@ class Run:
         random, supervisor = self._random, self._supervisor
         acts = ["kill"] * self._kills
         for act in ("freeze", "join"):
-            acts.insert(random.randrange(2 * len(acts) // 3), act)
+            acts.insert(random.randrange(max(1, len(acts) // 2)), act)
         acts.insert(random.randrange(acts.index("join") + 1, len(acts) + 1), "leave")
         for place, act in enumerate(acts):
             self._pause()
@@ -166,9 +166,9 @@ class Run:
             elif act == "leave":
                 supervisor.retire("c")
             else:
-                victim = random.choice([name for name in supervisor.names() if name != "c"])
-                self._freezing = threading.Thread(target=supervisor.freeze, args=(victim, 2 * self._session_s))
+                self._freezing = threading.Thread(target=self._freeze)
                 self._freezing.start()
+            self._watch.measure_from_now()
             if self._live and place in (len(acts) // 3, len(acts) // 2):
                 throw_kill_switch(self._deployment.settings, KillSwitch(on=place == len(acts) // 3))
                 self._change_prices()
@@ -189,6 +189,11 @@ class Run:
         self._result.at_work += time.monotonic() - self._watch.committed_at < 1 and any(self._watch.backlog.values())
         self._supervisor.kill(self._random.choice(names), wiped)
 
+    def _freeze(self) -> None:
+        victim = self._random.choice([name for name in self._supervisor.names() if name != "c"])
+        self._supervisor.freeze(victim, 2 * self._session_s)
+        self._watch.measure_from_now()  # what wakes up ends, and joins anew
+
     def _await_commit(self) -> None:
         """Wait for the next commit, but not for ever: in a live run there may be nothing to do."""
         moves, ends_at = self._watch.moves, time.monotonic() + COMMIT_AWAITED_S
@@ -202,7 +207,6 @@ class Run:
         if self._freezing is not None:
             self._freezing.join()
         watch, result, begun = self._watch, self._result, time.monotonic()
-        watch.measure_from_now()
         if loading is not None:
             loading.join()
         produced = time.monotonic()
