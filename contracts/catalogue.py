@@ -57,9 +57,11 @@ _decode_key = msgspec.json.Decoder(tuple[str, int]).decode
 class Catalogue:
     """The versions of every item by event time. A record's offset is the version that decisions are stamped with."""
 
-    __slots__ = ("_times", "_versions", "seen")
+    __slots__ = ("_latest", "_times", "_versions", "seen")
 
     def __init__(self) -> None:
+        self._latest: dict[str, tuple[int, tuple[int, CatalogueItem]]] = {}
+        """Per item its last version and from when: what almost every event asks for."""
         self._times: dict[str, list[int]] = {}
         self._versions: dict[str, list[tuple[int, CatalogueItem]]] = {}
         self.seen = 0
@@ -89,20 +91,27 @@ class Catalogue:
         versions.insert(place, (offset, item))
         if len(times) > VERSIONS_MAX:
             del times[0], versions[0]
+        self._latest[item.item] = (times[-1], versions[-1])
 
     def _remove(self, item: str, valid_from_ms: int) -> None:
         times = self._times.get(item, [])
         place = bisect_right(times, valid_from_ms) - 1
         if place >= 0 and times[place] == valid_from_ms:
-            del times[place], self._versions[item][place]
+            versions = self._versions[item]
+            del times[place], versions[place]
+            self._latest.pop(item, None)
+            if times:
+                self._latest[item] = (times[-1], versions[-1])
 
     def at(self, item: str, event_time_ms: int) -> tuple[int, CatalogueItem] | None:
         """Return (version, item) in force at `event_time_ms`, or None for an item unknown then."""
-        times = self._times.get(item)
-        if not times:
+        latest = self._latest.get(item)
+        if latest is None:
             return None
-        place = bisect_right(times, event_time_ms) - 1
+        if event_time_ms >= latest[0]:
+            return latest[1]
+        place = bisect_right(self._times[item], event_time_ms) - 1
         return self._versions[item][place] if place >= 0 else None
 
     def __len__(self) -> int:
-        return len(self._times)
+        return len(self._latest)

@@ -18,8 +18,8 @@ from contracts.policies import BUILTIN, Policy
 from pricing import policies, rails, reasons
 from pricing.lattice import charm_drops, full_lattice
 
-ITEMS_MAX = 16_384
-"""Item versions remembered by one engine and kind of market, at 5 to 7 kB each; the first one judged goes first."""
+ITEMS_MAX = 32_768
+"""Item versions remembered by one shelf and kind of market, at 5 to 7 kB each; the first one judged goes first."""
 MENUS_MAX = 32
 """Last prices remembered per item."""
 
@@ -167,15 +167,16 @@ class PricedItem:
 class MenuBook:
     """The priced items of one policy; remembers the last ITEMS_MAX of them per kind of market."""
 
-    __slots__ = ("_items", "policy")
+    __slots__ = ("_items", "_raise_markets", "policy")
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
+        self._raise_markets = frozenset(policy.rails.raise_markets)
         self._items: tuple[dict[int, PricedItem], dict[int, PricedItem]] = ({}, {})
 
     def of(self, version: int, item: CatalogueItem, market: str | None) -> PricedItem:
         """Return `item`, of catalogue version `version`, as it is priced in `market`."""
-        may_raise = market in self.policy.rails.raise_markets
+        may_raise = market in self._raise_markets
         items = self._items[may_raise]
         known = items.get(version)
         if known is None or known.item is not item:  # another catalogue may give the same version to another item

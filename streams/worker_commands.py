@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import time
 
@@ -38,8 +37,6 @@ def worker(settings: Settings) -> None:
     require_partitions(settings)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     app = build_app(settings)
-    gc.freeze()  # what is loaded by now stays; batches make few cycles, so the collector need not look after every 700 objects
-    gc.set_threshold(50_000, 20, 50)
     logging.getLogger("aiokafka").setLevel(logging.WARNING)
     faust.Worker(
         app, loglevel=settings.log_level, redirect_stdouts=False, quiet=True, console_port=None, blocking_timeout=None
