@@ -79,7 +79,9 @@ class StateStore:
     def _open(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         try:
-            self._db = Rdict(str(self.path), _options(self._cache, self._write_buffer_bytes))
+            options = _options(self._cache, self._write_buffer_bytes)
+            # Named, for else rocksdict opens what exists with the options of its last time and a cache of its own.
+            self._db = Rdict(str(self.path), options, column_families={"default": options})
         except Exception as error:
             if "lock" in str(error).lower():
                 raise BadSettings(

@@ -1,0 +1,116 @@
+"""The state store: atomic with its changelog offset, explicit in its options, honest about locks."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import msgspec
+import pytest
+from rocksdict import Cache
+
+from contracts.errors import BadSettings
+from streams.ledger import LEDGER_KEY
+from streams.store import OPEN_FILES_MAX, StateStore
+
+HEAD = b"\x01"
+
+
+def state(last_ms: int, sequence: int = 1, padding: int = 0) -> bytes:
+    return HEAD + msgspec.msgpack.encode([sequence, last_ms, b"p" * padding])
+
+
+@pytest.fixture
+def store(tmp_path):
+    opened = StateStore(tmp_path / "0", Cache(1 << 20), 1 << 20)
+    yield opened
+    opened.close()
+
+
+def test_values_and_the_changelog_offset_change_together_and_survive_reopening(tmp_path):
+    store = StateStore(tmp_path / "0", Cache(1 << 20), 1 << 20)
+    assert store.changelog_offset == -1
+    store.write([(b"ann", b"1"), (b"bob", b"2"), (LEDGER_KEY, b"{}")], 7)
+    store.write([(b"ann", None), (b"bob", b"3")], 9)
+    store.close()
+    again = StateStore(tmp_path / "0", Cache(1 << 20), 1 << 20)
+    assert (again.get(b"ann"), again.get(b"bob"), again.ledger, again.changelog_offset) == (None, b"3", b"{}", 9)
+    again.close()
+
+
+def test_the_walk_over_users_finds_every_expired_one_and_no_reserved_key(store):
+    store.write([(f"u{n:02d}".encode(), state(n)) for n in range(20)] + [(LEDGER_KEY, b"{}")], 1)
+    found = {key for _ in range(4) for key, _ in store.expired(before_ms=10, limit=7)}
+    assert found == {f"u{n:02d}".encode() for n in range(10)}
+    assert store.users() == 20
+
+
+def test_what_an_expired_state_left_behind_is_not_found_again(store):
+    store.write([(b"ann", state(0, sequence=0))], 1)
+    assert store.expired(before_ms=10, limit=10) == []
+
+
+def test_wiping_leaves_nothing(store):
+    store.write([(b"ann", b"1")], 7)
+    store.wipe()
+    assert (store.get(b"ann"), store.changelog_offset) == (None, -1)
+
+
+def test_a_directory_that_another_process_holds_is_named(store, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from rocksdict import Cache; from streams.store import StateStore\n"
+        "from contracts.errors import BadSettings\n"
+        "try: StateStore(Path(sys.argv[1]), Cache(1 << 20), 1 << 20)\n"
+        "except BadSettings as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "0")], capture_output=True, text=True, check=True)
+    assert "is locked by another process: give each worker a --data-dir of its own" in done.stdout
+
+
+def test_a_directory_that_is_no_database_says_what_to_do(tmp_path):
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "CURRENT").write_text("nonsense\n")
+    with pytest.raises(BadSettings, match=r"cannot be opened: .* Remove it; it is rebuilt from the changelog"):
+        StateStore(tmp_path / "0", Cache(1 << 20), 1 << 20)
+
+
+def test_rocksdb_runs_with_the_options_that_were_set_and_not_with_defaults(tmp_path):
+    """The trap: Faust's RocksDB has 192 MiB of memtables per partition and no limit of open files to speak of."""
+    StateStore(tmp_path / "0", Cache(1 << 20), 3 << 20).close()
+    (file,) = sorted((tmp_path / "0").glob("OPTIONS-*"))[-1:]
+    held = dict(re.findall(r"^\s*(\w+)=(.*)$", file.read_text(), re.MULTILINE))
+    assert held["write_buffer_size"] == str(3 << 20)
+    assert held["max_open_files"] == str(OPEN_FILES_MAX)
+    assert held["max_write_buffer_number"] == "3"
+    assert held["compression"] == "kLZ4Compression"
+    assert held["cache_index_and_filter_blocks"] == "true"
+    assert held["max_total_wal_size"] == str(64 << 20)
+
+
+def test_a_store_that_is_opened_again_takes_the_options_of_now(tmp_path):
+    """The trap: rocksdict opens what exists with the options it finds there, and with a block cache of its own."""
+    StateStore(tmp_path / "0", Cache(1 << 20), 3 << 20).close()
+    StateStore(tmp_path / "0", Cache(1 << 20), 5 << 20).close()
+    file = sorted((tmp_path / "0").glob("OPTIONS-*"))[-1]
+    assert f"  write_buffer_size={5 << 20}\n" in file.read_text()
+
+
+def test_all_partitions_of_a_worker_share_one_block_cache(tmp_path):
+    """The trap: Faust makes a block cache of 2 GiB anew for every partition it opens."""
+    for partition in range(3):
+        store = StateStore(tmp_path / str(partition), Cache(1 << 20), 1 << 20)
+        for n in range(0, 3_000, 100):
+            store.write([(b"u%04d" % m, os.urandom(1_000)) for m in range(n, n + 100)], n)
+        store.close()
+    capacity = 4 << 20
+    cache, used = Cache(capacity), []
+    stores = [StateStore(tmp_path / str(partition), cache, 1 << 20) for partition in range(3)]
+    for store in stores:
+        assert all(store.get(b"u%04d" % n) for n in range(3_000))
+        used.append(cache.get_usage())
+    assert used[0] > 2 << 20, "what one partition reads is in the worker's cache"
+    assert max(used) <= capacity, "and with three partitions there is no more of it"
+    for store in stores:
+        store.close()
