@@ -118,7 +118,7 @@ def produce(
         raise BadInput(
             f"The broker refused a batch as too large: {error}. Raise max.message.bytes of the topic"
         ) from error
-    except KafkaError as error:
+    except (KafkaError, TimeoutError) as error:
         raise BrokerUnavailable(
             f"Producing to {settings.kafka.bootstrap_servers} failed: {error!r}. Try again"
         ) from error
@@ -136,7 +136,7 @@ async def _produce(settings: Settings, log: Log, pace: _Pace | None, progress: P
     )
     await producer.start()
     try:
-        lanes = _Lanes(producer)
+        lanes = _Lanes(producer, 2 * settings.kafka.request_timeout_ms / 1000)
         await _send_reference(lanes, settings.topics.catalogue, catalogue_records(log))
         await _send_reference(lanes, settings.topics.policies, policy_records(log))
         await lanes.finish()
@@ -193,8 +193,10 @@ class _Pace:
 class _Lanes:
     """One open batch per topic partition. A full one is sent; its order among the others does not matter to anyone."""
 
-    def __init__(self, producer: AIOKafkaProducer) -> None:
+    def __init__(self, producer: AIOKafkaProducer, patience_s: float) -> None:
         self._producer = producer
+        self._patience_s = patience_s
+        """Longest wait for one batch: an idempotent producer of aiokafka's retries without end."""
         self._open: dict[tuple[str, int], Any] = {}
         self._sent: deque[asyncio.Future[Any]] = deque()
 
@@ -227,13 +229,19 @@ class _Lanes:
         """Send every open batch and wait until the broker has all of them."""
         await self.flush()
         while self._sent:
-            await self._sent.popleft()
+            await self._oldest()
 
     async def _submit(self, lane: tuple[str, int]) -> None:
         batch = self._open.pop(lane, None)
         if batch is None:
             return
         batch.close()
-        self._sent.append(await self._producer.send_batch(batch, lane[0], partition=lane[1]))
+        async with asyncio.timeout(self._patience_s):
+            self._sent.append(await self._producer.send_batch(batch, lane[0], partition=lane[1]))
         while len(self._sent) > IN_FLIGHT_MAX:
+            await self._oldest()
+
+    async def _oldest(self) -> None:
+        """Wait until the broker has the batch sent longest ago."""
+        async with asyncio.timeout(self._patience_s):
             await self._sent.popleft()

@@ -102,8 +102,9 @@ class Session:
 
     async def _open(self) -> None:
         self._producer = transactional_producer(self._settings, self.partition)
-        await self._producer.start()  # fences the old owner, aborts what it left open
-        marker = await recovery.commit_marker(self._producer, self._settings.topics.changelog, self.partition)
+        async with asyncio.timeout(self._settings.commit_timeout_s):
+            await self._producer.start()  # fences the old owner, aborts what it left open
+            marker = await recovery.commit_marker(self._producer, self._settings.topics.changelog, self.partition)
         self._store = self._worker.open_store(self.partition)
         await self._restore(self._store, marker)
         self._consumer = await self._open_consumer()
@@ -276,7 +277,8 @@ class Session:
             watermark_ms=step.partition.watermark_ms,
         )
         expired = store.expired(ledger.watermark_ms - self._worker.semantics.state_ttl_ms, SWEEP_KEYS)
-        await self._commit.commit(step, ledger, expired)
+        async with asyncio.timeout(self._settings.commit_timeout_s):  # aiokafka retries a transaction without end
+            await self._commit.commit(step, ledger, expired)
         self._state, self._ledger = step.partition, ledger
         self._observe(batch, step, begun)
         if not batch.done.done():

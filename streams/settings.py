@@ -191,6 +191,11 @@ class Settings(BaseSettings):
         return (init_settings, env_settings, *toml)
 
     @property
+    def commit_timeout_s(self) -> float:
+        """Longest wait for a transaction: by then the broker has aborted it, or is gone. The process ends and starts again."""
+        return (self.transaction_timeout_ms + self.kafka.request_timeout_ms) / 1000
+
+    @property
     def engine_semantics(self) -> Semantics:
         """The validated Semantics.
 
