@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -25,6 +26,7 @@ from streams.broker import partitions_of as places_of
 from streams.producer import BATCH_BYTES_MAX, REQUEST_BYTES_MAX
 from streams.settings import Settings
 
+STOP_S_MAX = 5.0
 IN_FLIGHT_MAX = 64
 """Batches sent and not yet acknowledged."""
 TICK_S = 0.005
@@ -142,7 +144,9 @@ async def _produce(settings: Settings, log: Log, pace: _Pace | None, progress: P
         await lanes.finish()
         return await _send_events(lanes, settings.topics.topology.sources, log, pace, progress)
     finally:
-        await producer.stop()
+        with suppress(TimeoutError):  # it would flush first, for ever if the broker is gone
+            async with asyncio.timeout(STOP_S_MAX):
+                await producer.stop()
 
 
 async def _send_reference(lanes: _Lanes, topic: str, reference: Iterable[ReferenceRecord]) -> None:

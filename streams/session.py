@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
@@ -341,10 +342,13 @@ class Session:
         self.closing = True
         if self.committing is not None and not self.committing.done():
             await asyncio.wait({self.committing}, timeout=timeout_s)
-        if self._consumer is not None:
-            await self._consumer.stop()
-        if self._producer is not None:
-            await self._producer.stop()
+            self.committing.cancel()
+        with suppress(TimeoutError):  # a producer flushes before it stops, for ever if the broker is gone
+            async with asyncio.timeout(timeout_s):
+                if self._consumer is not None:
+                    await self._consumer.stop()
+                if self._producer is not None:
+                    await self._producer.stop()
         if self._store is not None:
             self._store.close()
         self._consumer = self._producer = self._store = None
