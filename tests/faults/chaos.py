@@ -50,8 +50,8 @@ AT_WORK_SHARE = 0.5
 AT_WORK_WITHIN_S = 1.5
 QUIET_S_MAX = 6.0
 """Longest pause before a kill at any instant."""
-COMMIT_AWAITED_S = 30.0
-SECONDS_PER_DISTURBANCE = 6.0
+COMMIT_AWAITED_S = 12.0
+SECONDS_PER_DISTURBANCE = 8.0
 """About; decides how long the load of a live run lasts."""
 SLACK_S = 5.0
 """What the shell may need beyond session timeout and restore until a partition commits again."""
@@ -186,7 +186,7 @@ class Run:
         wiped = self._random.random() < WIPED_SHARE
         self._result.kills += 1
         self._result.wiped += wiped
-        self._result.at_work += time.monotonic() - self._watch.committed_at < 1 and any(self._watch.backlog.values())
+        self._result.at_work += time.monotonic() - self._watch.committed_at < 1
         self._supervisor.kill(self._random.choice(names), wiped)
 
     def _freeze(self) -> None:

@@ -61,9 +61,10 @@ def test_the_public_log_priced_by_two_workers_equals_its_backtest(kafka, unique,
         assert sum(price.price < price.list_price for price in prices) >= 0.3 * len(prices)
 
 
-@pytest.mark.parametrize("batch_max", [7, 5_000])
-def test_a_perturbed_log_equals_its_backtest_in_batches_of_any_size(kafka, unique, tmp_path, batch_max):
-    with Deployment(kafka, unique, tmp_path, partitions=3, batch_max=batch_max) as deployment:
+@pytest.mark.parametrize(("batch_max", "buffer_max"), [(7, 16), (5_000, 8_192)])
+def test_a_perturbed_log_equals_its_backtest_in_batches_of_any_size(kafka, unique, tmp_path, batch_max, buffer_max):
+    flags = {"batch_max": batch_max, "buffer_max": buffer_max}
+    with Deployment(kafka, unique, tmp_path, partitions=3, **flags) as deployment:
         generate_log(tmp_path / "plain", 300, 5_000, 21, deployment.topology)
         perturb_log(tmp_path / "plain", tmp_path / "log", 21, Perturbation(late=0.05, duplicates=0.03, consents=0.03))
         published = published_by_two_workers(deployment, tmp_path / "log")

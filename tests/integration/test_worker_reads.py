@@ -1,0 +1,185 @@
+"""What the shell reads from a real broker: logs that end in control records, changelogs in any condition, references."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from aiokafka import AIOKafkaProducer
+from deployment import Deployment
+from kafka import TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType
+from rocksdict import Cache
+
+from contracts.ids import partition_of
+from contracts.prices import decode_price
+from streams.broker import administering
+from streams.ledger import MARKER_KEY
+from streams.producer import send_records, transactional_producer
+from streams.recovery import commit_marker, restore
+from streams.reference import References
+from streams.store import StateStore
+
+NOW_MS = 1_762_160_400_000
+
+
+@pytest.fixture
+def deployment(kafka, unique, tmp_path):
+    with Deployment(kafka, unique, tmp_path, partitions=1) as made:
+        yield made.create()
+
+
+def view(item: str, at_ms: int) -> bytes:
+    return msgspec.json.encode({"type": "view", "event_id": f"{item}{at_ms}", "user": "ann", "item": item, "price": 2_000,
+                                "currency": "USD", "event_time_ms": at_ms})  # fmt: skip
+
+
+def listed(item: str) -> tuple[bytes, bytes]:
+    value = {"item": item, "valid_from_ms": 0, "title": item, "category": "c", "brand": "b", "currency": "USD",
+             "list_price": 2_000}  # fmt: skip
+    return msgspec.json.encode((item, 0)), msgspec.json.encode(value)
+
+
+async def transact(kafka: str, name: str, sends: list[tuple[str, bytes, bytes]], *, commit: bool) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=kafka, transactional_id=name)
+    await producer.start()
+    await producer.begin_transaction()
+    for topic, key, value in sends:
+        await producer.send_and_wait(topic, value, key, partition=0)
+    await (producer.commit_transaction() if commit else producer.abort_transaction())
+    await producer.stop()
+
+
+async def test_a_log_that_ends_in_control_records_is_not_waited_for(kafka, unique, deployment):
+    """The trap: behind the last record lies one that nobody sees, so no record's offset ever reaches the end."""
+    topics = deployment.settings.topics
+    assert partition_of(b"ann", 1) == 0
+    items = [("catalogue", *listed(item)) for item in ("kettle", "lamp", "aborted")]
+    await transact(kafka, f"{unique}shop", [(f"{unique}{topic}", k, v) for topic, k, v in items], commit=True)
+    click = view("kettle", NOW_MS).replace(b'"view"', b'"click"')
+    await transact(kafka, f"{unique}shop", [(topics.clicks, b"ann", click)], commit=True)
+    await transact(kafka, f"{unique}shop", [(topics.purchases, b"ann", view("aborted", NOW_MS))], commit=False)
+    await transact(kafka, f"{unique}shop", [(topics.views, b"ann", view("lamp", NOW_MS + 1))], commit=True)
+    worker = deployment.worker()
+    worker.wait_until_said("restored", 60)
+    priced: list[str] = []
+    for _ in range(100):
+        priced = [decode_price(one.value).item for one in deployment.committed(topics.price_updates)[0]]
+        if len(priced) == 2:
+            break
+    assert priced == ["kettle", "lamp"], "both, in the order of event time, and nothing that was aborted"
+    assert deployment.committed(topics.dead_letters) == [[]]
+
+
+# -- recovery ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def producer(deployment) -> AsyncIterator[Any]:
+    started = transactional_producer(deployment.settings, 0)
+    await started.start()
+    yield started
+    await started.stop()
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    opened = StateStore(tmp_path / "store", Cache(1 << 20), 1 << 20)
+    yield opened
+    opened.close()
+
+
+async def change(
+    producer: Any, deployment: Deployment, records: list[tuple[bytes, bytes | None]], *, commit: bool = True
+) -> None:
+    await producer.begin_transaction()
+    await (await send_records(producer, deployment.settings.topics.changelog, 0, records, [])).last_offset()
+    await (producer.commit_transaction() if commit else producer.abort_transaction())
+
+
+async def restored(deployment: Deployment, store: StateStore, marker: int) -> int:
+    return await restore(deployment.settings, 0, store, marker, lambda left: None)
+
+
+async def test_recovery_reads_up_to_the_marker_and_only_what_was_committed(deployment, producer, store):
+    await change(producer, deployment, [(b"ann", b"1"), (b"bob", b"1")])
+    await change(producer, deployment, [(b"ann", b"lost")], commit=False)
+    await change(producer, deployment, [(b"bob", None), (b"cid", b"2")])
+    marker = await commit_marker(producer, deployment.settings.topics.changelog, 0)
+    assert await restored(deployment, store, marker) == 5
+    assert [store.get(key) for key in (b"ann", b"bob", b"cid")] == [b"1", None, b"2"]
+    assert store.get(MARKER_KEY) == b""
+    assert store.changelog_offset == marker
+
+
+async def test_recovery_goes_on_where_the_store_ends(deployment, producer, store):
+    changelog = deployment.settings.topics.changelog
+    await change(producer, deployment, [(b"u%d" % n, b"1") for n in range(100)])
+    await restored(deployment, store, await commit_marker(producer, changelog, 0))
+    await change(producer, deployment, [(b"u7", b"2")])
+    assert await restored(deployment, store, await commit_marker(producer, changelog, 0)) == 2
+    assert (store.get(b"u7"), store.get(b"u8")) == (b"2", b"1")
+
+
+async def test_recovery_of_a_changelog_whose_beginning_was_removed_begins_where_it_begins(deployment, producer, store):
+    changelog = deployment.settings.topics.changelog
+    await change(producer, deployment, [(b"old", b"1")])
+    await change(producer, deployment, [(b"new", b"2")])
+    with administering(deployment.settings) as admin:
+        may_delete = {"cleanup.policy": "compact,delete"}  # a compacted topic alone refuses to
+        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, changelog, configs=may_delete)])
+        admin.delete_records({TopicPartition(changelog, 0): 2})
+    marker = await commit_marker(producer, changelog, 0)
+    assert await restored(deployment, store, marker) == 2
+    assert (store.get(b"old"), store.get(b"new")) == (None, b"2")
+
+
+async def test_a_store_that_is_ahead_of_the_changelog_is_anothers_and_is_rebuilt(deployment, producer, store):
+    store.write([(b"foreign", b"x")], 1_000_000)
+    await change(producer, deployment, [(b"ann", b"1")])
+    marker = await commit_marker(producer, deployment.settings.topics.changelog, 0)
+    await restored(deployment, store, marker)
+    assert (store.get(b"foreign"), store.get(b"ann")) == (None, b"1")
+
+
+async def test_a_new_owner_aborts_what_the_old_one_left_open(deployment, producer, store):
+    await producer.begin_transaction()
+    await (await send_records(producer, deployment.settings.topics.changelog, 0, [(b"ann", b"half")], [])).last_offset()
+    successor = transactional_producer(deployment.settings, 0)
+    await successor.start()
+    marker = await commit_marker(successor, deployment.settings.topics.changelog, 0)
+    assert await restored(deployment, store, marker) == 1
+    assert store.get(b"ann") is None
+    await successor.stop()
+
+
+# -- catalogue and policies --------------------------------------------------------------------------------------------
+
+
+async def test_references_are_read_to_their_end_and_what_is_no_reference_is_counted_and_passed_over(
+    kafka, unique, deployment
+):
+    topics = deployment.settings.topics
+    broken = [(topics.catalogue, b'["x",0]', b'{"item": "x"'), (topics.policies, b"current", b'{"record": "current", '
+              b'"name": "nobody", "number": 9}')]  # fmt: skip
+    good = [
+        (topics.catalogue, *listed("kettle")),
+        (topics.policies, b"killswitch", b'{"record": "killswitch", "on": true}'),
+    ]
+    await transact(kafka, f"{unique}shop", [*broken, *good], commit=True)
+    await transact(kafka, f"{unique}shop", [(topics.catalogue, *listed("aborted"))], commit=False)
+    refused: list[str] = []
+    references = References(deployment.settings, refused.append)
+    await references.read_to_end()
+    try:
+        assert references.ready.is_set()
+        assert sorted(refused) == [topics.catalogue, topics.policies]
+        assert references.catalogue.at("kettle", NOW_MS) is not None
+        assert references.catalogue.at("aborted", NOW_MS) is None
+        assert references.policies.kill_switch is True
+        assert references.policies.current.version == "builtin"
+    finally:
+        await references.close()

@@ -1,0 +1,147 @@
+"""The commit: its steps in the only safe order, whatever the broker takes its time for."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.errors import ProducerFenced
+
+from contracts.errors import BrokenInvariant
+from contracts.intake import Inbound, refuse
+from features.state import UserState, encode_state
+from pricing.engine import PartitionState, Step
+from streams.commit import Commit
+from streams.ledger import LEDGER_KEY, Ledger, decode_ledger
+from streams.producer import BATCH_BYTES_MAX, send_records
+from streams.settings import load_settings
+
+LEDGER = Ledger(epoch=0, partitions=1, sources=("consents", "views", "clicks", "purchases"), positions=(1, 2, 3, 4),
+                applied=10, watermark_ms=5)  # fmt: skip
+DEAD = Inbound(-1, 1, 7, None, refuse("null_value", "The record has no value"), b"ann", None, 0)
+STEP = Step(states={b"ann": b"state"}, prices=[(b"p", b"1")], decisions=[(b"d", b"2"), (b"d", b"3")],
+            dead=[(DEAD, DEAD.error)], partition=PartitionState(10, 5), counts={})  # fmt: skip
+
+
+class Builder:
+    """Stands for aiokafka's: a batch of at most BATCH_BYTES_MAX bytes of values."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[bytes, bytes]] = []
+        self.size = 0
+
+    def append(self, *, timestamp: None, key: bytes, value: bytes, headers: Any) -> object | None:
+        if self.size + len(value or b"") > BATCH_BYTES_MAX:
+            return None
+        self.size += len(value or b"")
+        self.records.append((key, value))
+        return object()
+
+    def close(self) -> None:
+        pass
+
+
+class Producer:
+    """Notes what is asked of it; `acks` is what the broker says to batches."""
+
+    def __init__(self, acks: asyncio.Future[Any] | None = None) -> None:
+        self.calls: list[Any] = []
+        self.acks = acks
+
+    def create_batch(self) -> Builder:
+        return Builder()
+
+    async def send_batch(self, builder: Builder, topic: str, partition: int) -> asyncio.Future[Any]:
+        self.calls.append((topic, [key for key, _ in builder.records]))
+        self.last = builder.records
+        if self.acks is not None:
+            return self.acks
+        done = asyncio.get_running_loop().create_future()
+        done.set_result(SimpleNamespace(offset=40))
+        return done
+
+    async def begin_transaction(self) -> None:
+        self.calls.append("begin")
+
+    async def send_offsets_to_transaction(self, offsets: dict[Any, int], group: str) -> None:
+        self.calls.append(("offsets", group, [(place.topic, at) for place, at in offsets.items()]))
+
+    async def commit_transaction(self) -> None:
+        self.calls.append("end")
+
+
+class Store:
+    def __init__(self, producer: Producer) -> None:
+        self.producer = producer
+
+    def write(self, items: Any, offset: int) -> None:
+        self.producer.calls.append(("write", [key for key, _ in items], offset))
+
+
+def commit_with(producer: Producer) -> Commit:
+    return Commit(load_settings(group="g"), 0, producer, Store(producer), {})  # type: ignore[arg-type]
+
+
+async def test_the_steps_come_in_the_only_safe_order():
+    producer = Producer()
+    await commit_with(producer).commit(STEP, LEDGER, [(b"gone", encode_state(UserState()))])
+    assert producer.calls == [
+        "begin",
+        ("price-updates", [b"p"]),
+        ("decisions", [b"d", b"d"]),
+        ("dead-letters", [b"ann"]),
+        ("pricetide-changelog", [b"gone", b"ann", LEDGER_KEY]),
+        ("offsets", "g", [("consents", 1), ("views", 2), ("clicks", 3), ("purchases", 4)]),
+        "end",
+        ("write", [b"gone", b"ann", LEDGER_KEY], 42),
+    ]
+    assert dict(producer.last)[b"gone"] is None, "an expired user leaves a tombstone"
+    assert decode_ledger(dict(producer.last)[LEDGER_KEY]) == LEDGER
+
+
+async def test_nothing_is_ended_or_written_before_the_changelog_is_acknowledged():
+    """The trap: Faust's flush gives up after a moment, and the offsets of the group run ahead of the changelog."""
+    acks = asyncio.get_running_loop().create_future()
+    producer = Producer(acks)
+    committing = asyncio.create_task(commit_with(producer).commit(STEP, LEDGER, []))
+    await asyncio.sleep(0.05)
+    assert "end" not in producer.calls
+    acks.set_result(SimpleNamespace(offset=7))
+    await committing
+    assert producer.calls[-2:] == ["end", ("write", [b"ann", LEDGER_KEY], 8)]
+
+
+async def test_a_fenced_commit_writes_nothing():
+    acks = asyncio.get_running_loop().create_future()
+    acks.set_exception(ProducerFenced())
+    producer = Producer(acks)
+    with pytest.raises(ProducerFenced):
+        await commit_with(producer).commit(STEP, LEDGER, [])
+    assert [call for call in producer.calls if call == "end" or call[0] == "write"] == []
+
+
+async def test_a_user_touched_in_the_batch_is_not_expired_with_it():
+    producer = Producer()
+    await commit_with(producer).commit(STEP, LEDGER, [(b"ann", b"old")])
+    assert dict(producer.last)[b"ann"] == b"state"
+
+
+async def test_records_that_fill_more_than_one_batch_keep_their_order_and_their_last_offset():
+    producer = Producer()
+    records = [(b"%d" % n, b"x" * 400_000) for n in range(5)]
+    sent = await send_records(producer, "t", 0, records, [])  # type: ignore[arg-type]
+    assert producer.calls == [("t", [b"0", b"1"]), ("t", [b"2", b"3"]), ("t", [b"4"])]
+    assert await sent.last_offset() == 40
+
+
+async def test_no_records_are_no_batch():
+    producer = Producer()
+    sent = await send_records(producer, "t", 0, [], [])  # type: ignore[arg-type]
+    assert (producer.calls, await sent.last_offset()) == ([], -1)
+
+
+async def test_a_record_larger_than_a_batch_is_a_bug_and_not_an_endless_loop():
+    with pytest.raises(BrokenInvariant, match="exceeds a batch"):
+        await send_records(Producer(), "t", 0, [(b"k", b"x" * (BATCH_BYTES_MAX + 1))], [])  # type: ignore[arg-type]

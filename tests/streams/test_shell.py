@@ -1,0 +1,230 @@
+"""The shell and its transport: whole partitions only, nothing escapes the agent, every end has a code."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka import errors as kafka_errors
+from faust.assignor.partition_assignor import PartitionAssignor
+from faust.types import TP
+
+from contracts.errors import BadSettings, BrokenInvariant, BrokerUnavailable
+from pricing.engine import EventCrash
+from streams import transport
+from streams.app import build_app
+from streams.crashes import CrashCounts
+from streams.settings import Settings, load_settings
+from streams.shell import EXIT_BUG, EXIT_RETRY, EXIT_SETTINGS, WorkerShell, verdict
+
+
+class Ended(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture
+def settings(tmp_path) -> Settings:
+    return load_settings(data_dir=tmp_path, port=0, **{"semantics.consent_default": True, "topics.partitions": 2})
+
+
+@pytest.fixture
+def codes(monkeypatch) -> list[int]:
+    """The codes that the process would have ended with."""
+    seen: list[int] = []
+
+    def end(code: int) -> None:
+        seen.append(code)
+        raise Ended
+
+    monkeypatch.setattr("os._exit", end)
+    return seen
+
+
+@pytest.fixture
+def shell(settings) -> WorkerShell:
+    async def hand_over(batch: Any) -> None:
+        raise AssertionError("nothing is handed over here")
+
+    return WorkerShell(settings, hand_over)
+
+
+# -- how it ends -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (BadSettings("Set it"), EXIT_SETTINGS, "Set it"),
+        (BrokerUnavailable("No answer"), EXIT_RETRY, "No answer"),
+        (BrokenInvariant("Never"), EXIT_BUG, "Never"),
+        (kafka_errors.ProducerFenced(), EXIT_RETRY, "Another worker has taken this partition over"),
+        (kafka_errors.InvalidProducerEpoch(), EXIT_RETRY, "Another worker has taken this partition over"),
+        (kafka_errors.UnknownTopicOrPartitionError(), EXIT_SETTINGS, "pricetide doctor"),
+        (kafka_errors.OffsetOutOfRangeError({}), EXIT_SETTINGS, "pricetide doctor"),
+        (kafka_errors.KafkaConnectionError("gone"), EXIT_RETRY, "The broker failed"),
+        (ConnectionResetError(), EXIT_RETRY, "The broker failed"),
+        (TimeoutError(), EXIT_RETRY, "The broker failed"),
+        (ZeroDivisionError("division by zero"), EXIT_BUG, "Unexpected ZeroDivisionError: division by zero"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_every_error_has_its_code_and_its_sentence(error, code, words):
+    found, sentence = verdict(error)
+    assert found == code
+    assert words in sentence
+
+
+# -- the agent ---------------------------------------------------------------------------------------------------------
+
+
+def batch_of(shell: WorkerShell, error: BaseException | None) -> Any:
+    """Return a batch of an open session that raises `error`."""
+    applied: list[Any] = []
+
+    def apply(batch: Any) -> None:
+        applied.append(batch)
+        if error is not None:
+            raise error
+
+    session = SimpleNamespace(partition=0, closing=False, apply=apply, committing=None, applied=applied)
+    shell.sessions[0] = session  # type: ignore[assignment]
+    return SimpleNamespace(session=session)
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), BrokenInvariant("seen"), KeyError("k")])
+def test_nothing_escapes_the_agents_body_because_faust_would_acknowledge_and_go_on(shell, codes, error, capsys):
+    with pytest.raises(Ended):
+        shell.apply(batch_of(shell, error))
+    assert codes == [EXIT_BUG]
+    assert "pricetide: " in capsys.readouterr().err
+
+
+def test_an_event_that_crashes_the_engine_is_counted_before_the_process_ends(shell, codes, settings):
+    with pytest.raises(Ended):
+        shell.apply(batch_of(shell, EventCrash(1, 42)))
+    assert codes == [EXIT_BUG]
+    assert CrashCounts(settings.data_dir, 1).isolated(settings.topics.topology.sources, 0).keys() == {(1, 42)}
+
+
+def test_a_batch_of_an_assignment_that_is_gone_is_not_applied(shell):
+    closing, replaced = batch_of(shell, None), batch_of(shell, None)
+    shell.sessions[0] = closing.session
+    closing.session.closing = True
+    shell.apply(closing)
+    shell.apply(replaced)
+    assert closing.session.applied == replaced.session.applied == []
+
+
+async def test_a_commit_that_fails_behind_the_agents_back_ends_the_process(shell, codes):
+    async def fenced() -> None:
+        raise kafka_errors.ProducerFenced
+
+    ends: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: ends.append(context["exception"]))
+    batch = batch_of(shell, None)
+    batch.session.committing = asyncio.create_task(fenced())
+    shell.apply(batch)
+    await asyncio.sleep(0.02)
+    assert codes == [EXIT_RETRY]
+
+
+async def test_one_agent_takes_one_batch_at_a_time(settings):
+    """The trap: an agent with concurrency or a longer queue applies two batches of a user at once, or out of order."""
+    app = build_app(settings)
+    (agent,) = app.agents.values()
+    assert agent.concurrency == 1
+    assert agent.isolated_partitions is False
+    assert agent.channel.maxsize == 1
+
+
+# -- partitions --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_partition_that_comes_without_one_of_its_topics_ends_the_worker(shell, codes, capsys):
+    with pytest.raises(Ended):
+        await shell.assigned({TP("consents", 0), TP("views", 0), TP("clicks", 0)})
+    assert codes == [EXIT_SETTINGS]
+    assert "Partition 0 was assigned without ['purchases']" in capsys.readouterr().err
+
+
+async def test_the_group_is_joined_with_the_assignor_that_keeps_topics_together(settings):
+    """The trap: without tables Faust falls back to round-robin, which parts partition 1 of views from that of clicks."""
+    app = build_app(settings)
+    consumer = app._new_consumer()
+    thread = consumer._new_consumer_thread()
+    assert isinstance(thread, transport.MembershipThread)
+    real = thread._create_worker_consumer(app.transport)
+    assert real._partition_assignment_strategy == [app.assignor]
+    assert isinstance(app.assignor, PartitionAssignor)
+    await real.stop()
+
+
+async def test_assigned_partitions_are_paused_before_anything_can_fetch(monkeypatch):
+    order: list[Any] = []
+    listener = object.__new__(transport.PausedListener)
+    consumer = SimpleNamespace(pause=lambda *places: order.append(("pause", places)))
+    listener._thread = SimpleNamespace(_ensure_consumer=lambda: consumer)
+
+    async def heard(self: Any, assigned: Any) -> None:
+        order.append(("heard", tuple(assigned)))
+
+    monkeypatch.setattr(transport.driver.ConsumerRebalanceListener, "on_partitions_assigned", heard)
+    await listener.on_partitions_assigned(iter([TP("views", 0), TP("views", 1)]))
+    places = (TP("views", 0), TP("views", 1))
+    assert order == [("pause", places), ("heard", places)]
+
+
+def membership(**parts: Any) -> Any:
+    flag = SimpleNamespace(is_set=lambda: False)
+    return SimpleNamespace(_stopped=flag, should_stop=False, consumer_stopped_errors=(), **parts)
+
+
+async def test_a_consumer_that_reads_nothing_still_polls(monkeypatch):
+    """The trap: aiokafka leaves the group when its consumer is not polled for max_poll_interval."""
+    monkeypatch.setattr(transport, "POLL_S", 0.001)
+    polls: list[set[Any]] = []
+    consumer = membership()
+
+    async def getmany(places: set[Any], timeout_s: float) -> None:
+        polls.append(places)
+        consumer.should_stop = len(polls) == 5
+
+    consumer._getmany = getmany
+    await transport.MembershipConsumer._drain_messages(consumer, consumer)
+    assert polls == [set()] * 5
+
+
+@pytest.mark.parametrize("stopping", [True, False])
+async def test_a_poll_that_is_cancelled_is_the_end_only_while_stopping(stopping):
+    async def getmany(places: set[Any], timeout_s: float) -> None:
+        raise asyncio.CancelledError
+
+    consumer = membership(_getmany=getmany, app=SimpleNamespace(should_stop=stopping))
+    if stopping:
+        await transport.MembershipConsumer._drain_messages(consumer, consumer)
+    else:
+        with pytest.raises(asyncio.CancelledError):
+            await transport.MembershipConsumer._drain_messages(consumer, consumer)
+
+
+async def test_a_cancellation_that_a_library_swallows_does_not_hold_up_a_release(shell):
+    """The trap: aiokafka suppresses the cancellation of a task that is stopping one of its clients."""
+    closed: list[float] = []
+
+    async def close(timeout_s: float) -> None:
+        closed.append(timeout_s)
+
+    async def deaf_once() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            await asyncio.sleep(60)
+
+    shell.sessions[0] = SimpleNamespace(close=close)  # type: ignore[assignment]
+    shell._tasks[0] = asyncio.create_task(deaf_once())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(shell.release(), 5)
+    assert closed == [shell.settings.session_timeout_ms / 2000]
+    assert shell.sessions == {}

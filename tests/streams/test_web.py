@@ -1,0 +1,93 @@
+"""Liveness fails only when a restart can help; readiness waits for everything that a price needs; metrics name every step."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prometheus_client import generate_latest
+
+from contracts.intake import Inbound, refuse
+from pricing.engine import PartitionState, Step
+from streams.metrics import Metrics
+from streams.settings import load_settings
+from streams.web import not_live, not_ready
+
+NOW_S, NOW_MS = 1_000.0, 1_762_160_400_000
+STUCK = {"restored": True, "lag": 7, "committed_at": NOW_S - 61, "answered_ms": NOW_MS - 100}
+
+
+def worker(joined: bool = True, rebalancing: bool = False, ready: bool = True, **session: Any) -> Any:
+    event = asyncio.Event()
+    if ready:
+        event.set()
+    answered_ms = session.pop("answered_ms", NOW_MS)
+    whole = {"partition": 3, "restored": True, "lag": 0, "committed_at": None, "opened_at": NOW_S - 5} | session
+    one = SimpleNamespace(**whole, broker_answered_ms=lambda: answered_ms)
+    references = SimpleNamespace(ready=event)
+    shell = SimpleNamespace(settings=load_settings(), sessions={3: one}, references=references, joined=joined)
+    return SimpleNamespace(shell=shell, rebalancing=rebalancing)
+
+
+def test_a_worker_with_lag_and_a_broker_that_answers_and_no_commit_for_a_minute_is_not_live():
+    assert not_live(worker(**STUCK), NOW_S, NOW_MS) == ["partition 3: 7 records behind, no commit for 61 s"]
+
+
+@pytest.mark.parametrize(
+    "excuse",
+    [
+        {"lag": 0},
+        {"restored": False},
+        {"answered_ms": NOW_MS - 6_000},
+        {"committed_at": NOW_S - 59},
+        {"committed_at": None, "opened_at": NOW_S - 59},
+    ],
+    ids=lambda excuse: ", ".join(excuse),
+)
+def test_what_a_restart_cannot_help_with_is_no_reason_for_one(excuse):
+    assert not_live(worker(**(STUCK | excuse)), NOW_S, NOW_MS) == []
+
+
+def test_a_worker_that_never_committed_is_judged_by_its_age():
+    stuck = worker(**(STUCK | {"committed_at": None, "opened_at": NOW_S - 300}))
+    assert not_live(stuck, NOW_S, NOW_MS) == ["partition 3: 7 records behind, no commit for 300 s"]
+
+
+@pytest.mark.parametrize(
+    ("state", "waits"),
+    [
+        ({}, []),
+        ({"ready": False}, ["catalogue and policies are being read"]),
+        ({"joined": False}, ["the group is rebalancing"]),
+        ({"rebalancing": True}, ["the group is rebalancing"]),
+        ({"restored": False}, ["partition 3 is being restored"]),
+    ],
+)
+def test_a_worker_is_ready_when_nothing_is_waited_for(state, waits):
+    assert not_ready(worker(**state)) == waits
+
+
+def test_the_counts_of_a_step_become_metrics_by_family():
+    metrics = Metrics()
+    dead = [
+        (Inbound(-1, 0, 0, None, refuse(code, "m"), None, None, 0), refuse(code, "m")) for code in ("future", "crashed")
+    ]
+    counts = {"event:view": 3, "outcome:repeated": 1, "status:drawn": 2, "rail:floor": 5}
+    metrics.count(Step(states={}, prices=[], decisions=[], dead=dead, partition=PartitionState(0, 0), counts=counts))
+    text = generate_latest(metrics.registry).decode()
+    for line in (
+        'pricetide_events_total{type="view"} 3.0',
+        'pricetide_outcomes_total{outcome="repeated"} 1.0',
+        'pricetide_decisions_total{status="drawn"} 2.0',
+        'pricetide_rails_bound_total{rail="floor"} 5.0',
+        'pricetide_dead_letters_total{code="future"} 1.0',
+        "pricetide_isolated_events_total 1.0",
+    ):
+        assert line in text.splitlines()
+
+
+def test_no_metric_carries_a_user_or_an_item():
+    labels = {name for metric in Metrics().registry.collect() for sample in metric.samples for name in sample.labels}
+    assert not labels & {"user", "item", "session", "event_id"}
