@@ -51,8 +51,8 @@ AT_WORK_WITHIN_S = 1.5
 QUIET_S_MAX = 6.0
 """Longest pause before a kill at any instant."""
 COMMIT_AWAITED_S = 12.0
-SECONDS_PER_DISTURBANCE = 8.0
-"""About; decides how long the load of a live run lasts."""
+PACE_S = 8.0
+"""Seconds from one disturbance to the next, about: decides how long the load of a live run lasts."""
 SLACK_S = 5.0
 """What the shell may need beyond session timeout and restore until a partition commits again."""
 DRAINED_WITHIN_S = 180.0
@@ -83,11 +83,12 @@ class Result(Struct):
 class Run:
     """One run: `go`, once."""
 
-    def __init__(self, seed: int, kafka: str, events: int, kills: int, directory: Path) -> None:
+    def __init__(self, seed: int, kafka: str, events: int, kills: int, directory: Path, pace_s: float) -> None:
         self._random = Random(seed)
         self._live = seed % 2 == 0
         self._result = Result(seed, "live" if self._live else "before")
         self._kills = kills
+        self._pace_s = pace_s
         self._events = events
         self._directory = directory
         batch_max = self._random.choice((16, 256, 2_048) if self._live else (3, 6))  # small ones make the work last
@@ -131,7 +132,7 @@ class Run:
             self._deployment.produce(log)
             return None
         manifest = open_log(log, verify=False).manifest
-        seconds = 10 + SECONDS_PER_DISTURBANCE * (self._kills + 3)
+        seconds = 10 + self._pace_s * (self._kills + 3)
         speed = (manifest.last_ms - manifest.first_ms) / 1000 / seconds
         loading = threading.Thread(target=self._deployment.produce, args=(log, speed), daemon=True)
         loading.start()
@@ -236,11 +237,11 @@ class Run:
             result.failures.append(differs)
 
 
-def run(seed: int, kafka: str, events: int, kills: int, directory: Path) -> Result:
+def run(seed: int, kafka: str, events: int, kills: int, directory: Path, pace_s: float = PACE_S) -> Result:
     """Do one run and return what came of it; its logs stay in `directory` if something was wrong."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    one = Run(seed, kafka, events, kills, directory)
+    one = Run(seed, kafka, events, kills, directory, pace_s)
     try:
         result = one.go()
     finally:
