@@ -8,13 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from contracts.decisions import Applied, Decision, Source, decision_key, encode_decision
 from contracts.events import Consent
 from contracts.ids import DecisionIds
 from contracts.intake import Inbound
-from contracts.prices import PriceUpdate, encode_price, price_key
+from contracts.prices import PriceUpdate, price_key
 from contracts.semantics import Semantics, Topology
 from pricing.menus import PricedItem
 from pricing.offers import Verdict
@@ -22,11 +21,12 @@ from pricing.offers import Verdict
 Record = tuple[bytes, bytes]
 """Key and value."""
 
+# Messages for writing: the fields of the contracts in the same order, so the same bytes (a test holds them equal), but
+# positional and untyped. Thirty keyword arguments cost ten times as much, and lattice and trail are JSON already.
+_PriceRow = msgspec.defstruct("_PriceRow", [(name, Any) for name in PriceUpdate.__struct_fields__], gc=False)
 _DecisionRow = msgspec.defstruct(
     "_DecisionRow", [(name, Any) for name in Decision.__struct_fields__], tag_field="record", tag="decision", gc=False
 )
-"""A Decision for writing: the same fields in the same order, so the same bytes (a test holds them equal), but positional
-and untyped. Thirty keyword arguments cost ten times as much, and lattice and trail are JSON already."""
 _to_json = msgspec.json.Encoder().encode
 
 
@@ -73,47 +73,26 @@ class Recorder:
         """
         event = inbound.event
         assert event is not None
-        user, item = event.user, priced.item
-        update = PriceUpdate(
-            decision_id=decision_id,
-            user=user,
-            item=item.item,
-            market=verdict.market,
-            currency=item.currency,
-            price=verdict.price,
-            list_price=priced.list_price,
-            valid_from_ms=event.event_time_ms,
-            valid_until_ms=verdict.valid_until_ms,
-            version=version,
-            reasons=verdict.reasons,
-            status=verdict.status,
-            draw_id=verdict.draw_id,
-        )
-        self.prices.append((price_key(user, item.item), encode_price(update)))
-        decision = self._decision(update, verdict, priced, inbound, sequence)
-        self.decisions.append((decision_key(user, decision_id), _to_json(decision)))
-
-    def _decision(
-        self, update: PriceUpdate, verdict: Verdict, priced: PricedItem, inbound: Inbound, sequence: int
-    ) -> Struct:
-        event = inbound.event
-        shop = None if event is None or isinstance(event, Consent) else event
-        return _DecisionRow(
-            update.decision_id,
+        shop = None if isinstance(event, Consent) else event
+        user, item, now_ms = event.user, priced.item, event.event_time_ms
+        update = _price_row(verdict, priced, decision_id, user, now_ms, version)
+        self.prices.append((price_key(user, item.item), _to_json(update)))
+        decision = _DecisionRow(
+            decision_id,
             None if shop is None else shop.event_id,
-            update.user,
-            update.item,
-            update.market,
-            update.currency,
-            update.price,
-            update.list_price,
+            user,
+            item.item,
+            verdict.market,
+            item.currency,
+            verdict.price,
+            priced.list_price,
             verdict.multiplier,
-            update.valid_from_ms,
-            update.valid_until_ms,
-            update.version,
-            update.reasons,
-            update.status,
-            update.draw_id,
+            now_ms,
+            verdict.valid_until_ms,
+            version,
+            verdict.reasons,
+            verdict.status,
+            verdict.draw_id,
             priced.lattice_json,
             verdict.trail.json,
             verdict.binding_rule,
@@ -126,10 +105,11 @@ class Recorder:
             self._catalogue_seen,
             None,  # no model yet
             sequence,
-            update.valid_from_ms,
+            now_ms,
             self._places[inbound.source].at(inbound.offset),
             None if shop is None else shop.decision_id,
         )
+        self.decisions.append((decision_key(user, decision_id), _to_json(decision)))
 
     def applied(self, outcome: str, user: str | None, inbound: Inbound, version: int) -> None:
         """Write that a record was applied and led to no price."""
@@ -144,3 +124,24 @@ class Recorder:
             source=place.at(inbound.offset),
         )
         self.decisions.append((decision_key(user, record.decision_id), encode_decision(record)))
+
+
+def _price_row(
+    verdict: Verdict, priced: PricedItem, decision_id: str, user: str, now_ms: int, version: int
+) -> msgspec.Struct:
+    item = priced.item
+    return _PriceRow(
+        decision_id,
+        user,
+        item.item,
+        verdict.market,
+        item.currency,
+        verdict.price,
+        priced.list_price,
+        now_ms,
+        verdict.valid_until_ms,
+        version,
+        verdict.reasons,
+        verdict.status,
+        verdict.draw_id,
+    )

@@ -64,7 +64,7 @@ class Metrics:
             "outcome": self.outcomes,
             "status": self.decisions,
             "rail": self.rails,
-            "binding": self.binding,
+            "binding_rule": self.binding,
         }
         for name, amount in step.counts.items():
             family, _, label = name.partition(":")
