@@ -1,9 +1,10 @@
 """Microseconds of CPU per event for every step of the path, and where the rest of a worker's time goes.
 
-The steps run one after another in this process, over the log as it lies in Kafka, with the worker's own parts: each number
-is the CPU time of this process (all threads; the broker's is not in it) for a step over all events of a partition, divided
-by them. Steps inside the engine are measured again on their own, on what the engine was given and gave; what is left of
-the engine is the decision. The last rows compare the sum with what a whole worker used in bench_worker's job.
+The steps run one after another in this process, over the log as it lies in Kafka, partition by partition, with the worker's
+own parts: each number is the CPU time of this process (all threads; the broker's is not in it) for a step over all events,
+divided by them. Steps inside the engine are measured again on their own, on what the engine was given and gave; what is
+left of the engine is the decision, and what it takes less when it has seen the items before went into their menus. The last
+rows compare the sum with what a whole worker used in bench_worker's job.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import inf
+from statistics import fmean
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from rocksdict import Cache
 
 from backtest.feed import References, Seen
-from benchmarks.lab import Deployment, Lab
+from benchmarks.lab import Deployment, Job, Lab
 from benchmarks.report import Cell, Report
 from contracts.catalogue import CatalogueItem
 from contracts.decisions import decode_decision, encode_decision
@@ -32,6 +34,7 @@ from features.fold import fold
 from features.state import decode_state, encode_state
 from pricing.draws import uniforms
 from pricing.engine import Engine, PartitionState, Step
+from pricing.menus import MenuShelf
 from streams.commit import Commit
 from streams.ledger import Ledger
 from streams.producer import transactional_producer
@@ -39,10 +42,11 @@ from streams.store import StateStore
 
 FETCH_BYTES_MAX = 1 << 20
 """As streams.session has it."""
-PARTITION = 0
-SAMPLE_BATCHES = 8
-"""Batches, from the middle of the log, on which the parts of the engine are measured again."""
+SAMPLE_BATCHES = 4
+"""Batches per partition, from the middle of the log, on which the parts of the engine are measured again."""
 REPEATS = 3
+COLLECT = (100_000, 50, 1_000)
+"""Thresholds of the garbage collector, as streams.shell sets them."""
 
 
 class Clock:
@@ -60,31 +64,33 @@ class Clock:
 
 
 class Path:
-    """The path of an event in one partition, step by step, with a clock in between."""
+    """The path of the events of one partition, step by step, with a clock in between."""
 
-    def __init__(self, lab: Lab, deployment: Deployment) -> None:
-        self.clock = Clock()
-        self.deployment = deployment
+    def __init__(
+        self, lab: Lab, deployment: Deployment, partition: int, clock: Clock, seen: Seen, menus: MenuShelf
+    ) -> None:
+        self.clock = clock
+        self.partition = partition
         self.settings = settings = deployment.settings
         self.topology = settings.topics.topology
         self.semantics = settings.engine_semantics
         self.batches: list[tuple[list[Inbound], dict[bytes, bytes | None], Step]] = []
         """Sampled: what a step was given, the states it loaded, what it gave."""
         self._store = StateStore(
-            lab.work / "steps-store", Cache(settings.block_cache_bytes), settings.write_buffer_bytes
+            lab.work / "steps-store" / str(partition), Cache(settings.block_cache_bytes), settings.write_buffer_bytes
         )
-        self.seen = Seen(References(deployment.log))
-        self.seen.advance(inf, inf)
+        self.seen = seen
+        self.engine = Engine(self.semantics, self.topology, partition, menus)
 
     async def run(self) -> int:
         """Take all events of the partition through every step; return how many there were."""
         fetched = await self._fetch()
         records = self._decode(fetched)
         batches = self._merge(records)
-        producer = transactional_producer(self.settings, PARTITION)
+        producer = transactional_producer(self.settings, self.partition)
         await producer.start()
         try:
-            await self._work_off(batches, Commit(self.settings, PARTITION, producer, self._store, {}))
+            await self._work_off(batches, Commit(self.settings, self.partition, producer, self._store, {}))
         finally:
             await producer.stop()
             self._store.close()
@@ -99,7 +105,7 @@ class Path:
             max_partition_fetch_bytes=FETCH_BYTES_MAX,
         )
         await consumer.start()
-        places = [TopicPartition(source, PARTITION) for source in self.topology.sources]
+        places = [TopicPartition(source, self.partition) for source in self.topology.sources]
         consumer.assign(places)
         ends = await consumer.end_offsets(places)
         fetched: list[list[ConsumerRecord]] = [[] for _ in places]
@@ -111,7 +117,7 @@ class Path:
         return fetched
 
     def _decode(self, fetched: list[list[ConsumerRecord]]) -> list[list[Inbound]]:
-        read = Intake(self.semantics, self.topology, PARTITION).read
+        read = Intake(self.semantics, self.topology, self.partition).read
         with self.clock.step("decode and check (intake)"):
             return [
                 [read(source, it.offset, it.key, it.value, arrival_of(it.timestamp, it.headers)) for it in records]
@@ -129,8 +135,7 @@ class Path:
         return batches
 
     async def _work_off(self, batches: list[list[Inbound]], commit: Commit) -> None:
-        engine = Engine(self.semantics, self.topology, PARTITION)
-        state = PartitionState()
+        engine, state = self.engine, PartitionState()
         positions = [0] * len(self.topology.sources)
         middle = len(batches) // 2
         sampled = range(max(0, middle - SAMPLE_BATCHES // 2), middle + SAMPLE_BATCHES // 2)
@@ -152,47 +157,58 @@ class Path:
         )  # fmt: skip
         write = self._store.write
         states = list(step.states.items())
-        with self.clock.step("send and commit (one transaction)"):
+        with self.clock.step(COMMIT):
             await commit.commit(step, ledger, ())
         with self.clock.step(STORE):  # a second time, to see it alone: the transaction's step holds it once, too
             write(states, self._store.changelog_offset)
 
 
 ENGINE = "engine"
+COMMIT = "send and commit (one transaction)"
 STORE = "write to RocksDB"
 
 
 def run(lab: Lab) -> Report:
     """Measure every step on a fresh deployment of the log, and compare with the worker's job."""
-    deployment = lab.deploy(lab.log)
-    path = Path(lab, deployment)
-    events = asyncio.run(path.run())
-    wrong = _states_differ(path)
-    lab.discard(deployment)
-    steps = {name: seconds / events * 1e6 for name, seconds in path.clock.seconds.items()}
-    engine = steps.pop(ENGINE)
-    steps["send and commit (one transaction)"] -= steps[STORE]
-    parts = _engine_parts(path)
-    parts["decide: offers, menus, draws; the loop"] = engine - sum(parts.values())
-    total = sum(steps.values()) + engine
     worker = lab.worked_off
-    rows: list[tuple[Cell, ...]] = [(name, steps[name], steps[name] / total * 100) for name in list(steps)[:3]]
-    rows.append((ENGINE, engine, engine / total * 100))
-    rows += [(f"  {name}", value, value / total * 100) for name, value in parts.items()]
-    rows += [(name, steps[name], steps[name] / total * 100) for name in list(steps)[3:]]
-    rows.append(("sum of the steps", total, 100.0))
-    rows.append(("a whole worker", worker.cpu_us or None, worker.cpu_us / total * 100 or None))
-    rows.append(
-        ("  the rest: event loop, sessions, metrics, Faust, GC", worker.cpu_us - total if worker.cpu_us else None, None)
-    )
+    deployment = lab.deploy(lab.log)
+    clock, menus, seen = Clock(), MenuShelf(), Seen(References(deployment.log))
+    seen.advance(inf, inf)
+    gc.collect()  # as a worker does when it has read the catalogue (streams.shell)
+    gc.freeze()
+    gc.set_threshold(*COLLECT)
+    partitions = range(deployment.settings.topics.partitions)
+    paths = [Path(lab, deployment, partition, clock, seen, menus) for partition in partitions]
+    events = sum([asyncio.run(path.run()) for path in paths])
+    lab.discard(deployment)
     return Report(
         name="steps",
-        title=f"CPU per event by step, {events:,} events of one partition, batches of {deployment.settings.batch_max:,}",
+        title=f"CPU per event by step, {events:,} events, batches of at most {deployment.settings.batch_max:,}",
         columns=("step", "µs/event", "% of the steps"),
-        rows=rows,
+        rows=_rows({name: seconds / events * 1e6 for name, seconds in clock.seconds.items()}, paths, worker),
         notes=[f"A worker's own clock, wall time in µs/event: {_own_clock(worker.metrics, worker.deployment.events)}."],
-        wrong=wrong,
+        wrong=[text for path in paths for text in _states_differ(path)],
     )
+
+
+def _rows(steps: dict[str, float], paths: list[Path], worker: Job) -> list[tuple[Cell, ...]]:
+    engine = steps.pop(ENGINE)
+    steps[COMMIT] -= steps[STORE]
+    measured = [_engine_parts(path) for path in paths]
+    parts = {name: fmean(each[name] for each in measured) for name in measured[0]}
+    again = fmean(_engine_again_us(path) for path in paths)
+    parts["decide: offers, draws; catalogue, reasons, counts, the loop"] = again - sum(parts.values())
+    parts["menus: items at first sight"] = engine - again
+    total = sum(steps.values()) + engine
+    before, after = list(steps.items())[:3], list(steps.items())[3:]
+    listed = [*before, (ENGINE, engine), *((f"  {name}", value) for name, value in parts.items()), *after]
+    rows: list[tuple[Cell, ...]] = [(name, value, value / total * 100) for name, value in listed]
+    rows.append(("sum of the steps", total, 100.0))
+    if worker.cpu_us:
+        rest = worker.cpu_us - total
+        rows.append(("a whole worker", worker.cpu_us, worker.cpu_us / total * 100))
+        rows.append(("  the rest: event loop, sessions, metrics, Faust", rest, rest / total * 100))
+    return rows
 
 
 def _own_clock(metrics: dict[str, float], events: int) -> str:
@@ -219,7 +235,7 @@ def _engine_parts(path: Path) -> dict[str, float]:
     new = [decode_state(value) for _, _, step in batches for value in step.states.values()]
     prices = [decode_price(value) for _, _, step in batches for _, value in step.prices]
     decisions = [decode_decision(value) for _, _, step in batches for _, value in step.decisions]
-    ids = [DecisionIds(path.semantics.epoch, source, PARTITION).of for source in path.topology.sources]
+    ids = [DecisionIds(path.semantics.epoch, source, path.partition).of for source in path.topology.sources]
     named = [ids[inbound.source](inbound.offset, getattr(inbound.event, "item", "")) for inbound in inbounds]
     parts: dict[str, Callable[[], object]] = {
         "decision ids and uniform numbers": lambda: (
@@ -234,6 +250,18 @@ def _engine_parts(path: Path) -> dict[str, float]:
     out = {name: _cpu_us(part) / events for name, part in parts.items()}
     out["fold"] = min(_fold_us(path) for _ in range(REPEATS)) / events
     return out
+
+
+def _engine_again_us(path: Path) -> float:
+    """Return the µs per event of the engine on the sampled batches, whose items it has seen by now."""
+    events = sum(len(batch) for batch, _, _ in path.batches)
+    book = path.seen
+
+    def apply() -> None:
+        for batch, loaded, _ in path.batches:
+            path.engine.step(batch, loaded.get, PartitionState(), book.catalogue, book.policies)
+
+    return _cpu_us(apply) / events
 
 
 def _fold_us(path: Path) -> float:

@@ -5,6 +5,7 @@ Exit codes: 0; 1 when a claim was missed (never with --quick) or an output was w
 
 from __future__ import annotations
 
+import logging
 import sys
 import tempfile
 from collections.abc import Callable
@@ -38,6 +39,7 @@ BENCHMARKS: dict[str, Callable[[Lab], Report]] = {
 @click.option("--work", type=click.Path(path_type=Path), help="Where logs and state go; else a temporary directory.")
 def main(names: tuple[str, ...], quick: bool, kafka: str | None, results: Path, work: Path | None) -> None:
     """Run the benchmarks NAMES, all of them without one."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a new topic has no leader for a moment: not our news
     failed = False
     with tempfile.TemporaryDirectory(prefix="pricetide-bench-", dir=work) as directory:
         try:
