@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from msgspec import Struct
 
+from contracts.errors import BadSettings
 from contracts.intake import Inbound, Intake, arrival_of
 from contracts.merge import Merge
 from contracts.semantics import Semantics
@@ -38,6 +40,7 @@ logger = logging.getLogger(__name__)
 FETCH_BYTES_MAX = 1 << 20
 BUFFER_BYTES_MAX = 64 << 20
 FETCH_WAIT_MS = 500
+TOPIC_GONE_S = 10.0
 SWEEP_KEYS = 32
 """Users looked at per batch for expiry."""
 
@@ -79,6 +82,7 @@ class Session:
         self._source_of = {place: source for source, place in enumerate(self._places)}
         self._merge = Merge(len(self._places))
         self._bytes = 0
+        self._gone_since = math.inf
         self._intake = Intake(worker.semantics, self._topology, partition)
         self._engine = Engine(worker.semantics, self._topology, partition, worker.menus)
         self._grace_s = settings.merge_grace_ms / 1000
@@ -191,6 +195,7 @@ class Session:
         self._pause_full_sources(consumer)
         fetched = await consumer.getmany(timeout_ms=wait_ms)
         if not fetched:
+            self._require_topics(consumer)
             return
         begun = time.perf_counter()
         for place, records in fetched.items():
@@ -198,6 +203,19 @@ class Session:
             self._merge.push(source, self._read(source, self._positions.accept(source, records)))
         self._worker.metrics.steps.labels("decode").inc(time.perf_counter() - begun)
         self._observe_lag(fetched)
+
+    def _require_topics(self, consumer: AIOKafkaConsumer) -> None:
+        """Raise BadSettings for a source topic that is gone for longer than metadata takes to settle: it was deleted."""
+        gone = [place.topic for place in self._places if consumer.partitions_for_topic(place.topic) is None]
+        if not gone:
+            self._gone_since = math.inf
+            return
+        now = time.monotonic()
+        self._gone_since = min(self._gone_since, now)
+        if now - self._gone_since > TOPIC_GONE_S:
+            raise BadSettings(
+                f"Topics are gone: {', '.join(gone)}. Create them again, and raise semantics.epoch by one"
+            )
 
     def _read(self, source: int, records: Sequence[ConsumerRecord]) -> list[Inbound]:
         read, now = self._intake.read, time.monotonic()
