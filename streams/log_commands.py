@@ -13,12 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from streams.options import with_settings
-from streams.settings import Settings
+from streams.settings import Settings, TopicSettings
 
 if TYPE_CHECKING:
     from contracts.digest import PublishedDigest
-    from contracts.log import Offers
+    from contracts.log import Manifest, Offers
     from contracts.log_files import Format
+
+DEFAULT_PARTITIONS = TopicSettings().partitions
 
 
 def _progress() -> Progress:
@@ -65,6 +67,23 @@ def produce(settings: Settings, directory: Path, speed: float | None, tick_ms: i
         )
     seconds = time.monotonic() - begun
     click.echo(f"produced {count} records in {seconds:.1f} s ({count / seconds:,.0f}/s)")
+    click.echo(f"a worker that gives the prices of this log's backtest: pricetide worker {worker_flags(log.manifest)}")
+
+
+def worker_flags(manifest: Manifest) -> str:
+    """Return the flags with which a worker has the semantics and topology of a log, as far as they are not defaults."""
+    from contracts.semantics import Semantics, Topology
+
+    semantics, topology = manifest.semantics, manifest.topology
+    flags = [f"--consent-default {'granted' if semantics.consent_default else 'denied'}"]
+    for group, ours, theirs in (
+        ("semantics", semantics, Semantics(consent_default=semantics.consent_default)),
+        ("topics", topology, Topology(partitions=DEFAULT_PARTITIONS)),
+    ):
+        for field in ours.__struct_fields__:
+            if getattr(ours, field) != getattr(theirs, field):
+                flags.append(f"--set {group}.{field}={getattr(ours, field)}")
+    return " ".join(flags)
 
 
 @click.command()
