@@ -144,9 +144,14 @@ class Deployment:
         with administering(self.settings) as admin:
             admin.delete_topics([topic.name for topic in plan(self.settings)])
 
-    def produce(self, log: Path, speed: float | None = None) -> None:
-        """Put a log into the topics."""
-        produce(self.settings, open_log(log), speed=speed)
+    def produce(self, directory: Path, seconds: float | None = None) -> None:
+        """Put a log into the topics: as fast as it goes, or by its arrivals, squeezed into `seconds`."""
+        log = open_log(directory)
+        speed = None
+        if seconds is not None:  # the manifest's times are those of events, bad ones from the future among them
+            arrivals = [row.arrival_ms for row in log.rows()]
+            speed = (max(arrivals) - min(arrivals)) / 1000 / seconds
+        produce(self.settings, log, speed=speed)
 
     def worker(self, name: str = "a", script: Iterable[str] = (COMMAND.as_posix(),), **flags: object) -> WorkerProcess:
         """Start a worker; `name` names its data directory, `flags` are settings of its own."""
