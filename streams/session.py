@@ -83,6 +83,8 @@ class Session:
         self._merge = Merge(len(self._places))
         self._bytes = 0
         self._gone_since = math.inf
+        self._starved = False
+        self._room, self._arrived = asyncio.Event(), asyncio.Event()
         self._intake = Intake(worker.semantics, self._topology, partition)
         self._engine = Engine(worker.semantics, self._topology, partition, worker.menus)
         self._grace_s = settings.merge_grace_ms / 1000
@@ -92,16 +94,9 @@ class Session:
         self.committing: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Open the partition and hand over batches until cancelled."""
+        """Open the partition, then fetch and hand over until cancelled."""
         await self._open()
-        while True:
-            idle = await self._idle()
-            records = self._merge.take(self._settings.batch_max, idle, time.monotonic() - self._grace_s)
-            if records:
-                await self._hand_over(records)
-            if self._full() and records:
-                continue
-            await self._fetch(0 if records else self._wait_ms(idle))
+        await asyncio.gather(self._fetch(), self._deliver())
 
     # -- opening ---------------------------------------------------------------------------------------------------
 
@@ -190,17 +185,28 @@ class Session:
     def _full(self) -> bool:
         return self._merge.size >= self._settings.buffer_max or self._bytes >= BUFFER_BYTES_MAX
 
-    async def _fetch(self, wait_ms: int) -> None:
+    async def _fetch(self) -> None:
+        """Fetch for ever, while there is room; the grace of what comes runs while the batch before it is committed."""
         consumer = self._open_part(self._consumer)
-        self._pause_full_sources(consumer)
-        fetched = await consumer.getmany(timeout_ms=wait_ms)
-        if not fetched:
-            self._require_topics(consumer)
-            return
-        begun = time.perf_counter()
+        while True:
+            while self._full() and not self._starved:
+                self._room.clear()
+                await self._room.wait()
+            self._pause_full_sources(consumer)
+            fetched = await consumer.getmany(timeout_ms=FETCH_WAIT_MS)
+            if fetched:
+                self._buffer(fetched)
+            else:
+                self._require_topics(consumer)
+            self._arrived.set()
+
+    def _buffer(self, fetched: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
+        """Decode what was fetched into the merge. No await between the fetch and this: `_idle` goes by positions."""
+        begun, dropped = time.perf_counter(), self._positions.dropped
         for place, records in fetched.items():
             source = self._source_of[place]
             self._merge.push(source, self._read(source, self._positions.accept(source, records)))
+        self._worker.metrics.dropped.inc(self._positions.dropped - dropped)
         self._worker.metrics.steps.labels("decode").inc(time.perf_counter() - begun)
         self._observe_lag(fetched)
 
@@ -251,14 +257,29 @@ class Session:
                 idle.append(source)
         return idle
 
-    def _wait_ms(self, idle: list[int]) -> int:
-        """Return how long a fetch may wait: until the grace of the first record is over, if that is all it waits for."""
+    def _patience_s(self, idle: list[int]) -> float | None:
+        """Return how long until the grace of the first record is over, if that is all it waits for; None for an arrival."""
         first = self._merge.first_received()
         if first is None or len(idle) < len(self._merge.empty_sources()):
-            return FETCH_WAIT_MS
-        return max(1, int((first + self._grace_s - time.monotonic()) * 1000) + 1)
+            return None
+        return max(0.0, first + self._grace_s - time.monotonic())
 
     # -- batches ---------------------------------------------------------------------------------------------------
+
+    async def _deliver(self) -> None:
+        """Hand over batch after batch, each when the one before is committed."""
+        while True:
+            self._arrived.clear()
+            idle = await self._idle()
+            records = self._merge.take(self._settings.batch_max, idle, time.monotonic() - self._grace_s)
+            self._starved = not records  # with full buffers: a topic is waited for, and only fetching helps
+            self._room.set()
+            if records:
+                await self._hand_over(records)
+            else:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._patience_s(idle)):
+                        await self._arrived.wait()
 
     async def _hand_over(self, records: list[Inbound]) -> None:
         self._bytes -= sum(len(record.value or b"") for record in records)
