@@ -32,7 +32,8 @@ WARM_UP_S, MEASURED_S = 5, 30
 WARM_UP_QUICK_S, MEASURED_QUICK_S = 2, 4
 SETTLE_S = 3
 """After the last event, for its price to come."""
-TICK_S = 0.001
+TICK_S = 0.005
+"""What a shop front end gathers before it sends; the wait is not in an event's latency: it is stamped as it is sent."""
 P50_OVER_GRACE_MS = 25
 P99_OVER_GRACE_MS = 60
 
@@ -69,7 +70,7 @@ def run(lab: Lab) -> Report:
             Claim(what="p50", measured=p50, limit=grace_ms + P50_OVER_GRACE_MS, unit="ms", at_least=False),
             Claim(what="p99", measured=p99, limit=grace_ms + P99_OVER_GRACE_MS, unit="ms", at_least=False),
         ],
-        notes=[f"The shop was late with {late} of {len(rows):,} events by more than 5 ms (this machine was busy)."],
+        notes=[f"The shop was late with {late} of {len(rows):,} events by more than 10 ms (this machine was busy)."],
         wrong=_missing(rows[warm_s * EVENTS_PER_S :], len(waited_ms)),
     )
 
@@ -124,7 +125,7 @@ def _records(rows: Iterable[EventRow], topology: Topology) -> Iterator[Sending]:
 
 
 async def _send(producer: AIOKafkaProducer, records: Iterator[Sending], warm_up: int) -> tuple[int, int]:
-    """Send at EVENTS_PER_S; return the time in ms after `warm_up` events, and how many were more than 5 ms late."""
+    """Send at EVENTS_PER_S; return the time in ms after `warm_up` events, and how many were more than 10 ms late."""
     begun = time.monotonic()
     first_ms = count = late = 0
     while True:
@@ -138,7 +139,7 @@ async def _send(producer: AIOKafkaProducer, records: Iterator[Sending], warm_up:
             return first_ms, late
         if count == warm_up:
             first_ms = int(time.time() * 1000)
-        late += behind > EVENTS_PER_S * 0.005
+        late += behind > EVENTS_PER_S * 0.010
         topic, partition, key, value = record
         await producer.send(topic, value, key, partition=partition)
         count += 1

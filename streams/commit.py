@@ -46,6 +46,7 @@ class Commit:
         self._producer = producer
         self._store = store
         self._isolated = isolated
+        self._sent_positions: tuple[int, ...] = (-1,) * len(settings.topics.topology.sources)
 
     async def commit(self, step: Step, ledger: Ledger, expired: Iterable[tuple[bytes, bytes]]) -> None:
         """Make the batch happen: what `step` says, up to the positions of `ledger`; `expired` users go, but for consent."""
@@ -81,8 +82,14 @@ class Commit:
         await send_records(self._producer, self._topics.dead_letters, self._partition, [(key, value)], headers)
 
     async def _send_offsets(self, ledger: Ledger) -> None:
-        places = (TopicPartition(source, self._partition) for source in ledger.sources)
-        await self._producer.send_offsets_to_transaction(dict(zip(places, ledger.positions, strict=True)), self._group)
+        """Send the positions that have moved; the first time all of them, so that the group has every one."""
+        moved = {
+            TopicPartition(source, self._partition): position
+            for source, position, before in zip(ledger.sources, ledger.positions, self._sent_positions, strict=True)
+            if position != before
+        }
+        await self._producer.send_offsets_to_transaction(moved, self._group)
+        self._sent_positions = ledger.positions
 
     async def _end(self) -> None:
         await self._producer.commit_transaction()

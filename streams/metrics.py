@@ -1,7 +1,8 @@
 """Prometheus metrics of a worker: one name per step of the path, base units, no user ids.
 
-The step names are the path of an event (docs/architecture.md): `decode`, `merge`, `engine` (states, fold, price, encode),
-`commit` (send, offsets, transaction), `store` (RocksDB). Does not serve them (streams.web).
+The step names are the path of an event (docs/architecture.md): `decode` (intake, into the merge), `engine` (states, fold, price,
+encode), `commit` (send, offsets, transaction, RocksDB). Gauges are set when somebody reads them. Does not serve them
+(streams.web).
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Metrics:
         self.isolated = counter("isolated_events", "Events isolated because they crashed the worker.")
         self.refused = counter("refused_references", "Catalogue and policy records refused.", "topic")
         self.dropped = counter("fetched_below_position", "Fetched records below the ledger's position, refused.")
-        self.steps = counter("step_seconds", "Seconds spent in each step of the path.", "step")
+        steps = counter("step_seconds", "Seconds spent in each step of the path.", "step")
+        self.in_decode, self.in_engine, self.in_commit = (steps.labels(step) for step in ("decode", "engine", "commit"))
         self.changelog_bytes = counter("changelog_bytes", "Bytes of state written to the changelog.")
         self.restored = counter("restored_records", "Changelog records applied by recovery.")
         self.restore_seconds = counter("restore_seconds", "Seconds spent in recovery.")

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -33,16 +33,16 @@ from streams.metrics import Metrics
 from streams.producer import transactional_producer
 from streams.reference import References
 from streams.settings import Settings
+from streams.source_consumer import FETCH_WAIT_MS, group_offsets, source_consumer
 from streams.store import StateStore
 
 logger = logging.getLogger(__name__)
 
-FETCH_BYTES_MAX = 1 << 20
 BUFFER_BYTES_MAX = 64 << 20
-FETCH_WAIT_MS = 500
 TOPIC_GONE_S = 10.0
-SWEEP_KEYS = 32
-"""Users looked at per batch for expiry."""
+SWEEP_EVERY_S = 1.0
+SWEEP_KEYS = 256
+"""Users looked at for expiry at a time: a million in an hour, per partition."""
 
 
 class Batch(Struct, eq=False):
@@ -84,6 +84,7 @@ class Session:
         self._bytes = 0
         self._gone_since = math.inf
         self._starved = False
+        self._swept_at = 0.0
         self._room, self._arrived = asyncio.Event(), asyncio.Event()
         self._intake = Intake(worker.semantics, self._topology, partition)
         self._engine = Engine(worker.semantics, self._topology, partition, worker.menus)
@@ -107,7 +108,8 @@ class Session:
             marker = await recovery.commit_marker(self._producer, self._settings.topics.changelog, self.partition)
         self._store = self._worker.open_store(self.partition)
         await self._restore(self._store, marker)
-        self._consumer = await self._open_consumer()
+        self._consumer = source_consumer(self._settings)
+        await self._consumer.start()
         ledger = await self._starting_point(self._store, self._consumer)
         self._state = PartitionState(applied=ledger.applied, watermark_ms=ledger.watermark_ms)
         self._ledger = ledger
@@ -128,20 +130,6 @@ class Session:
         self._worker.metrics.restore_seconds.inc(took)
         logger.info("partition %d: restored %d records in %.2f s", self.partition, count, took)
 
-    async def _open_consumer(self) -> AIOKafkaConsumer:
-        consumer = AIOKafkaConsumer(
-            **self._settings.kafka.consumer(),
-            group_id=None,
-            isolation_level="read_committed",
-            enable_auto_commit=False,
-            auto_offset_reset="none",  # a position that the log does not have is an error, never a silent jump
-            max_partition_fetch_bytes=FETCH_BYTES_MAX,
-            request_timeout_ms=self._settings.kafka.request_timeout_ms,
-        )
-        self._consumer = consumer
-        await consumer.start()
-        return consumer
-
     async def _starting_point(self, store: StateStore, consumer: AIOKafkaConsumer) -> Ledger:
         """Agree on where to go on: state, group and log. The consumer is assigned here, and sought before it fetches."""
         stored = store.ledger
@@ -155,7 +143,7 @@ class Session:
         )
         beginnings = await consumer.beginning_offsets(self._places)
         ends = await consumer.end_offsets(self._places)
-        group = await self._group_offsets()
+        group = await group_offsets(self._settings, self._places)
         ledger = starting_point(
             decode_ledger(stored) if stored is not None else None,
             expected,
@@ -166,19 +154,6 @@ class Session:
         )
         consumer.assign(self._places)
         return ledger
-
-    async def _group_offsets(self) -> Mapping[TopicPartition, int]:
-        """Return the group's committed offsets, asked for without joining the group."""
-        asker = AIOKafkaConsumer(
-            **self._settings.kafka.client(), group_id=self._settings.group, enable_auto_commit=False
-        )
-        await asker.start()
-        try:
-            asker.assign(self._places)
-            offsets = {place: await asker.committed(place) for place in self._places}
-        finally:
-            await asker.stop()
-        return {place: offset for place, offset in offsets.items() if offset is not None}
 
     # -- fetching --------------------------------------------------------------------------------------------------
 
@@ -207,8 +182,7 @@ class Session:
             source = self._source_of[place]
             self._merge.push(source, self._read(source, self._positions.accept(source, records)))
         self._worker.metrics.dropped.inc(self._positions.dropped - dropped)
-        self._worker.metrics.steps.labels("decode").inc(time.perf_counter() - begun)
-        self._observe_lag(fetched)
+        self._worker.metrics.in_decode.inc(time.perf_counter() - begun)
 
     def _require_topics(self, consumer: AIOKafkaConsumer) -> None:
         """Raise BadSettings for a source topic that is gone for longer than metadata takes to settle: it was deleted."""
@@ -299,7 +273,7 @@ class Session:
         step = self._engine.step(
             batch.records, store.get, self._state, references.catalogue, references.policies, self._isolated
         )
-        self._worker.metrics.steps.labels("engine").inc(time.perf_counter() - begun)
+        self._worker.metrics.in_engine.inc(time.perf_counter() - begun)
         self.committing = asyncio.create_task(self._commit_batch(batch, step), name=f"commit-{self.partition}")
 
     async def _commit_batch(self, batch: Batch, step: Step) -> None:
@@ -316,7 +290,7 @@ class Session:
             applied=step.partition.applied,
             watermark_ms=step.partition.watermark_ms,
         )
-        expired = store.expired(ledger.watermark_ms - self._worker.semantics.state_ttl_ms, SWEEP_KEYS)
+        expired = self._sweep(store, ledger.watermark_ms - self._worker.semantics.state_ttl_ms)
         async with asyncio.timeout(self._settings.commit_timeout_s):  # aiokafka retries a transaction without end
             await self._commit.commit(step, ledger, expired)
         self._state, self._ledger = step.partition, ledger
@@ -324,27 +298,37 @@ class Session:
         if not batch.done.done():
             batch.done.set_result(None)
 
+    def _sweep(self, store: StateStore, before_ms: int) -> list[tuple[bytes, bytes]]:
+        """Return users to expire, from a walk over some of them now and then; when does not matter, they read as empty."""
+        now = time.monotonic()
+        if now - self._swept_at < SWEEP_EVERY_S:
+            return []
+        self._swept_at = now
+        return store.expired(before_ms, SWEEP_KEYS)
+
     def _observe(self, batch: Batch, step: Step, begun: float) -> None:
         metrics, now = self._worker.metrics, time.perf_counter()
         self.committed_at = time.monotonic()
-        metrics.steps.labels("commit").inc(now - begun)
+        metrics.in_commit.inc(now - begun)
         metrics.commit.observe(now - begun)
         metrics.batch.observe(len(batch.records))
         metrics.count(step)
         metrics.changelog_bytes.inc(sum(map(len, step.states.values())))
-        metrics.last_commit.labels(self.partition).set(time.time())
         metrics.latency.observe(self.committed_at - min(record.received for record in batch.records))
-        metrics.users.labels(self.partition).set(self._open_part(self._store).users())
-        self._observe_lag(self._places)
         if self._isolated:
             self._worker.crashes.forget(self._topology.sources, self.partition, self._ledger.positions)
 
-    def _observe_lag(self, places: Iterable[TopicPartition]) -> None:
-        """Set the lag anew: after a fetch, for what has come, and after a commit, for what is done."""
-        consumer, positions = self._open_part(self._consumer), self._ledger.positions
-        for place in places:
-            behind = (consumer.highwater(place) or 0) - positions[self._source_of[place]]
-            self._worker.metrics.lag.labels(place.topic, self.partition).set(max(0, behind))
+    def gauge(self, now: float, now_s: float) -> None:
+        """Set this partition's gauges, for whoever reads the metrics; `now` is monotonic, `now_s` Unix time, in seconds."""
+        if self._consumer is None or self._store is None or not self.restored:
+            return
+        metrics = self._worker.metrics
+        for place, at in zip(self._places, self._ledger.positions, strict=True):
+            behind = (self._consumer.highwater(place) or 0) - at
+            metrics.lag.labels(place.topic, self.partition).set(max(0, behind))
+        metrics.users.labels(self.partition).set(self._store.users())
+        if self.committed_at is not None:
+            metrics.last_commit.labels(self.partition).set(now_s - (now - self.committed_at))
 
     # -- state -----------------------------------------------------------------------------------------------------
 

@@ -66,6 +66,8 @@ def add_pages(app: PricetideApp) -> None:
     @app.page("/metrics")  # type: ignore[untyped-decorator]  # faust ships no types
     async def metrics(web: Any, request: Any) -> Any:  # noqa: ANN401 - faust ships no types
         app.shell.metrics.kill_switch.set(app.shell.references.policies.kill_switch)
+        for session in app.shell.sessions.values():
+            session.gauge(time.monotonic(), time.time())
         return web.bytes(generate_latest(app.shell.metrics.registry), content_type=CONTENT_TYPE_LATEST.split(";")[0])
 
     if app.shell.settings.web_state:

@@ -38,6 +38,9 @@ def worker(settings: Settings) -> None:
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     app = build_app(settings)
     logging.getLogger("aiokafka").setLevel(logging.WARNING)
+    # Kafka 4 answers the first send of a transaction with NotEnoughReplicas while it verifies the partition (KIP-890); the
+    # client tries again in 5 ms and warns every time. What does not heal ends the commit with an error of its own.
+    logging.getLogger("aiokafka.producer.sender").setLevel(logging.ERROR)
     faust.Worker(
         app, loglevel=settings.log_level, redirect_stdouts=False, quiet=True, console_port=None, blocking_timeout=None
     ).execute_from_commandline()

@@ -1,0 +1,38 @@
+"""The consumers of a session: one for its sources, and one that asks for the group's offsets without joining the group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from streams.settings import Settings
+
+FETCH_BYTES_MAX = 1 << 20
+FETCH_WAIT_MS = 500
+
+
+def source_consumer(settings: Settings) -> AIOKafkaConsumer:
+    """Return a consumer of committed records, not started, in no group, to be assigned and sought by its owner."""
+    return AIOKafkaConsumer(
+        **settings.kafka.consumer(),
+        group_id=None,
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        auto_offset_reset="none",  # a position that the log does not have is an error, never a silent jump
+        max_partition_fetch_bytes=FETCH_BYTES_MAX,
+        request_timeout_ms=settings.kafka.request_timeout_ms,
+    )
+
+
+async def group_offsets(settings: Settings, places: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
+    """Return the group's committed offsets of `places`; those it has none of are left out."""
+    wanted = list(places)
+    asker = AIOKafkaConsumer(**settings.kafka.client(), group_id=settings.group, enable_auto_commit=False)
+    await asker.start()
+    try:
+        asker.assign(wanted)
+        offsets = {place: await asker.committed(place) for place in wanted}
+    finally:
+        await asker.stop()
+    return {place: offset for place, offset in offsets.items() if offset is not None}
