@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 import time
+from pathlib import Path
 
 import click
 import msgspec
+from contracts.errors import BadSettings, BrokerUnavailable
 from kafka import KafkaProducer, TopicPartition
 from kafka.admin import OffsetSpec
 from kafka.errors import NoError, UnknownMemberIdError
 from kafka.structs import OffsetAndMetadata
-
-from contracts.errors import BadSettings
 from streams.broker import administering, broker_errors, committed_records, partition_counts
 from streams.ledger import LEDGER_KEY, Ledger, decode_ledger, encode_ledger
 from streams.options import with_settings
@@ -30,20 +32,47 @@ def worker(settings: Settings) -> None:
     Exit codes: 0 stopped by a signal, 70 a bug, 75 worth another try (broker gone, fenced), 78 settings.
     """
     import faust
-
     from streams.app import build_app
 
     settings.engine_semantics  # noqa: B018 - refuse wrong semantics before the broker is asked for anything
     require_partitions(settings)
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    _lock(settings.data_dir)
     app = build_app(settings)
     logging.getLogger("aiokafka").setLevel(logging.WARNING)
     # Kafka 4 answers the first send of a transaction with NotEnoughReplicas while it verifies the partition (KIP-890); the
     # client tries again in 5 ms and warns every time. What does not heal ends the commit with an error of its own.
     logging.getLogger("aiokafka.producer.sender").setLevel(logging.ERROR)
-    faust.Worker(
+    runner = faust.Worker(
         app, loglevel=settings.log_level, redirect_stdouts=False, quiet=True, console_port=None, blocking_timeout=None
-    ).execute_from_commandline()
+    )
+    try:
+        runner.execute_from_commandline()
+    except SystemExit as end:
+        if end.code:  # our own ends never come here: membership, heartbeats or the web server broke, the log says how
+            raise BrokerUnavailable(
+                "Faust has crashed, see the log above; a supervisor should start the worker again"
+            ) from None
+        raise
+
+
+def _lock(data_dir: Path) -> None:
+    """Hold the data directory until the process ends.
+
+    Raises:
+        BadSettings: another worker holds it, or it cannot be written.
+    """
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        handle = os.open(data_dir / "worker.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BadSettings(
+            f"The data directory {data_dir} is locked by another process: give each worker a --data-dir of its own"
+        ) from None
+    except OSError as error:
+        raise BadSettings(
+            f"The data directory {data_dir} cannot be used: {error.strerror}. Correct --data-dir"
+        ) from None
 
 
 def require_partitions(settings: Settings) -> None:
