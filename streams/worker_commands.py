@@ -10,11 +10,12 @@ from pathlib import Path
 
 import click
 import msgspec
-from contracts.errors import BadSettings, BrokerUnavailable
 from kafka import KafkaProducer, TopicPartition
 from kafka.admin import OffsetSpec
 from kafka.errors import NoError, UnknownMemberIdError
 from kafka.structs import OffsetAndMetadata
+
+from contracts.errors import BadSettings, BrokerUnavailable
 from streams.broker import administering, broker_errors, committed_records, partition_counts
 from streams.ledger import LEDGER_KEY, Ledger, decode_ledger, encode_ledger
 from streams.options import with_settings
@@ -32,6 +33,7 @@ def worker(settings: Settings) -> None:
     Exit codes: 0 stopped by a signal, 70 a bug, 75 worth another try (broker gone, fenced), 78 settings.
     """
     import faust
+
     from streams.app import build_app
 
     settings.engine_semantics  # noqa: B018 - refuse wrong semantics before the broker is asked for anything
