@@ -200,10 +200,10 @@ def _ledgers(settings: Settings) -> Iterator[Finding]:
         counts = partition_counts(admin, [*topology.sources, settings.topics.changelog])
         if any(counts.get(topic) != topology.partitions for topic in (*topology.sources, settings.topics.changelog)):
             return  # the topics' own findings say so
+        committed = _committed(admin, settings.group)  # first: it waits for a fresh broker's coordinator
         if admin.describe_groups([settings.group])[settings.group]["members"]:
             yield Finding("ok", "state", "workers are running: they have checked it as they started")
             return
-        committed = _committed(admin, settings.group)
         inputs = [TopicPartition(topic, number) for topic in topology.sources for number in range(topology.partitions)]
         begins = admin.list_partition_offsets(dict.fromkeys(inputs, OffsetSpec.EARLIEST))
         ends = admin.list_partition_offsets(dict.fromkeys(inputs, OffsetSpec.LATEST))

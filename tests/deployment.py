@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kafka.admin import MemberToRemove, OffsetSpec
+from kafka.errors import CoordinatorNotAvailableError
 
 from backtest.replay import Replay
 from contracts.decisions import decode_decision
@@ -189,7 +190,10 @@ class Deployment:
     def positions(self, admin: Any) -> dict[Any, int]:
         """Return the group's committed offsets of the inputs."""
         group = self.settings.group
-        return {place: at.offset for place, at in admin.list_group_offsets({group: None})[group].items()}
+        try:
+            return {place: at.offset for place, at in admin.list_group_offsets({group: None})[group].items()}
+        except CoordinatorNotAvailableError:
+            return {}  # a new broker makes its offsets topic when the first group asks
 
     def ends(self, admin: Any) -> dict[Any, int]:
         """Return the end offsets of the inputs."""

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import conftest
 from deployment import Deployment, WorkerProcess, backlog
-from kafka.errors import CoordinatorNotAvailableError
 
 from streams.broker import administering
 from streams.shell import EXIT_BUG, EXIT_RETRY
@@ -157,10 +156,7 @@ class Watch:
         try:
             with administering(self._deployment.settings) as admin:
                 while not self._over.wait(POLL_S):
-                    try:
-                        positions = self._deployment.positions(admin)
-                    except CoordinatorNotAvailableError:
-                        continue  # a new broker makes its offsets topic when the first group asks
+                    positions = self._deployment.positions(admin)
                     left = backlog(positions, self._deployment.ends(admin))
                     reached: dict[int, int] = {}
                     for place, position in positions.items():
