@@ -172,8 +172,8 @@ class Settings(BaseSettings):
     """Crashes of one event before it is isolated to the dead letters."""
     block_cache_bytes: Annotated[int, Field(ge=1 << 20)] = 64 << 20
     """RocksDB block cache of the whole worker."""
-    write_buffer_bytes: Annotated[int, Field(ge=1 << 20)] = 8 << 20
-    """RocksDB memtable per partition."""
+    write_buffer_bytes: Annotated[int, Field(ge=1 << 20)] = 32 << 20
+    """RocksDB memtable per partition; up to three at a time. Smaller ones flush and compact on the core that the events need."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @classmethod
