@@ -33,7 +33,7 @@ _OPTIONS = (
     click.option("--group", metavar="NAME", help="Consumer group, and prefix of the transactional ids."),
     click.option("--data-dir", type=click.Path(path_type=Path), help="Directory of this worker's state."),
     click.option("--partitions", type=int, metavar="N", help="Partitions of inputs and outputs."),
-    click.option("--port", type=int, metavar="N", help="Port of the web server; 0 turns it off."),
+    click.option("--port", type=int, metavar="N", help="Port of the web server; 0 takes any free one."),
     click.option(
         "--consent-default",
         type=click.Choice(["granted", "denied"]),

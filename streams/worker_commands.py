@@ -16,7 +16,7 @@ from kafka.errors import NoError, UnknownMemberIdError
 from kafka.structs import OffsetAndMetadata
 
 from contracts.errors import BadSettings, BrokerUnavailable
-from streams.broker import administering, broker_errors, committed_records, partition_counts
+from streams.broker import administering, broker_errors, committed_records, require_topics
 from streams.ledger import LEDGER_KEY, Ledger, decode_ledger, encode_ledger
 from streams.options import with_settings
 from streams.settings import Settings
@@ -89,13 +89,7 @@ def require_partitions(settings: Settings) -> None:
         [*topics.topology.sources, topics.price_updates, topics.decisions, topics.dead_letters, topics.changelog],
         topics.partitions,
     ) | {topics.catalogue: 1, topics.policies: 1}
-    with administering(settings) as admin:
-        counts = partition_counts(admin, expected)
-    missing = [topic for topic in expected if topic not in counts]
-    if missing:
-        raise BadSettings(
-            f"Topics are missing: {', '.join(missing)}. Run `pricetide topics create`, or correct the settings under topics"
-        )
+    counts = require_topics(settings, expected)
     for topic, count in expected.items():
         exact = topic not in (topics.catalogue, topics.policies)
         if counts[topic] != count and exact:

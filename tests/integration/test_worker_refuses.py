@@ -74,11 +74,11 @@ def test_a_broker_that_does_not_answer_is_worth_another_try(tmp_path, free_port)
 
 def test_missing_topics_are_named(kafka, unique, tmp_path):
     with Deployment(kafka, unique, tmp_path) as deployment:
-        refused(deployment, CONFIG, "Topics are missing: ")
+        refused(deployment, CONFIG, "There is no topic ")
         deployment.create()
         with administering(deployment.settings) as admin:
             admin.delete_topics([deployment.settings.topics.decisions])
-        refused(deployment, CONFIG, f"Topics are missing: {unique}decisions. Run `pricetide topics create`")
+        refused(deployment, CONFIG, f"There is no topic '{unique}decisions' at ")
 
 
 def test_unequal_partition_counts_are_named(kafka, unique, tmp_path):
