@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from msgspec import Struct
+from msgspec.structs import replace
 
 from benchmarks.lab import Deployment, Lab
 from benchmarks.logs import rewritten
@@ -28,10 +29,15 @@ from contracts.semantics import Topology
 from streams.settings import Settings
 
 EVENTS_PER_S = 1_000
-WARM_UP_S, MEASURED_S = 5, 30
+WARM_UP_S, MEASURED_S = 20, 30
 WARM_UP_QUICK_S, MEASURED_QUICK_S = 2, 4
 SETTLE_S = 3
 """After the last event, for its price to come."""
+PARTITIONS = (1, 2, 4)
+"""Every partition of a worker has transactions of its own, some thirty a second; they are most of what worker and broker do
+at this rate."""
+PARTITIONS_JUDGED = 2
+"""One per core."""
 TICK_S = 0.005
 """What a shop front end gathers before it sends; the wait is not in an event's latency: it is stamped as it is sent."""
 P50_OVER_GRACE_MS = 25
@@ -48,31 +54,70 @@ class _Stamp(Struct):
 _stamp = msgspec.json.Decoder(_Stamp).decode
 
 
+class Waits(Struct):
+    """What the prices of one worker took."""
+
+    partitions: int
+    waited_ms: list[int]
+    late: int
+    """Events that the shop sent more than 10 ms late."""
+    worker_cores: float
+    broker_cores: float
+
+    def percentile(self, percent: float) -> float:
+        """Return a percentile of the waits, in ms."""
+        return float(np.percentile(self.waited_ms, percent))
+
+
 def run(lab: Lab) -> Report:
-    """Measure one worker with all that it reads by the way."""
+    """Measure one worker with all that it reads by the way, with as many partitions as PARTITIONS says."""
     warm_s, measured_s = (WARM_UP_QUICK_S, MEASURED_QUICK_S) if lab.quick else (WARM_UP_S, MEASURED_S)
     rows = list(islice(lab.log.rows(), (warm_s + measured_s) * EVENTS_PER_S))
-    empty = rewritten(lab.log, lab.work / "log-catalogue", lab.log.manifest.topology, 0)
-    deployment = lab.deploy(empty)
-    with lab.worker(deployment) as worker:
-        cpu, begun = cpu_seconds(worker.pid), time.monotonic()
-        waited_ms, late = asyncio.run(_measure(deployment, rows, warm_s * EVENTS_PER_S))
-        cores = (cpu_seconds(worker.pid) - cpu) / (time.monotonic() - begun - SETTLE_S)
-    lab.discard(deployment)
-    grace_ms = deployment.settings.merge_grace_ms
-    p50, p95, p99, worst = (float(value) for value in np.percentile(waited_ms, (50, 95, 99, 100)))
+    runs = [_waits(lab, partitions, rows, warm_s * EVENTS_PER_S) for partitions in PARTITIONS]
+    judged = next(it for it in runs if it.partitions == PARTITIONS_JUDGED)
+    grace_ms = Settings.model_fields["merge_grace_ms"].default
+    late = ", ".join(f"{it.late:,}" for it in runs)
     return Report(
         name="latency",
         title=f"From event to committed price at {EVENTS_PER_S:,} events/s, {measured_s} s, merge grace {grace_ms} ms",
-        columns=("prices", "p50 ms", "p95 ms", "p99 ms", "max ms", "cores used by the worker"),
-        rows=[(len(waited_ms), p50, p95, p99, worst, cores or None)],
+        columns=("partitions", "prices", "p50 ms", "p95 ms", "p99 ms", "max ms", "worker cores", "broker cores"),
+        rows=[
+            (
+                it.partitions,
+                len(it.waited_ms),
+                *map(it.percentile, (50, 95, 99, 100)),
+                it.worker_cores or None,
+                it.broker_cores or None,
+            )
+            for it in runs
+        ],
         claims=[
-            Claim(what="p50", measured=p50, limit=grace_ms + P50_OVER_GRACE_MS, unit="ms", at_least=False),
-            Claim(what="p99", measured=p99, limit=grace_ms + P99_OVER_GRACE_MS, unit="ms", at_least=False),
+            _claim(judged, 50, grace_ms + P50_OVER_GRACE_MS),
+            _claim(judged, 99, grace_ms + P99_OVER_GRACE_MS),
         ],
         notes=[f"The shop was late with {late} of {len(rows):,} events by more than 10 ms (this machine was busy)."],
-        wrong=_missing(rows[warm_s * EVENTS_PER_S :], len(waited_ms)),
+        wrong=[text for it in runs for text in _missing(rows[warm_s * EVENTS_PER_S :], len(it.waited_ms))],
     )
+
+
+def _claim(waits: Waits, percent: int, limit_ms: float) -> Claim:
+    what = f"p{percent} with {waits.partitions} partitions"
+    return Claim(what=what, measured=waits.percentile(percent), limit=limit_ms, unit="ms", at_least=False)
+
+
+def _waits(lab: Lab, partitions: int, rows: list[EventRow], warm_up: int) -> Waits:
+    topology = replace(lab.log.manifest.topology, partitions=partitions)
+    empty = rewritten(lab.log, lab.work / f"log-catalogue-{partitions}", topology, 0)
+    deployment = lab.deploy(empty)
+    with lab.worker(deployment) as worker:
+        begun, *cpu = time.monotonic(), cpu_seconds(worker.pid), cpu_seconds(lab.broker_pid)
+        waited_ms, late = asyncio.run(_measure(deployment, rows, warm_up))
+        seconds = time.monotonic() - begun - SETTLE_S
+        cores = [
+            (cpu_seconds(pid) - before) / seconds for pid, before in zip((worker.pid, lab.broker_pid), cpu, strict=True)
+        ]
+    lab.discard(deployment)
+    return Waits(partitions, waited_ms, late, *cores)
 
 
 def _missing(rows: Iterable[EventRow], prices: int) -> list[str]:

@@ -25,6 +25,7 @@ from streams.store import StateStore
 
 RECORDS_PER_S_MIN, MEGABYTES_PER_S_MIN = 100_000, 60
 USERS, USERS_QUICK = 20_000, 1_000
+ROUNDS = 3
 
 
 class Restored(Struct):
@@ -58,7 +59,7 @@ def run(lab: Lab) -> Report:
     lab.discard(deployment)
     return Report(
         name="recovery",
-        title=f"Recovery from the changelog, {PARTITIONS} partitions, empty data directory",
+        title=f"Recovery from the changelog, {PARTITIONS} partitions, empty data directory, median of {ROUNDS}",
         columns=("changelog", "records", "MB", "s", "records/s", "MB/s", "CPU µs/record"),
         rows=[
             (
@@ -90,9 +91,14 @@ def _claim(restored: Restored) -> Claim:
 
 
 def _restored(name: str, deployment: Deployment, directory: Path) -> Restored:
+    """Restore ROUNDS times, each into a directory of its own, `directory` among them; return the median by time."""
     size = transactions(deployment).changelog_bytes
-    records, seconds, cpu_seconds = asyncio.run(_restore(deployment, directory))
-    return Restored(name, records, size / 1e6, seconds, cpu_seconds)
+    rounds = []
+    for number in range(ROUNDS):
+        into = directory if number == 0 else directory.with_name(f"{directory.name}-{number}")
+        records, seconds, cpu_seconds = asyncio.run(_restore(deployment, into))
+        rounds.append(Restored(name, records, size / 1e6, seconds, cpu_seconds))
+    return sorted(rounds, key=lambda it: it.seconds)[ROUNDS // 2]
 
 
 async def _restore(deployment: Deployment, directory: Path) -> tuple[int, float, float]:

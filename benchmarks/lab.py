@@ -88,7 +88,7 @@ class Lab:
         """Which one it is, in words."""
         self.work = work
         self.quick = quick
-        self._broker_pid = broker_pid
+        self.broker_pid = broker_pid
 
     @cached_property
     def log(self) -> Log:
@@ -153,7 +153,7 @@ class Lab:
             with _positions(deployment) as applied:
                 while True:
                     done = applied()
-                    now = (done, cpu_seconds(program.pid), cpu_seconds(self._broker_pid))
+                    now = (done, cpu_seconds(program.pid), cpu_seconds(self.broker_pid))
                     if done >= deployment.events:
                         break
                     if done and first is None:

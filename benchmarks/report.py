@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import time
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +21,7 @@ from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
 WIDTH = 118
+PLAIN_LOOP = 3_000_000
 _LIBRARIES = ("aiokafka", "faust-streaming", "msgspec", "numpy", "rocksdict")
 
 Cell = str | int | float | None
@@ -74,6 +76,8 @@ class Machine(Struct, kw_only=True):
     date: str
     load_before: float
     """Load average of the minute before: above 0.5, other work was going on."""
+    plain_loop_s: float
+    """What PLAIN_LOOP additions take in one Python loop, the best of three: a shared machine's speed changes by the hour."""
     quick: bool
 
 
@@ -90,8 +94,16 @@ def machine(kafka: str, quick: bool) -> Machine:
         commit=_commit(),
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         load_before=round(os.getloadavg()[0], 2),
+        plain_loop_s=round(min(_plain_loop_s() for _ in range(3)), 3),
         quick=quick,
     )
+
+
+def _plain_loop_s() -> float:
+    begun, total = time.perf_counter(), 0
+    for number in range(PLAIN_LOOP):
+        total += number
+    return time.perf_counter() - begun
 
 
 def _processor() -> str:
@@ -146,5 +158,5 @@ def _signature(where: Machine) -> str:
     return (
         f"{where.date}, commit {where.commit}, {'--quick, ' if where.quick else ''}{where.processor}, {where.cores} cores, "
         f"{where.memory_gib} GiB, {where.system}, Python {where.python}, {where.kafka}, {libraries}; "
-        f"load before {where.load_before}"
+        f"load before {where.load_before}, {PLAIN_LOOP:,} additions in a Python loop {where.plain_loop_s} s"
     )

@@ -159,7 +159,8 @@ class Settings(BaseSettings):
     """Serve user state at /users/<id>: personal data, off unless asked for."""
     session_timeout_ms: Annotated[int, Field(ge=6_000)] = 10_000
     transaction_timeout_ms: Annotated[int, Field(ge=1_000)] = 20_000
-    batch_max: Annotated[int, Field(ge=1, le=100_000)] = 2_048
+    batch_max: Annotated[int, Field(ge=1, le=100_000)] = 8_192
+    """Most events in a transaction, which only a backlog reaches: a user's state is then written once for more events."""
     buffer_max: Annotated[int, Field(ge=1)] = 8_192
     """Records buffered per topic and partition."""
     merge_grace_ms: Annotated[int, Field(ge=0)] = 20
