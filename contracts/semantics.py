@@ -30,8 +30,9 @@ class Semantics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How far an event's time may lie after its arrival before it is a dead letter."""
     state_ttl_ms: PositiveInt = 35 * 86_400_000
     """A user not seen for this long (by the partition's watermark) reads as empty, but for consent. Covers 30 days at least."""
-    history_events_max: Annotated[int, Meta(ge=1, le=1024)] = 127
-    """Tokens kept for the user transformer: L(W-1)+1 at two layers and a window of 64."""
+    history_events_max: Annotated[int, Meta(ge=1, le=1024)] = 128
+    """Tokens kept for the user transformer: at two layers and a window of 64 the L(W-1)+1 = 127 that a rebuild reads, and
+    one more, from whose time the first of them counts its gap."""
     recent_ids_max: Annotated[int, Meta(ge=1, le=1024)] = 64
     """Event ids remembered per user; a repeated id among them changes nothing."""
     offers_max: Annotated[int, Meta(ge=1, le=256)] = 24

@@ -30,7 +30,7 @@ _FIXED = 1 + _CONTAINER + _NUMBER * len(UserState.__struct_fields__)
 def state_bytes_max(semantics: Semantics) -> int:
     """Return the most bytes that `encode_state` gives for any user under `semantics`.
 
-    At the defaults 135 KB, half of it for 127 item ids of 512 bytes; a full state with ids of 7 bytes has about 10 KB.
+    At the defaults 135 KB, half of it for 128 item ids of 512 bytes; a full state with ids of 7 bytes has about 10 KB.
     """
     tiles = (MINUTES + HOURS + DAYS) * TILE_BYTES
     affinities = 2 * AFFINITIES_MAX * (_STRING + _LABEL + _NUMBER)

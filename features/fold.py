@@ -59,6 +59,7 @@ def fold(state: UserState, event: ShopEvent, item: CatalogueItem | None, semanti
     state.history, state.history_events = append_token(
         state.history, state.history_events, token_of(event, list_price), semantics.history_events_max
     )
+    state.tokens += 1
     if _plausible(state, event, list_price, semantics):
         return _APPLIED
     state.implausible_ms = max(state.implausible_ms, now_ms)

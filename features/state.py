@@ -15,7 +15,7 @@ from msgspec import Struct, field
 
 from contracts.errors import BadSettings, BrokenInvariant
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Offer(Struct, array_like=True, gc=False):
@@ -86,13 +86,29 @@ class UserState(Struct, array_like=True):
     """Tokens in `history`."""
     implausible_ms: int = 0
     """Highest event time of an implausible event, 0 if none: nothing is learned from such a user for a day."""
+    tokens: int = 0
+    """Tokens ever appended to `history`: the position of the next one, from 0."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(UserState).decode
 _VERSION = bytes([SCHEMA])
 
 Reader = Callable[[memoryview], UserState]
-READERS: dict[int, Reader] = {SCHEMA: msgspec.msgpack.Decoder(UserState).decode}
+
+
+def _read_1(body: memoryview) -> UserState:
+    """Read schema 1, a state of today without its last field: an array that ends one element earlier.
+
+    How many tokens the user ever had is not known, so they are counted from what is kept: the oldest one becomes the
+    user's first. A click on the cart is a plain click in tokens of this schema, and stays one.
+    """
+    state = _decode(body)
+    state.tokens = state.history_events
+    return state
+
+
+READERS: dict[int, Reader] = {1: _read_1, SCHEMA: _decode}
 """From the schema version of stored bytes to what reads the rest of them as a state of today.
 
 The path of the next version: raise SCHEMA, keep the old struct and its decoder, and put a function here under the old

@@ -2,7 +2,7 @@
 
 A token is a 16-byte header and the item id in UTF-8. The header is one big-endian integer: 16 bits of length of the id
 in bytes, 42 bits of event time in ms, 34 of price, 34 of list price (both minor units; list 0: not in the catalogue),
-2 of event type. Every token starts with its length, so the oldest are dropped by a cut. Not here: vectors.
+2 of kind. Every token starts with its length, so the oldest are dropped by a cut. Not here: vectors.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ from typing import Literal, NamedTuple
 from contracts.events import Click, Purchase, ShopEvent, View
 
 HEADER_BYTES = 16
-KINDS: tuple[Literal["view", "click", "purchase"], ...] = ("view", "click", "purchase")
+Kind = Literal["view", "click", "purchase", "cart"]
+KINDS: tuple[Kind, ...] = ("view", "click", "purchase", "cart")
+"""By the number that a token carries. A cart is a click with the action `add_to_cart`, a click any other one."""
 _NUMBERS = {View: 0, Click: 1, Purchase: 2}
+_CART = KINDS.index("cart")
 _TIME_MASK, _PRICE_MASK = (1 << 42) - 1, (1 << 34) - 1
 
 
 class Token(NamedTuple):
     """One event as the transformer sees it."""
 
-    kind: Literal["view", "click", "purchase"]
+    kind: Kind
     item: str
     price: int
     list_price: int
@@ -32,8 +35,11 @@ class Token(NamedTuple):
 def token_of(event: ShopEvent, list_price: int) -> bytes:
     """Return the bytes of the token of `event`; `list_price` is 0 for an item that is not in the catalogue."""
     item = event.item.encode()
+    kind = _NUMBERS[type(event)]
+    if type(event) is Click and event.action == "add_to_cart":
+        kind = _CART
     header = (len(item) << 42 | event.event_time_ms) << 34 | event.price
-    return ((header << 34 | list_price) << 2 | _NUMBERS[type(event)]).to_bytes(HEADER_BYTES, "big") + item
+    return ((header << 34 | list_price) << 2 | kind).to_bytes(HEADER_BYTES, "big") + item
 
 
 def append_token(history: bytes, count: int, token: bytes, count_max: int) -> tuple[bytes, int]:

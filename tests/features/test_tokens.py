@@ -19,7 +19,8 @@ TokenFields = st.builds(
 
 
 def encoded(token: Token) -> bytes:
-    kind = {"view": View, "click": Click, "purchase": Purchase}[token.kind]
+    kind = {"view": View, "click": Click, "cart": Click, "purchase": Purchase}[token.kind]
+    more = {"action": "add_to_cart"} if token.kind == "cart" else {}
     event = kind(
         event_id="e",
         user="u",
@@ -27,6 +28,7 @@ def encoded(token: Token) -> bytes:
         event_time_ms=token.event_time_ms,
         price=token.price,
         currency="USD",
+        **more,
     )
     return token_of(event, token.list_price)
 
@@ -45,6 +47,13 @@ def test_a_smaller_setting_drops_all_that_is_too_much_at_once() -> None:
     history, count = b"".join(map(encoded, made[:5])), 5
     history, count = append_token(history, count, encoded(made[5]), 2)
     assert (list(tokens(history)), count) == (made[-2:], 2)
+
+
+def test_a_click_that_takes_something_out_of_the_cart_is_a_click_like_any_other() -> None:
+    fields = {"event_id": "e", "user": "u", "item": "i", "event_time_ms": 1_572_566_400_000, "price": 5}
+    made = [Click(**fields, currency="USD", action=action) for action in ("add_to_cart", "remove_from_cart", "wish")]
+    kinds = [token.kind for event in made for token in tokens(token_of(event, 0))]
+    assert kinds == ["cart", "click", "click"]
 
 
 def test_the_bytes_of_a_token_are_the_documented_ones() -> None:

@@ -15,6 +15,7 @@ from contracts.semantics import Semantics
 from features import state as states
 from features.fold import fold, fold_consent
 from features.state import SCHEMA, Offer, UserState, decode_state, encode_state
+from features.tokens import tokens
 
 SEMANTICS = Semantics(consent_default=True)
 NOW = 1_572_566_400_000
@@ -34,10 +35,11 @@ def lived_in() -> UserState:
     return state
 
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "user_state_schema_1.hex"
+GOLDEN = Path(__file__).parents[1] / "golden" / f"user_state_schema_{SCHEMA}.hex"
+GOLDEN_1 = GOLDEN.with_name("user_state_schema_1.hex")
 
 
-def test_the_bytes_of_a_state_are_those_of_schema_1() -> None:
+def test_the_bytes_of_a_state_are_those_of_its_schema() -> None:
     assert encode_state(lived_in()).hex() == GOLDEN.read_text().strip(), (
         "another layout needs another SCHEMA, and a reader for this one"
     )
@@ -48,6 +50,16 @@ def test_a_state_comes_back_as_it_was_stored() -> None:
     assert decode_state(encode_state(state)) == state
     assert decode_state(bytes.fromhex(GOLDEN.read_text())) == state
     assert decode_state(None) == UserState()
+
+
+def test_a_state_of_schema_1_counts_its_tokens_from_the_oldest_it_has_kept() -> None:
+    old, today = decode_state(bytes.fromhex(GOLDEN_1.read_text())), lived_in()
+    assert (old.tokens, old.history_events) == (3, 3)
+    assert [token.kind for token in tokens(old.history)] == ["view", "click", "purchase"]
+    assert [token.kind for token in tokens(today.history)] == ["view", "cart", "purchase"]
+    old.history = today.history
+    assert old == today
+    assert encode_state(old)[0] == SCHEMA
 
 
 def test_the_bytes_of_an_older_schema_are_read_by_its_reader_and_written_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +84,7 @@ def test_the_bytes_of_an_older_schema_are_read_by_its_reader_and_written_anew(mo
 
 def test_the_bytes_of_a_newer_schema_are_refused_with_what_to_do() -> None:
     with pytest.raises(
-        BadSettings, match=r"schema 2, this release reads \[1\]: it was written by a newer pricetide; run"
+        BadSettings, match=r"schema 3, this release reads \[1, 2\]: it was written by a newer pricetide; run"
     ):
         decode_state(bytes([SCHEMA + 1]) + encode_state(UserState())[1:])
 

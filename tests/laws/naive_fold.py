@@ -53,7 +53,7 @@ def window(arrivals: list[Arrival], now_ms: int, tile_ms: int, tiles: int) -> tu
 def tokens(arrivals: list[Arrival], semantics: Semantics) -> list[tuple[str, str, int, int, int]]:
     return [
         (
-            {View: "view", Click: "click", Purchase: "purchase"}[type(event)],
+            _token_kind(event),
             event.item,
             event.price,
             item.list_price if item else 0,
@@ -61,6 +61,12 @@ def tokens(arrivals: list[Arrival], semantics: Semantics) -> list[tuple[str, str
         )
         for event, item in shop(arrivals)
     ][-semantics.history_events_max :]
+
+
+def _token_kind(event: Event) -> str:
+    if getattr(event, "action", "") == "add_to_cart":
+        return "cart"
+    return {View: "view", Click: "click", Purchase: "purchase"}[type(event)]
 
 
 def affinities(arrivals: list[Arrival], of: str, now_ms: int, most: int) -> dict[str, float]:

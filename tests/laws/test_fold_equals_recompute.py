@@ -119,6 +119,7 @@ def test_the_fold_equals_a_recompute_over_the_whole_history(history: list[naive.
     assert totals(state, now_ms) == tuple(naive.window(kept, now_ms, tile_ms, tiles) for tile_ms, tiles in windows)
     assert list(tokens(state.history)) == naive.tokens(kept, SEMANTICS)
     assert state.history_events == len(naive.tokens(kept, SEMANTICS))
+    assert state.tokens == len(naive.shop(kept))
     categories, brands = affinities.weights_at(state, now_ms)
     assert categories == pytest.approx(naive.affinities(kept, "category", now_ms, FEW))
     assert brands == pytest.approx(naive.affinities(kept, "brand", now_ms, FEW))
