@@ -4,6 +4,7 @@ PricetideError
 ├── BadEvent          the producer of an event; the record goes to the dead letters with `code` and `remedy`
 ├── BadInput          the person at the command line: a log, a file, an argument
 ├── BadSettings       the operator: settings, topics, partitions, data directory
+│   └── BadArtifact   the same, or the modeller: a model that must not be used; the one before keeps serving
 ├── BadReference      whoever publishes catalogue items and policies
 ├── BrokerUnavailable the operator's broker, or time: worth another try
 └── BrokenInvariant   us: a bug; carries what was seen
@@ -40,6 +41,10 @@ class BadSettings(PricetideError):
     """Settings, topics or a data directory that an operator must change; the message says to what."""
 
     exit_code = 78
+
+
+class BadArtifact(BadSettings):
+    """A model that is damaged, of another release, or not what it says; it is refused before it makes a price."""
 
 
 class BadReference(PricetideError):

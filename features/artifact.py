@@ -1,0 +1,338 @@
+"""The artifact: a directory with one trained model, as the exporter writes it and every worker reads it.
+
+    manifest.json       what it is (Manifest), with size and SHA-256 of every other file; its own digest names the model
+    encoder.onnx        the graph (features.graph)
+    items.json          array of item ids; the id at place i has row i + 1, row 0 is of items that the model has not seen
+    items.npy           float32 (items + 1, width): what a token of an item reads of it
+    candidates.npy      float32 (items + 1, vector), candidate_bias.npy float32 (items + 1): scores of a next item
+    golden.npz          tokens and what the graph must make of them (features.graph.Golden)
+    weights.safetensors the network's weights, for `pricetide model verify`
+
+Everything is checked before anything is used. Does not train, export (model_export), or keep users (features.encoder).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+from zipfile import BadZipFile
+
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct
+from numpy.typing import NDArray
+
+from contracts.errors import BadArtifact
+from features.graph import OPSET, Golden, Sizes, graph_opset, open_session, require_golden, require_interface
+from features.inputs import FEATURE_NAMES, TOKENISATION
+from features.tokens import KINDS
+
+MANIFEST = "manifest.json"
+FILES = (
+    "encoder.onnx",
+    "items.json",
+    "items.npy",
+    "candidates.npy",
+    "candidate_bias.npy",
+    "golden.npz",
+    "weights.safetensors",
+)
+_AGAIN = "copy the artifact again, or export the model again"
+
+Positive = Annotated[int, Meta(gt=0)]
+Array = TypeVar("Array", bound=NDArray[Any])
+
+
+class Architecture(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The shape of the network."""
+
+    kind: str
+    """Of the Hugging Face configuration."""
+    width: Positive
+    layers: Positive
+    heads: Positive
+    kv_heads: Positive
+    head_dim: Positive
+    window: Positive
+    """W: tokens that a layer sees, its own included."""
+    lattice: Positive
+    """M: rotations repeat after so many positions."""
+    vector: Positive
+    """Length of a user vector."""
+
+    @property
+    def sizes(self) -> Sizes:
+        """What of the graph's shapes this fixes."""
+        return Sizes(self.width, self.window, self.layers * 2 * self.kv_heads * self.head_dim, self.vector)
+
+    @property
+    def reach(self) -> int:
+        """Tokens before a token that its vector depends on: layers * (window - 1)."""
+        return self.layers * (self.window - 1)
+
+
+class FileEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One file of the artifact."""
+
+    sha256: str
+    bytes: int
+
+
+class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an artifact is."""
+
+    architecture: Architecture
+    items: Positive
+    """Items with a row of their own."""
+    slope: Literal["prior", "randomised"]
+    """Where the propensity's price slope comes from: assumed, or learned from randomised prices."""
+    slope_value: float
+    text_encoder: str
+    """Name and digest of what made the items' text vectors, or `none`."""
+    trained_on: str
+    """Digest of the log it was trained on."""
+    metrics: dict[str, float]
+    versions: dict[str, str]
+    """Of the libraries that made it."""
+    files: dict[str, FileEntry]
+    format: Literal[1] = 1
+    opset: int = OPSET
+    tokenisation: str = TOKENISATION
+    feature_names: tuple[str, ...] = FEATURE_NAMES
+    kinds: tuple[str, ...] = KINDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What `write_artifact` makes a directory of. Shapes and dtypes as in the module's docstring."""
+
+    architecture: Architecture
+    graph: bytes
+    items: Sequence[str]
+    item_rows: NDArray[np.float32]
+    candidates: NDArray[np.float32]
+    candidate_bias: NDArray[np.float32]
+    golden: Golden
+    weights: bytes
+    """A safetensors file."""
+    slope: Literal["prior", "randomised"]
+    slope_value: float
+    text_encoder: str
+    trained_on: str
+    metrics: Mapping[str, float]
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Artifact:
+    """A model that was read whole and checked. Arrays as in the module's docstring; read only."""
+
+    digest: str
+    """First 16 hex digits of the SHA-256 of the manifest's bytes: the name of the model."""
+    manifest: Manifest
+    graph: bytes
+    rows: Mapping[str, int]
+    """From item id to row, >= 1; an item that is not here has row 0."""
+    item_rows: NDArray[np.float32]
+    candidates: NDArray[np.float32]
+    candidate_bias: NDArray[np.float32]
+
+
+def write_artifact(directory: Path, parts: Parts) -> str:
+    """Write `parts` to `directory`, which is made if needed, the manifest last; return the digest.
+
+    The bytes depend on `parts` alone. Does not check them: load_artifact does.
+    """
+    contents = {
+        "encoder.onnx": parts.graph,
+        "items.json": msgspec.json.encode(list(parts.items)),
+        "items.npy": _npy(parts.item_rows),
+        "candidates.npy": _npy(parts.candidates),
+        "candidate_bias.npy": _npy(parts.candidate_bias),
+        "golden.npz": _npz(parts.golden),
+        "weights.safetensors": parts.weights,
+    }
+    manifest = Manifest(
+        architecture=parts.architecture,
+        items=len(parts.items),
+        slope=parts.slope,
+        slope_value=parts.slope_value,
+        text_encoder=parts.text_encoder,
+        trained_on=parts.trained_on,
+        metrics=dict(parts.metrics),
+        versions=dict(parts.versions),
+        files={name: FileEntry(sha256=_sha256(value), bytes=len(value)) for name, value in contents.items()},
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, value in contents.items():
+        (directory / name).write_bytes(value)
+    written = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+    draft = directory / (MANIFEST + ".new")
+    draft.write_bytes(written)
+    draft.replace(directory / MANIFEST)
+    return _digest(written)
+
+
+def load_artifact(directory: Path) -> Artifact:
+    """Read the artifact in `directory`, check all of it, and run its golden tokens.
+
+    Raises:
+        BadArtifact: any of it is missing, damaged, of another release, or does not fit together; says which and what to do.
+        BadSettings: onnxruntime is not installed.
+    """
+    try:
+        written = _read(directory / MANIFEST)
+        manifest = _manifest(written)
+        contents = {name: _checked(directory / name, manifest.files[name]) for name in FILES}
+        items = _items(contents["items.json"], manifest.items)
+        sizes, rows = manifest.architecture.sizes, manifest.items + 1
+        item_rows = _array(contents, "items.npy", (rows, sizes.width))
+        candidates = _array(contents, "candidates.npy", (rows, sizes.vector))
+        bias = _array(contents, "candidate_bias.npy", (rows,))
+        _require_graph(contents["encoder.onnx"], item_rows, _golden(contents["golden.npz"], rows, sizes), sizes)
+    except BadArtifact as error:
+        raise BadArtifact(f"The model in {directory} cannot be used. {error}") from error
+    return Artifact(
+        digest=_digest(written),
+        manifest=manifest,
+        graph=contents["encoder.onnx"],
+        rows=items,
+        item_rows=item_rows,
+        candidates=candidates,
+        candidate_bias=bias,
+    )
+
+
+def artifact_digest(directory: Path) -> str:
+    """Return the digest of the artifact in `directory` without checking it: whether it is another one than before.
+
+    Raises:
+        BadArtifact: there is no manifest.
+    """
+    return _digest(_read(directory / MANIFEST))
+
+
+def _sha256(value: bytes) -> str:
+    return hashlib.sha256(value).hexdigest()
+
+
+def _digest(manifest: bytes) -> str:
+    return _sha256(manifest)[:16]
+
+
+def _npy(array: NDArray[np.float32]) -> bytes:
+    out = BytesIO()
+    np.save(out, np.ascontiguousarray(array), allow_pickle=False)
+    return out.getvalue()
+
+
+def _npz(golden: Golden) -> bytes:
+    out = BytesIO()
+    np.savez(out, **golden._asdict())
+    return out.getvalue()
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise BadArtifact(f"{file.name} cannot be read ({error.strerror}): {_AGAIN}") from error
+
+
+def _manifest(written: bytes) -> Manifest:
+    try:
+        manifest = msgspec.json.decode(written, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise BadArtifact(f"{MANIFEST} is no manifest of this release ({error}): {_AGAIN}") from error
+    for what, theirs, ours in (
+        ("opset", manifest.opset, OPSET),
+        ("tokenisation", manifest.tokenisation, TOKENISATION),
+        ("feature_names", manifest.feature_names, FEATURE_NAMES),
+        ("kinds", manifest.kinds, KINDS),
+    ):
+        if theirs != ours:
+            raise BadArtifact(
+                f"{MANIFEST}: {what} is {theirs!r}, this release reads {ours!r}: export the model with this release, or "
+                "run the release that made it"
+            )
+    if set(manifest.files) != set(FILES):
+        raise BadArtifact(f"{MANIFEST} lists the files {sorted(manifest.files)}, wanted {sorted(FILES)}: {_AGAIN}")
+    return manifest
+
+
+def _checked(file: Path, entry: FileEntry) -> bytes:
+    value = _read(file)
+    if len(value) != entry.bytes:
+        raise BadArtifact(f"{file.name} has {len(value)} bytes, the manifest says {entry.bytes}: {_AGAIN}")
+    if _sha256(value) != entry.sha256:
+        raise BadArtifact(
+            f"{file.name} has SHA-256 {_sha256(value)[:16]}…, the manifest says {entry.sha256[:16]}…: {_AGAIN}"
+        )
+    return value
+
+
+def _items(written: bytes, count: int) -> dict[str, int]:
+    try:
+        names = msgspec.json.decode(written, type=list[str])
+    except msgspec.DecodeError as error:
+        raise BadArtifact(f"items.json is no array of item ids ({error}): {_AGAIN}") from error
+    rows = {name: row for row, name in enumerate(names, 1)}
+    if not len(rows) == len(names) == count:
+        raise BadArtifact(
+            f"items.json has {len(names)} ids, {len(rows)} different, the manifest says {count}: {_AGAIN}"
+        )
+    return rows
+
+
+def _array(contents: Mapping[str, bytes], name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    try:
+        array = np.load(BytesIO(contents[name]), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise BadArtifact(f"{name} is no NumPy array ({error}): {_AGAIN}") from error
+    return _required(name, array, np.float32, shape)
+
+
+def _golden(written: bytes, rows: int, sizes: Sizes) -> Golden:
+    try:
+        with np.load(BytesIO(written), allow_pickle=False) as arrays:
+            golden = Golden(**{name: arrays[name] for name in Golden._fields})
+    except (ValueError, EOFError, OSError, KeyError, BadZipFile) as error:
+        raise BadArtifact(f"golden.npz holds no golden tokens ({error}): {_AGAIN}") from error
+    tokens = (*golden.rows.shape, 0, 0)[:2]
+    _required("golden.npz rows", golden.rows, np.int64, tokens)
+    _required("golden.npz kinds", golden.kinds, np.int64, tokens)
+    _required("golden.npz features", golden.features, np.float32, (*tokens, len(FEATURE_NAMES)))
+    _required("golden.npz vectors", golden.vectors, np.float32, (*tokens, sizes.vector))
+    _required("golden.npz logits", golden.logits, np.float32, tokens)
+    for name, values, end in (("rows", golden.rows, rows), ("kinds", golden.kinds, len(KINDS))):
+        if values.size and not 0 <= values.min() <= values.max() < end:
+            raise BadArtifact(f"golden.npz: {name} are not all within 0..{end - 1}: {_AGAIN}")
+    return golden
+
+
+def _required(name: str, array: Array, dtype: type[np.generic], shape: tuple[int, ...]) -> Array:
+    if array.dtype != dtype or array.shape != shape:
+        raise BadArtifact(
+            f"{name} is {array.dtype} {array.shape}, wanted {np.dtype(dtype)} {shape}, by the manifest: {_AGAIN}"
+        )
+    if not np.isfinite(array).all():
+        raise BadArtifact(f"{name} holds numbers that are not finite: train the model again")
+    return array
+
+
+def _require_graph(graph: bytes, items: NDArray[np.float32], golden: Golden, sizes: Sizes) -> None:
+    try:
+        opset = graph_opset(graph)
+    except ValueError as error:
+        raise BadArtifact(f"encoder.onnx cannot be read: {error}; {_AGAIN}") from error
+    if opset != OPSET:
+        raise BadArtifact(
+            f"encoder.onnx imports opset {opset}, this release runs {OPSET}: export the model with this release"
+        )
+    session = open_session(graph)
+    require_interface(session, sizes)
+    require_golden(session, items, golden, sizes)

@@ -1,0 +1,229 @@
+"""The encoder's ONNX graph as a file: its opset, its inputs and outputs, a session on it, its golden vectors.
+
+onnxruntime is imported here only, when it is needed: a worker without a model runs without it. Does not keep rings of
+users (features.encoder) and does not read manifests (features.artifact).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.errors import BadArtifact, BadSettings
+from features.inputs import FEATURE_NAMES
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+OPSET = 20
+GOLDEN_TOLERANCE = 1e-4
+"""Largest difference of an output from its golden value: processors differ by less, another graph by more."""
+
+Provider = Literal["cpu", "cuda"]
+_PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
+
+_FIXED, _LENGTH_DELIMITED = {1: 8, 5: 4}, 2
+_OPSET_IMPORT = 8
+
+
+class Sizes(NamedTuple):
+    """What of a graph's shapes is fixed."""
+
+    width: int
+    """Floats of an item's input row."""
+    window: int
+    ring: int
+    """Floats a ring keeps of one token: layers * 2 * kv_heads * head_dim."""
+    vector: int
+
+
+class Golden(NamedTuple):
+    """Sequences of tokens from position 0 on, and what the exporter's float64 network makes of each of them.
+
+    Shapes: rows and kinds int64 (users, tokens), features float32 (users, tokens, FEATURE_NAMES), vectors float32
+    (users, tokens, vector), logits float32 (users, tokens).
+    """
+
+    rows: NDArray[np.int64]
+    kinds: NDArray[np.int64]
+    features: NDArray[np.float32]
+    vectors: NDArray[np.float32]
+    logits: NDArray[np.float32]
+
+
+def open_session(graph: bytes, provider: Provider = "cpu") -> InferenceSession:
+    """Return a session on `graph`, one thread, no spinning, no fallback to another provider.
+
+    Raises:
+        BadSettings: onnxruntime is not installed, or has no such provider here.
+        BadArtifact: onnxruntime cannot load the graph.
+    """
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise BadSettings(
+            "A model needs onnxruntime, which is not installed: pip install 'pricetide[encoder]'"
+        ) from error
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(graph, options, providers=_PROVIDERS[provider])
+    except Exception as error:  # onnxruntime raises classes of its binding that share no base
+        raise BadArtifact(f"onnxruntime cannot load the graph ({error}): export the model again") from error
+    if session.get_providers()[0] != _PROVIDERS[provider][0]:
+        raise BadSettings(
+            f"The provider {provider} is not available here (there are {session.get_providers()}): install "
+            "onnxruntime-gpu with the CUDA and cuDNN it names, or set the provider to cpu"
+        )
+    return session
+
+
+def graph_opset(graph: bytes) -> int:
+    """Return the version of the standard operators that an ONNX file imports.
+
+    Reads the top level of the protobuf only: ModelProto.opset_import (8) with domain (1) and version (2), as in onnx.proto.
+
+    Raises:
+        ValueError: not an ONNX file, or one cut short.
+    """
+    for number, value in _fields(graph):
+        if number == _OPSET_IMPORT and isinstance(value, bytes):
+            imported = dict(_fields(value))
+            if imported.get(1, b"") in {b"", b"ai.onnx"}:
+                return int(imported.get(2, 0))
+    raise ValueError("it imports no operator set")
+
+
+def require_interface(session: InferenceSession, sizes: Sizes) -> None:
+    """Raise BadArtifact unless the inputs and outputs of the graph have the agreed names, types and shapes."""
+    inputs, outputs = _interface(sizes)
+    for what, wanted, given in (("input", inputs, session.get_inputs()), ("output", outputs, session.get_outputs())):
+        if {value.name for value in given} != set(wanted):
+            raise BadArtifact(
+                f"encoder.onnx has {what}s {sorted(value.name for value in given)}, wanted {sorted(wanted)}: export the "
+                "model with this release"
+            )
+        for value in given:
+            kind, shape = wanted[value.name]
+            if value.type != kind or not _fits(value.shape, shape):
+                raise BadArtifact(
+                    f"encoder.onnx: {what} {value.name} is {value.type} {value.shape}, wanted {kind} "
+                    f"{list(shape)} (None: any): the graph is of another window or size than the manifest says, or of "
+                    "another release; export the model again"
+                )
+
+
+def require_golden(session: InferenceSession, items: NDArray[np.float32], golden: Golden, sizes: Sizes) -> None:
+    """Raise BadArtifact if stepping through the golden tokens, or taking them as one chunk, gives other values."""
+    users, tokens = golden.rows.shape
+    if users == 0 or tokens <= sizes.window:
+        raise BadArtifact(f"golden.npz has {users} users with {tokens} tokens: wanted some, longer than the window")
+    slab = np.zeros((users + 1, sizes.window, sizes.ring), np.float32)
+    chunk = _run(session, items, golden, slab, 0, tokens)
+    vectors, logits = [], []
+    for position in range(tokens):
+        vector, logit, slab = _run(session, items, golden, slab, position, position + 1)
+        vectors.append(vector)
+        logits.append(logit)
+    stepped = np.concatenate(vectors, 1), np.concatenate(logits, 1)
+    for way, (vector, logit) in (("step by step", stepped), ("as one chunk", chunk[:2])):
+        off = max(float(np.abs(vector - golden.vectors).max()), float(np.abs(logit - golden.logits).max()))
+        if not off <= GOLDEN_TOLERANCE:  # NaN is not
+            raise BadArtifact(
+                f"The golden tokens, {way}, give outputs off by {off:.1e}, allowed {GOLDEN_TOLERANCE:.0e}: graph, item "
+                "vectors and golden values are not of one model; export it again"
+            )
+
+
+def _run(
+    session: InferenceSession,
+    items: NDArray[np.float32],
+    golden: Golden,
+    slab: NDArray[np.float32],
+    start: int,
+    end: int,
+) -> list[NDArray[np.float32]]:
+    users = len(golden.rows)
+    feed = {
+        "rows": golden.rows[:, start:end],
+        "kinds": golden.kinds[:, start:end],
+        "features": golden.features[:, start:end],
+        "position": np.full(users, start, np.int64),
+        "count": np.full(users, end - start, np.int64),
+        "slots": np.arange(users, dtype=np.int64),
+        "items": items,
+        "slab": slab,
+    }
+    outputs: list[NDArray[np.float32]] = session.run(["vectors", "logits", "slab_out"], feed)
+    return outputs
+
+
+Interface = dict[str, tuple[str, tuple[int | None, ...]]]
+
+
+def _interface(sizes: Sizes) -> tuple[Interface, Interface]:
+    whole, real = "tensor(int64)", "tensor(float)"
+    slab = (real, (None, sizes.window, sizes.ring))
+    inputs: Interface = {
+        "rows": (whole, (None, None)),
+        "kinds": (whole, (None, None)),
+        "features": (real, (None, None, len(FEATURE_NAMES))),
+        "position": (whole, (None,)),
+        "count": (whole, (None,)),
+        "slots": (whole, (None,)),
+        "items": (real, (None, sizes.width)),
+        "slab": slab,
+    }
+    outputs: Interface = {
+        "vectors": (real, (None, None, sizes.vector)),
+        "logits": (real, (None, None)),
+        "slab_out": slab,
+    }
+    return inputs, outputs
+
+
+def _fits(given: list[Any], wanted: tuple[int | None, ...]) -> bool:
+    return len(given) == len(wanted) and all(
+        not isinstance(have, int) if want is None else have == want for have, want in zip(given, wanted, strict=True)
+    )
+
+
+def _fields(message: bytes) -> list[tuple[int, int | bytes]]:
+    """Return the fields of a protobuf message as (number, value): an int, or the bytes of what is length-delimited."""
+    found: list[tuple[int, int | bytes]] = []
+    place = 0
+    while place < len(message):
+        key, place = _varint(message, place)
+        number, wire = key >> 3, key & 7
+        if wire == 0:
+            value, place = _varint(message, place)
+            found.append((number, value))
+            continue
+        if wire == _LENGTH_DELIMITED:
+            size, place = _varint(message, place)
+        elif wire in _FIXED:
+            size = _FIXED[wire]
+        else:
+            raise ValueError("it is no ONNX file")
+        if place + size > len(message):
+            raise ValueError("it is cut short")
+        if wire == _LENGTH_DELIMITED:
+            found.append((number, message[place : place + size]))
+        place += size
+    return found
+
+
+def _varint(message: bytes, place: int) -> tuple[int, int]:
+    value = shift = 0
+    while place < len(message):
+        byte = message[place]
+        value |= (byte & 127) << shift
+        shift, place = shift + 7, place + 1
+        if byte < 128:
+            return value, place
+    raise ValueError("it is cut short")
