@@ -171,7 +171,8 @@ class UserNetwork(nn.Module):
         self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
 
     def _embedded(self, item: Tensor, kinds: Tensor, features: Tensor) -> Tensor:
-        return item + self.kind(kinds) + self.feature(features * self.seen)
+        embedded: Tensor = item + self.kind(kinds) + self.feature(features * self.seen)
+        return embedded
 
     def _hidden(self, embedded: Tensor, mask: Tensor, at: Tensor, ring: _Ring | None) -> Tensor:
         done = self.trunk(
