@@ -1,12 +1,20 @@
 """What the user transformer reads of a token: the numbers beside the item's vector. Version TOKENISATION of that reading.
 
-The same function feeds training and the live path, one token at a time with scalar math, so a token has the same bits in
-whatever batch it comes. Not here: item vectors (features.artifact), the bytes of a token (features.tokens).
+The same function feeds training and the live path, one token at a time with the scalar functions of libm, so a token has
+the same bits in whatever batch it comes. Not here: item vectors (features.artifact), the bytes of a token (features.tokens).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from math import log, log1p
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.tokens import HEADER_BYTES, KINDS, tokens
 
 TOKENISATION = "1"
 """Raised with every change of this module's results; an artifact made under another one is refused."""
@@ -15,8 +23,11 @@ FEATURE_NAMES = ("log_price", "log_price_over_list", "list_known", "log_gap", "f
 UNKNOWN_ITEM = 0
 """The row of an item that the artifact has not seen."""
 
+_NUMBERS: Mapping[str, int] = {kind: number for number, kind in enumerate(KINDS)}
 _SCALE = 0.1
 _RATIO_MAX = 2.0
+_BLANK = bytes(HEADER_BYTES)
+"""A token without length, item, price, time."""
 
 Features = tuple[float, float, float, float, float]
 
@@ -45,3 +56,71 @@ def token_features(price: int, list_price: int, time_ms: int, before_ms: int | N
         return log_price * _SCALE, ratio, known, 0.0, 1.0
     gap = log1p((time_ms - before_ms) * 0.001) * _SCALE if time_ms > before_ms else 0.0
     return log_price * _SCALE, ratio, known, gap, 0.0
+
+
+class Inputs(NamedTuple):
+    """Tokens as the graph takes them; n of them."""
+
+    rows: NDArray[np.int64]
+    """(n,) rows of the item table."""
+    kinds: NDArray[np.int64]
+    """(n,) numbers of KINDS."""
+    features: NDArray[np.float32]
+    """(n, FEATURE_NAMES)"""
+    times: Sequence[int]
+    """(n,) event times in ms."""
+
+
+def read_inputs(history: bytes, befores: Mapping[int, int | None], rows: Mapping[str, int]) -> Inputs:
+    """Return what the graph reads of the tokens of `history`, which may be of many users, one after another.
+
+    Args:
+        history: whole tokens, at least one.
+        befores: by the number of a token in `history`: the event time before it, where it is not the one of the token in
+            front of it: a user's first token here. Token 0 must be in it.
+        rows: from item id to row.
+    """
+    kinds, items, prices, list_prices, times = zip(*tokens(history), strict=True)
+    before: list[int | None] = [None, *times[:-1]]
+    for number, time_ms in befores.items():
+        before[number] = time_ms
+    numbers = chain.from_iterable(map(token_features, prices, list_prices, times, before))
+    return Inputs(
+        rows=np.array([rows.get(item, UNKNOWN_ITEM) for item in items], np.int64),
+        kinds=np.array([_NUMBERS[kind] for kind in kinds], np.int64),
+        features=np.fromiter(numbers, np.float32, len(times) * len(FEATURE_NAMES)).reshape(len(times), -1),
+        times=times,
+    )
+
+
+class Suffix(NamedTuple):
+    """The end of a history, as a rebuild reads it."""
+
+    history: bytes
+    """Its tokens, as many as were asked for."""
+    before_ms: int | None
+    """Event time of the token in front of them; None if they start with the user's first one."""
+
+
+def suffix(history: bytes, position: int, count: int) -> Suffix:
+    """Return the last `count` tokens of `history`.
+
+    Where the history does not reach so far back, for fewer tokens are kept than were ever appended, blank tokens stand for
+    what is gone: of no item, price and time 0. So what comes out is a function of what is kept, and nothing else.
+
+    Args:
+        history: tokens, oldest first.
+        position: tokens ever appended.
+        count: 0..position.
+    """
+    whole = count == position
+    starts, place = [], 0
+    while place < len(history):
+        starts.append(place)
+        place += HEADER_BYTES + (history[place] << 8 | history[place + 1])
+    wanted = count if whole else count + 1
+    missing = wanted - len(starts)
+    kept = _BLANK * missing + history if missing > 0 else history[starts[-wanted] :] if wanted else b""
+    if whole:
+        return Suffix(kept, None)
+    return Suffix(kept[HEADER_BYTES + (kept[0] << 8 | kept[1]) :], next(tokens(kept)).event_time_ms)
