@@ -7,6 +7,7 @@ Not here: the rails that these bounds become (pricing.rails).
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from typing import Annotated
 
 import msgspec
@@ -115,3 +116,7 @@ class Catalogue:
 
     def __len__(self) -> int:
         return len(self._latest)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the ids of the items that have a version."""
+        return iter(self._latest)

@@ -20,6 +20,7 @@ from contracts.merge import Merge
 from contracts.semantics import Semantics
 from features.fold import Folded, fold, fold_consent
 from features.state import UserState, expired_state
+from features.tokens import HEADER_BYTES, Kind, tokens
 
 
 class Applied(NamedTuple):
@@ -35,6 +36,15 @@ class Applied(NamedTuple):
     """The user's tokens before the event (features.tokens)."""
     position: int
     """Tokens of the user before the event: the place of this one, from 0."""
+    token: bytes
+    """The event's own token."""
+    before_ms: int | None
+    """Event time of the user's event before, in the order applied; None for a first one."""
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of the event's token."""
+        return next(tokens(self.token)).kind
 
 
 def catalogue_of(log: Log) -> Catalogue:
@@ -65,6 +75,7 @@ def applied_events(log: Log, catalogue: Catalogue) -> Iterator[Applied]:
 
 def _folded(partition: int, inbounds: list[Inbound], catalogue: Catalogue, semantics: Semantics) -> Iterator[Applied]:
     states: dict[str, UserState] = {}
+    times: dict[str, int] = {}
     watermark_ms = 0
     for inbound in inbounds:
         event = inbound.event
@@ -73,6 +84,7 @@ def _folded(partition: int, inbounds: list[Inbound], catalogue: Catalogue, seman
         state = states.setdefault(event.user, UserState())
         if state.last_ms < watermark_ms - semantics.state_ttl_ms:
             state = states[event.user] = expired_state(state)
+            times.pop(event.user, None)
         watermark_ms = max(watermark_ms, event.event_time_ms)
         if isinstance(event, Consent):
             fold_consent(state, event)
@@ -81,4 +93,6 @@ def _folded(partition: int, inbounds: list[Inbound], catalogue: Catalogue, seman
         item = found[1] if found is not None else None
         history, position = state.history, state.tokens
         if fold(state, event, item, semantics) is not Folded.REPEATED:
-            yield Applied(partition, event, item, state, history, position)
+            token = state.history[-HEADER_BYTES - len(event.item.encode()) :]
+            yield Applied(partition, event, item, state, history, position, token, times.get(event.user))
+            times[event.user] = event.event_time_ms

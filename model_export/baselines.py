@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from model_export.next_item import SLICES, Progress, Recommender, Task, ranks_of, sliced_metrics
+from model_export.next_item import SLICES, Recommender, Task, ranks_of, sliced_metrics
 
 SESSION_GAP_MS = 1_800_000
 HISTORY_MAX = 128
@@ -44,7 +44,7 @@ def history_matrix(task: Task, rows: NDArray[np.int64], decay: Decay) -> sparse.
 
 def last_only(age: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
     """Keep the last event alone."""
-    return (age == 1).astype(np.float64)
+    return np.asarray(age == 1, dtype=np.float64)
 
 
 def halving(age: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
@@ -194,7 +194,7 @@ def families() -> dict[str, dict[str, Maker]]:
             f"{factors} factors, alpha {alpha:g}, decay {words}": partial(
                 Factors, factors=factors, alpha=alpha, decay=decay
             )
-            for factors, alpha in ((64, 10.0), (128, 10.0), (128, 40.0))
+            for factors, alpha in ((64, 40.0), (128, 40.0), (128, 100.0))
             for words, decay in (_HALVING, _ALIKE)
         },
     }
@@ -207,15 +207,14 @@ class Tuned(NamedTuple):
     make: Maker
 
 
-def tuned(task: Task, settings: Mapping[str, Maker], progress: Progress = lambda done, total: None) -> Tuned:
+def tuned(task: Task, settings: Mapping[str, Maker]) -> Tuned:
     """Return the best of `settings` on `task`: by NDCG@20 of all events and of those without repeats, added."""
     if len(settings) == 1:
         return Tuned(*next(iter(settings.items())))
     best, best_gain = "", -1.0
-    for done, (words, make) in enumerate(settings.items(), 1):
+    for words, make in settings.items():
         metrics = sliced_metrics(task, ranks_of(make(task), task))
         gain = metrics[SLICES[0]].ndcg + metrics[SLICES[2]].ndcg
         if gain > best_gain:
             best, best_gain = words, gain
-        progress(done, len(settings))
     return Tuned(best, settings[best])

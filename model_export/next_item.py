@@ -15,7 +15,7 @@ events. Not here: the methods (model_export.baselines, model_export.model_scores
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -25,8 +25,6 @@ from numpy.typing import NDArray
 TOP = 20
 ROWS_AT_A_TIME = 512
 """Score rows in memory at a time: times the candidates, times 4 bytes."""
-
-Progress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +138,7 @@ class Ranks(NamedTuple):
     """The same with the user's last item out of the candidates; meaningless where that is the answer."""
 
 
-def ranks_of(method: Recommender, task: Task, progress: Progress = lambda done, total: None) -> Ranks:
+def ranks_of(method: Recommender, task: Task) -> Ranks:
     """Return the ranks that `method` gives to the right items."""
     size = len(task.candidates)
     among_all = np.full(len(task.rows), size + 1, dtype=np.int64)
@@ -157,7 +155,6 @@ def ranks_of(method: Recommender, task: Task, progress: Progress = lambda done, 
         of_last = scores[np.arange(len(rows)), np.minimum(last, size - 1)]
         before = (last < size) & ((of_last > own[:, 0]) | ((of_last == own[:, 0]) & (last < target)))
         among_all[part], without_last[part] = rank, rank - before
-        progress(start + len(part), len(warm))
     return Ranks(among_all, without_last)
 
 
@@ -168,15 +165,20 @@ class Metrics(NamedTuple):
     ndcg: float
     mrr: float
     events: int
+    error: float
+    """Standard error of the recall, with the events of a user as one cluster; of the other two it is about that or less."""
 
 
-def metrics_of(rank: NDArray[np.int64]) -> Metrics:
+def metrics_of(rank: NDArray[np.int64], user: NDArray[np.int32]) -> Metrics:
     """Return Recall@20, NDCG@20 and MRR@20 of one right item per event; NaN of no events."""
     if not len(rank):
-        return Metrics(float("nan"), float("nan"), float("nan"), 0)
+        return Metrics(float("nan"), float("nan"), float("nan"), 0, float("nan"))
     hit = rank <= TOP
     gain = np.where(hit, 1.0 / np.log2(1.0 + rank), 0.0)
-    return Metrics(float(hit.mean()), float(gain.mean()), float(np.where(hit, 1.0 / rank, 0.0).mean()), len(rank))
+    recall = float(hit.mean())
+    surplus = np.bincount(user, weights=hit - recall)
+    error = float(np.sqrt(np.square(surplus).sum())) / len(rank)
+    return Metrics(recall, float(gain.mean()), float(np.where(hit, 1.0 / rank, 0.0).mean()), len(rank), error)
 
 
 SLICES = ("all users", "new users", "all users, without repeats", "new users, without repeats")
@@ -185,12 +187,7 @@ SLICES = ("all users", "new users", "all users, without repeats", "new users, wi
 def sliced_metrics(task: Task, ranks: Ranks) -> dict[str, Metrics]:
     """Return the metrics of each of SLICES."""
     moved = task.target != task.last
-    rows = (np.ones(len(task.rows), dtype=bool), task.new_user)
-    return dict(
-        zip(
-            SLICES,
-            [metrics_of(ranks.among_all[chosen]) for chosen in rows]
-            + [metrics_of(ranks.without_last[chosen & moved]) for chosen in rows],
-            strict=True,
-        )
-    )
+    users = (np.ones(len(task.rows), dtype=bool), task.new_user)
+    chosen = [(ranks.among_all, rows) for rows in users] + [(ranks.without_last, rows & moved) for rows in users]
+    found = [metrics_of(rank[rows], task.user[task.rows[rows]]) for rank, rows in chosen]
+    return dict(zip(SLICES, found, strict=True))

@@ -1,0 +1,62 @@
+"""`pricetide model evaluate`: the quality of an artifact, beside the baselines, as tables and as a page."""
+
+from __future__ import annotations
+
+import shlex
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+
+from model_export.bars import bar
+
+if TYPE_CHECKING:
+    from model_export.evaluation import Evaluation
+
+USERS_RESIDENT = 16_384
+
+
+@click.command("evaluate")
+@click.argument("artifact", type=click.Path(path_type=Path), required=False)
+@click.option("--log", "directory", type=click.Path(path_type=Path), required=True, help="Directory of the log.")
+@click.option(
+    "--test-from",
+    type=click.DateTime(("%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S")),
+    help="Start of the test, UTC event time. Default: the last sixth of the log. The model must not have learned from it.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Markdown page; the diagram is written beside it.")
+def evaluate_command(artifact: Path | None, directory: Path, test_from: datetime | None, out: Path | None) -> None:
+    """Compare ARTIFACT with the baselines on a log it has not learned from; without ARTIFACT, the baselines alone."""
+    from model_export.evaluation import evaluate
+    from model_export.quality_report import rich_table, sheets_of
+
+    split_ms = int(test_from.replace(tzinfo=UTC).timestamp() * 1000) if test_from is not None else None
+    model = encoder = None
+    if artifact is not None:
+        from features.artifact import load_artifact
+        from features.encoder import Encoder
+
+        model = load_artifact(artifact)
+        encoder = Encoder(model, USERS_RESIDENT)
+    with bar("evaluate") as progress:
+        evaluation = evaluate(directory, split_ms, model, encoder, progress)
+    for sheet in sheets_of(evaluation):
+        Console().print(rich_table(sheet))
+    if out is not None:
+        _write(evaluation, out, artifact, directory, test_from)
+
+
+def _write(
+    evaluation: Evaluation, out: Path, artifact: Path | None, directory: Path, test_from: datetime | None
+) -> None:
+    from model_export.quality_report import markdown_of, reliability_svg
+
+    diagram = out.with_name(f"{out.stem}-reliability.svg")
+    words = ["pricetide", "model", "evaluate", *([artifact.name] if artifact is not None else [])]
+    words += ["--log", directory.name, *(["--test-from", test_from.isoformat()] if test_from is not None else [])]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(markdown_of(evaluation, shlex.join([*words, "--out", out.name]), diagram.name))
+    diagram.write_text(reliability_svg(evaluation.propensity.methods))
+    click.echo(f"{out} and {diagram.name} written")

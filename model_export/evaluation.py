@@ -1,0 +1,248 @@
+"""One evaluation: a log, a split in time, the baselines tuned on the slice before it, and a model if there is one.
+
+Baselines are chosen on the last part of what lies before the split (as long as the test, at most half of it), learned
+anew from everything before the split, and then asked once. The model must have been trained on nothing from the split on.
+Not here: the protocols (next_item, propensity), the page (quality_report).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.catalogue import Catalogue
+from contracts.errors import BadInput
+from contracts.log import Log, open_log
+from features.artifact import Artifact
+from features.tokens import KINDS
+from features.vectors import TokenEncoder
+from model_export.applied import catalogue_of
+from model_export.baselines import families, tuned
+from model_export.next_item import Interactions, Metrics, Task, ranks_of, sliced_metrics, task_of
+from model_export.observed import Observed, Progress, observe
+from model_export.propensity import (
+    PURCHASE_WITHIN_MS,
+    REGULARISATIONS,
+    PropensityMetrics,
+    RollingBaseline,
+    propensity_metrics,
+    purchase_labels,
+)
+
+MODEL = "the model"
+ROLLING_BASELINE = "logistic regression"
+VALIDATION_ROWS_MAX = 6_000
+"""Events that settings are chosen on: a sample, so that a choice takes seconds."""
+_SEED = 11
+_MINUTE_MS = 60_000
+_TEST_SHARE = 6
+_PURCHASE = KINDS.index("purchase")
+
+
+@dataclass(frozen=True, slots=True)
+class NextItemResult:
+    """The next-item table: per method its settings and its metrics by slice."""
+
+    methods: Mapping[str, Mapping[str, Metrics]]
+    settings: Mapping[str, str]
+    candidates: int
+    events: int
+    cold_share: float
+    """Share of the events whose item is no candidate."""
+    repeat_share: float
+    """Share of the events whose item is the user's last one."""
+    new_user_share: float
+
+    @property
+    def standard_error(self) -> float:
+        """The largest standard error of a recall in the table."""
+        return max(metrics.error for slices in self.methods.values() for metrics in slices.values())
+
+
+@dataclass(frozen=True, slots=True)
+class PropensityResult:
+    """The propensity table."""
+
+    methods: Mapping[str, PropensityMetrics]
+    settings: Mapping[str, str]
+    examples: int
+    bought_share: float
+    learned_examples: int
+    learned_bought_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What one evaluation found."""
+
+    source: str
+    """Attribution of the log."""
+    log_digest: str
+    """sha256 of the log's events."""
+    split_ms: int
+    until_ms: int
+    model: str | None
+    """Digest of the artifact."""
+    next_item: NextItemResult
+    propensity: PropensityResult
+
+
+class ModelScores:
+    """The model as a method of the next-item protocol: the user's vector after the event before, times the candidates."""
+
+    name = MODEL
+
+    def __init__(self, task: Task, vectors: NDArray[np.float32], artifact: Artifact) -> None:
+        rows = [artifact.rows.get(item, 0) for item in task.candidates]
+        self._vectors = vectors
+        self._candidates = np.ascontiguousarray(artifact.candidates[rows].T)
+        self._bias = artifact.candidate_bias[rows]
+
+    def scores(self, task: Task, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return vector x candidates + bias."""
+        return np.asarray(self._vectors[rows - 1] @ self._candidates + self._bias, dtype=np.float32)
+
+
+def default_split_ms(log: Log) -> int:
+    """Return the start of the last sixth of the log's event time, rounded to a whole minute."""
+    first_ms, last_ms = log.manifest.first_ms, log.manifest.last_ms
+    split_ms = last_ms - (last_ms - first_ms) // _TEST_SHARE
+    return (split_ms + _MINUTE_MS // 2) // _MINUTE_MS * _MINUTE_MS
+
+
+def evaluate(
+    directory: Path,
+    split_ms: int | None = None,
+    artifact: Artifact | None = None,
+    encoder: TokenEncoder | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Evaluation:
+    """Evaluate the baselines, and a model if given, on the log in `directory`.
+
+    Args:
+        directory: of the log.
+        split_ms: event time at which the test begins; None: default_split_ms.
+        artifact: the model's candidates.
+        encoder: of the same artifact; both or none.
+        progress: called with records read.
+
+    Raises:
+        BadInput: no log, or nothing to predict after the split, or nothing to learn from before it.
+    """
+    log = open_log(directory)
+    catalogue = catalogue_of(log)
+    split_ms = default_split_ms(log) if split_ms is None else split_ms
+    until_ms = log.manifest.last_ms + 1
+    observed = observe(log, catalogue, encoder, progress)
+    result = next_item_result(observed, catalogue, split_ms, until_ms, artifact)
+    return Evaluation(
+        source=log.manifest.source,
+        log_digest=log.manifest.tables["events"].sha256,
+        split_ms=split_ms,
+        until_ms=until_ms,
+        model=artifact.digest if artifact is not None else None,
+        next_item=result,
+        propensity=propensity_result(observed, split_ms, until_ms),
+    )
+
+
+def _task(interactions: Interactions, catalogue: Catalogue, split_ms: int, until_ms: int) -> Task:
+    known = [item for item in catalogue if catalogue.at(item, split_ms - 1) is not None]
+    task = task_of(interactions, split_ms, until_ms, known)
+    if not task.train.any() or not len(task.rows):
+        raise BadInput(
+            "The log has no events before the split, or none of a returning user from it on: choose another --test-from"
+        )
+    return task
+
+
+def next_item_result(
+    observed: Observed,
+    catalogue: Catalogue,
+    split_ms: int,
+    until_ms: int,
+    artifact: Artifact | None = None,
+) -> NextItemResult:
+    """Return the next-item table of the baselines, and of the model if it was asked about every event."""
+    interactions = observed.interactions
+    task = _task(interactions, catalogue, split_ms, until_ms)
+    validation = _sampled(_task(interactions, catalogue, _validation_ms(interactions, split_ms, until_ms), split_ms))
+    methods, settings = {}, {}
+    for name, choices in families().items():
+        chosen = tuned(validation, choices)
+        settings[name] = chosen.settings
+        methods[name] = sliced_metrics(task, ranks_of(chosen.make(task), task))
+    if artifact is not None and observed.vectors is not None:
+        methods[MODEL] = sliced_metrics(task, ranks_of(ModelScores(task, observed.vectors, artifact), task))
+    return NextItemResult(
+        methods=methods,
+        settings=settings,
+        candidates=len(task.candidates),
+        events=len(task.rows),
+        cold_share=float((task.target >= len(task.candidates)).mean()),
+        repeat_share=float((task.target == task.last).mean()),
+        new_user_share=float(task.new_user.mean()),
+    )
+
+
+def _validation_ms(interactions: Interactions, split_ms: int, until_ms: int) -> int:
+    """Return where the validation slice begins: as long as the test, at most half of what lies before the split."""
+    first_ms = int(interactions.time_ms.min(initial=split_ms))
+    return max(2 * split_ms - until_ms, (first_ms + split_ms) // 2)
+
+
+def _sampled(task: Task) -> Task:
+    if len(task.rows) <= VALIDATION_ROWS_MAX:
+        return task
+    kept = np.random.default_rng(_SEED).choice(len(task.rows), VALIDATION_ROWS_MAX, replace=False)
+    kept.sort()
+    return replace(task, rows=task.rows[kept], new_user=task.new_user[kept])
+
+
+def propensity_result(observed: Observed, split_ms: int, until_ms: int) -> PropensityResult:
+    """Return the propensity table of the baseline, and of the model if it was asked about every event.
+
+    Raises:
+        BadInput: a slice holds no example that was bought, or none that was not.
+    """
+    events = observed.interactions
+    bought = purchase_labels(events.user, events.item, observed.kind, events.time_ms)
+    example = observed.kind != _PURCHASE
+
+    def between(from_ms: int, to_ms: int) -> NDArray[np.bool_]:
+        inside: NDArray[np.bool_] = (
+            example & (events.time_ms >= from_ms) & (events.time_ms < to_ms - PURCHASE_WITHIN_MS)
+        )
+        if len(np.unique(bought[inside])) < 2:
+            raise BadInput(
+                f"Between {from_ms} and {to_ms} ms there are no views that ended in a purchase within "
+                f"{PURCHASE_WITHIN_MS // _MINUTE_MS} min, or no others: the log is too short, or choose another --test-from"
+            )
+        return inside
+
+    validation_ms = _validation_ms(events, split_ms, until_ms)
+    early, late = between(0, validation_ms), between(validation_ms, split_ms)
+    learned, test = between(0, split_ms), between(split_ms, until_ms)
+
+    def loss(regularisation: float) -> float:
+        model = RollingBaseline(observed.rolling[early], bought[early], regularisation)
+        return propensity_metrics(model.probability(observed.rolling[late]), bought[late]).log_loss
+
+    regularisation = min(REGULARISATIONS, key=loss)
+    baseline = RollingBaseline(observed.rolling[learned], bought[learned], regularisation)
+    methods = {ROLLING_BASELINE: propensity_metrics(baseline.probability(observed.rolling[test]), bought[test])}
+    if observed.logits is not None:
+        probability = 1.0 / (1.0 + np.exp(-observed.logits[test].astype(np.float64)))
+        methods[MODEL] = propensity_metrics(probability, bought[test])
+    return PropensityResult(
+        methods=methods,
+        settings={ROLLING_BASELINE: f"C = {regularisation:g}"},
+        examples=int(test.sum()),
+        bought_share=float(bought[test].mean()),
+        learned_examples=int(learned.sum()),
+        learned_bought_share=float(bought[learned].mean()),
+    )
