@@ -141,6 +141,17 @@ class Artifact:
     candidates: NDArray[np.float32]
     candidate_bias: NDArray[np.float32]
 
+    def nearest(self, vector: NDArray[np.float32], count: int) -> list[tuple[str, float]]:
+        """Return the `count` items with the highest scores, vector . candidate + bias, and these, falling.
+
+        Args:
+            vector: (vector,) of a user.
+            count: items wanted, >= 1; fewer come where there are fewer.
+        """
+        scores = self.candidates[1:] @ vector + self.candidate_bias[1:]
+        names = list(self.rows)
+        return [(names[place], float(scores[place])) for place in np.argsort(-scores, kind="stable")[:count].tolist()]
+
 
 def write_artifact(directory: Path, parts: Parts) -> str:
     """Write `parts` to `directory`, which is made if needed, the manifest last; return the digest.

@@ -5,8 +5,8 @@ is rebuilt from the token history. On the CPU every token, also of a burst or a 
 rows, missing ones filled up: so its bits cannot depend on batches, evictions or restarts. On CUDA runs may be
 larger, and bits depend on their size.
 
-Not here: what a token is (features.tokens), what the graph reads of it (inputs), which runs there are (schedule), the
-memory and the session (runs).
+Not here: who asks (vectors), what the graph reads of a token (inputs), which runs there are (schedule), the memory
+and the session (runs).
 """
 
 from __future__ import annotations
@@ -20,27 +20,17 @@ from numpy.typing import NDArray
 from contracts.errors import BadSettings
 from features.artifact import Artifact
 from features.graph import Provider
-from features.inputs import read_inputs, suffix
+from features.inputs import last_token, read_inputs, suffix
 from features.rings import NOTHING, Ring, Rings
 from features.runs import GraphRuns, Tokens
 from features.schedule import schedule
+from features.vectors import Encoded, TokenAsk
 
 RUN_SIZES: dict[Provider, tuple[int, ...]] = {"cpu": (64,), "cuda": (64, 1024, 4096)}
 """Users per run; on the CPU one size, see above."""
 TOKENS_AT_ONCE = 32_768
 """Bounds what a batch takes beside the slab: a batch with more, rebuilds included, is worked off in parts."""
 CHUNK_USERS: dict[Provider, int] = {"cpu": 64, "cuda": 1024}
-
-
-class TokenAsk(NamedTuple):
-    """A token of a user that was just applied."""
-
-    user: bytes
-    position: int
-    """Tokens of the user ever appended before this one."""
-    history: bytes
-    """The token history before this token (features.tokens)."""
-    token: bytes
 
 
 class UserHistory(NamedTuple):
@@ -52,22 +42,13 @@ class UserHistory(NamedTuple):
     """The token history, the last token included."""
 
 
-class Encoded(NamedTuple):
-    """What the model says, by ask."""
-
-    vectors: NDArray[np.float32]
-    """(n, vector)"""
-    logits: NDArray[np.float32]
-    """(n,) purchase of the token's own item at list price, calibrated log-odds."""
-
-
 class Encoder:
     """A model at work. One thread at a time; a new model is a new Encoder.
 
     Attributes:
         digest: of the artifact.
-        history_needed: tokens a state must keep for any rebuild from it to be exact: Semantics.history_events_max is at
-            least this.
+        history_needed: tokens that a rebuild reads, the one asked for included; a state must keep one more than these,
+            from whose time the first of them counts its gap.
         asked, hits, rebuilt: tokens asked for; those of them that found their ring ready; tokens that were run again
             because a ring was not.
     """
@@ -85,14 +66,14 @@ class Encoder:
         self.artifact = artifact
         self.digest = artifact.digest
         self._reach = artifact.manifest.architecture.reach
-        self.history_needed = self._reach + 2
+        self.history_needed = self._reach + 1
         self._users_max, self._provider = users_max, provider
         self._runs = GraphRuns(artifact, users_max, provider, RUN_SIZES[provider])
         self._rings = Rings(users_max)
         self.asked = self.hits = self.rebuilt = 0
 
     @property
-    def resident(self) -> int:
+    def residents(self) -> int:
         """Users that have a ring."""
         return len(self._rings)
 
@@ -128,6 +109,26 @@ class Encoder:
     def release(self, owner: Hashable) -> None:
         """Forget every ring of `owner`."""
         self._rings.release(owner)
+
+    def of_history(self, user: bytes, position: int, history: bytes) -> NDArray[np.float32] | None:
+        """Return the vector (vector,) after the last token of `history`, as `encode` gave it; None without a token.
+
+        Args:
+            user: their key; no ring of theirs is used or changed.
+            position: tokens ever appended, those of `history` included.
+            history: as a state keeps it.
+        """
+        if not history:
+            return None
+        before, last = last_token(history)
+        nobody = object()
+        vector: NDArray[np.float32] = self.encode(nobody, [TokenAsk(user, position - 1, before, last)]).vectors[0]
+        self.release(nobody)
+        return vector
+
+    def nearest(self, vector: NDArray[np.float32], count: int) -> list[tuple[str, float]]:
+        """Return the `count` items that the model ranks first as the next one after `vector`, with their scores, falling."""
+        return self.artifact.nearest(vector, count)
 
     def re_embed(self, users: Sequence[UserHistory]) -> Encoded:
         """Return vector and logit of the last token of each of `users`, in wide chunks that leave every ring alone.

@@ -114,13 +114,28 @@ def suffix(history: bytes, position: int, count: int) -> Suffix:
         count: 0..position.
     """
     whole = count == position
-    starts, place = [], 0
-    while place < len(history):
-        starts.append(place)
-        place += HEADER_BYTES + (history[place] << 8 | history[place + 1])
+    starts = _starts(history)
     wanted = count if whole else count + 1
     missing = wanted - len(starts)
     kept = _BLANK * missing + history if missing > 0 else history[starts[-wanted] :] if wanted else b""
     if whole:
         return Suffix(kept, None)
-    return Suffix(kept[HEADER_BYTES + (kept[0] << 8 | kept[1]) :], next(tokens(kept)).event_time_ms)
+    return Suffix(kept[_length(kept, 0) :], next(tokens(kept)).event_time_ms)
+
+
+def last_token(history: bytes) -> tuple[bytes, bytes]:
+    """Return `history` without its last token, and that token; there is one at least."""
+    start = _starts(history)[-1]
+    return history[:start], history[start:]
+
+
+def _starts(history: bytes) -> list[int]:
+    starts, place = [], 0
+    while place < len(history):
+        starts.append(place)
+        place += _length(history, place)
+    return starts
+
+
+def _length(history: bytes, start: int) -> int:
+    return HEADER_BYTES + (history[start] << 8 | history[start + 1])
