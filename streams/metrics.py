@@ -48,6 +48,11 @@ class Metrics:
         self.last_commit = gauge(
             "last_commit_timestamp_seconds", "Unix time of the last committed transaction.", "partition"
         )
+        self.model = gauge("model_info", "1 for the digest of the model in force.", "digest")
+        self.models_refused = counter("refused_models", "Artifacts refused while another one served.")
+        self.encoder_users = gauge("encoder_resident_users", "Users whose keys and values are in memory.")
+        self.encoder_hits = counter("encoder_hits", "Tokens of users who were resident.")
+        self.encoder_rebuilt = counter("encoder_rebuilt_tokens", "Tokens run again to rebuild users who were not.")
         self.batch = Histogram("pricetide_batch_events", "Events per batch.", buckets=_EVENTS, registry=registry)
         self.commit = Histogram(
             "pricetide_commit_seconds", "Seconds of one transaction.", buckets=_SECONDS, registry=registry

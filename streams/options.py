@@ -23,6 +23,7 @@ _FLAGS: dict[str, str] = {
     "data_dir": "data_dir",
     "partitions": "topics.partitions",
     "port": "port",
+    "model": "encoder.model",
     "consent_default": "semantics.consent_default",
 }
 """Parameter of the command line -> dotted name in Settings."""
@@ -34,6 +35,7 @@ _OPTIONS = (
     click.option("--data-dir", type=click.Path(path_type=Path), help="Directory of this worker's state."),
     click.option("--partitions", type=int, metavar="N", help="Partitions of inputs and outputs."),
     click.option("--port", type=int, metavar="N", help="Port of the web server; 0 takes any free one."),
+    click.option("--model", type=click.Path(path_type=Path), help="Directory of a model artifact, or a link to one."),
     click.option(
         "--consent-default",
         type=click.Choice(["granted", "denied"]),

@@ -30,6 +30,7 @@ from streams.commit import Commit
 from streams.crashes import CrashCounts
 from streams.ledger import Ledger, PositionLedger, decode_ledger, starting_point
 from streams.metrics import Metrics
+from streams.models import Models
 from streams.producer import transactional_producer
 from streams.reference import References
 from streams.settings import Settings
@@ -59,6 +60,7 @@ class Worker(Struct, frozen=True, kw_only=True):
     settings: Settings
     semantics: Semantics
     references: References
+    models: Models
     metrics: Metrics
     crashes: CrashCounts
     menus: MenuShelf
@@ -271,7 +273,13 @@ class Session:
         begun = time.perf_counter()
         references = self._worker.references
         step = self._engine.step(
-            batch.records, store.get, self._state, references.catalogue, references.policies, self._isolated
+            batch.records,
+            store.get,
+            self._state,
+            references.catalogue,
+            references.policies,
+            self._isolated,
+            self._worker.models.current,
         )
         self._worker.metrics.in_engine.inc(time.perf_counter() - begun)
         self.committing = asyncio.create_task(self._commit_batch(batch, step), name=f"commit-{self.partition}")
@@ -374,4 +382,5 @@ class Session:
                     await self._producer.stop()
         if self._store is not None:
             self._store.close()
+        self._worker.models.release(self._engine)
         self._consumer = self._producer = self._store = None

@@ -138,6 +138,20 @@ class TopicSettings(_Group):
         )
 
 
+class EncoderSettings(_Group):
+    """The user transformer; without `model` prices are decided without one."""
+
+    model: Path | None = None
+    """Directory of an artifact (`pricetide model export`), or a link to one. Another artifact under this name is taken up
+    between two batches, without a restart."""
+    provider: Literal["cpu", "cuda"] = "cpu"
+    """Where it runs; prices are equal byte for byte on the CPU only."""
+    users_max: Annotated[int, Field(ge=64)] = 16_384
+    """Users whose keys and values stay in memory, at 16 KiB each by default; others are rebuilt from their tokens."""
+    poll_ms: Annotated[int, Field(ge=100)] = 5_000
+    """How often `model` is looked at for another artifact."""
+
+
 class Settings(BaseSettings):
     """Everything an operator sets."""
 
@@ -147,6 +161,7 @@ class Settings(BaseSettings):
     topics: TopicSettings = TopicSettings()
     semantics: dict[str, Any] = Field(default_factory=dict)
     """Fields of contracts.semantics.Semantics; `consent_default` is required."""
+    encoder: EncoderSettings = EncoderSettings()
     group: str = "pricetide"
     """Consumer group, and the prefix of the transactional ids."""
     data_dir: Path = Path("data")

@@ -24,6 +24,7 @@ from pricing.engine import EventCrash
 from pricing.menus import MenuShelf
 from streams.crashes import CrashCounts
 from streams.metrics import Metrics
+from streams.models import Models
 from streams.reference import References
 from streams.session import Batch, Session, Worker
 from streams.settings import Settings
@@ -74,6 +75,7 @@ class WorkerShell:
     def __init__(self, settings: Settings, hand_over: Callable[[Batch], Coroutine[Any, Any, None]]) -> None:
         self.settings = settings
         self.metrics = Metrics()
+        self.models = Models(settings.encoder, settings.engine_semantics, self.metrics)
         self.references = References(settings, lambda topic: self.metrics.refused.labels(topic).inc())
         self.crashes = CrashCounts(settings.data_dir, settings.crashes_max)
         self.joined = False
@@ -86,6 +88,7 @@ class WorkerShell:
             settings=settings,
             semantics=settings.engine_semantics,
             references=self.references,
+            models=self.models,
             metrics=self.metrics,
             crashes=self.crashes,
             menus=MenuShelf(),
@@ -125,13 +128,14 @@ class WorkerShell:
         await self.references.ready.wait()
 
     async def _read_and_follow(self) -> None:
+        await self.models.load()
         await self.references.read_to_end()
-        # Catalogue and code stay, and batches leave no cycles: the collector would walk a million objects to find none,
+        # Catalogue, model and code stay, and batches leave no cycles: the collector would walk a million objects to find none,
         # a fifth of the CPU. What makes cycles (exceptions, web requests) is still collected, seldom.
         gc.collect()
         gc.freeze()
         gc.set_threshold(100_000, 50, 1_000)
-        await self.references.follow()
+        await asyncio.gather(self.references.follow(), self.models.follow())
 
     async def release(self) -> None:
         """Stop fetching, wait for the batches in flight, close every session."""

@@ -42,6 +42,8 @@ def not_live(app: PricetideApp, now: float, now_ms: int) -> list[str]:
 def not_ready(app: PricetideApp) -> list[str]:
     """Return what the worker still waits for; empty when it is ready."""
     waits = []
+    if app.shell.settings.encoder.model is not None and app.shell.models.current is None:
+        waits.append("the model is being loaded")
     if not app.shell.references.ready.is_set():
         waits.append("catalogue and policies are being read")
     if app.rebalancing or not app.shell.joined:
@@ -65,6 +67,7 @@ def add_pages(app: PricetideApp) -> None:
 
     @app.page("/metrics")  # type: ignore[untyped-decorator]  # faust ships no types
     async def metrics(web: Any, request: Any) -> Any:  # noqa: ANN401 - faust ships no types
+        app.shell.models.gauge()
         app.shell.metrics.kill_switch.set(app.shell.references.policies.kill_switch)
         for session in app.shell.sessions.values():
             session.gauge(time.monotonic(), time.time())

@@ -1,0 +1,217 @@
+"""`pricetide users show`: what is known of one user, read from the changelog, so it works whether or not workers run.
+
+Prints personal data: for operators and for answering a person's question about theirs. Changes nothing. Not here: what the
+numbers mean (features), the vector's arithmetic (features.encoder).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import click
+import msgspec
+import numpy as np
+from features.profile import profile
+from kafka import TopicPartition
+from msgspec import Struct
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.progress import Progress
+from rich.table import Table
+
+from contracts.catalogue import Catalogue, CatalogueItem
+from contracts.errors import BadInput, BadReference
+from contracts.ids import partition_of
+from features.encoder import Encoder
+from features.state import UserState, decode_state
+from features.tokens import tokens
+from features.windows import totals
+from pricing.reasons import money
+from streams.broker import chunks_until, committed_records, reading, require_topics
+from streams.models import open_encoder
+from streams.options import with_settings
+from streams.settings import Settings
+
+RECENT_MAX = 8
+NEAREST_MAX = 8
+
+
+class Vector(Struct, frozen=True):
+    """A user's vector, and the items nearest to it."""
+
+    digest: str
+    as_of_ms: int
+    """Event time of the last token in it."""
+    norm: float
+    nearest: list[tuple[str, float]]
+    """Item ids by falling score, scores as the model ranks next items."""
+
+
+@click.group()
+def users() -> None:
+    """Look at what is known of a user."""
+
+
+@users.command()
+@click.argument("user")
+@with_settings
+def show(settings: Settings, user: str) -> None:
+    """Print the state of USER: windows, recent items, profile, open offers; with --model the nearest items, too."""
+    console = Console()
+    value = stored_state(settings, user, console)
+    if value is None:
+        raise BadInput(
+            f"No state of user {user!r} in {settings.topics.changelog}: check the id and topics.partitions "
+            f"({settings.topics.partitions}); a user unseen for semantics.state_ttl_ms is forgotten"
+        )
+    state = decode_state(value)
+    catalogue = _catalogue(settings)
+    vector = None
+    if settings.encoder.model is not None:
+        vector = vector_of(
+            user, state, open_encoder(settings.encoder, settings.engine_semantics, settings.encoder.model)
+        )
+    partition = partition_of(user.encode(), settings.topics.partitions)
+    console.print(page(user, partition, state, catalogue, vector, settings))
+
+
+def stored_state(settings: Settings, user: str, console: Console) -> bytes | None:
+    """Return the last committed state of `user`, None if there is none; reads the user's partition of the changelog."""
+    topic = settings.topics.changelog
+    require_topics(settings, [topic])
+    place = TopicPartition(topic, partition_of(user.encode(), settings.topics.partitions))
+    key, value = user.encode(), None
+    with reading(settings) as consumer, Progress(console=console, transient=True) as progress:
+        consumer.assign([place])
+        consumer.seek_to_beginning(place)
+        ends = consumer.end_offsets([place])
+        task = progress.add_task(f"reading {topic}/{place.partition}", total=ends[place] - consumer.position(place))
+        for chunk in chunks_until(consumer, ends):
+            for record in chunk.get(place, ()):
+                if record.key == key:
+                    value = record.value
+            progress.update(task, completed=consumer.position(place))
+    return value
+
+
+def _catalogue(settings: Settings) -> Catalogue:
+    catalogue = Catalogue()
+    for record in committed_records(settings, [settings.topics.catalogue]):
+        try:
+            catalogue.apply(record.offset, record.key, record.value)
+        except (msgspec.DecodeError, BadReference):
+            continue  # a worker refuses it, too, and counts it
+    return catalogue
+
+
+def vector_of(user: str, state: UserState, encoder: Encoder) -> Vector | None:
+    """Return the vector after the user's last token, rebuilt from the stored history; None without a token."""
+    vector = encoder.of_history(user.encode(), state.tokens, state.history)
+    if vector is None:
+        return None
+    return Vector(
+        digest=encoder.digest,
+        as_of_ms=list(tokens(state.history))[-1].event_time_ms,
+        norm=float(np.linalg.norm(vector)),
+        nearest=encoder.nearest(vector, NEAREST_MAX),
+    )
+
+
+def page(
+    user: str, partition: int, state: UserState, catalogue: Catalogue, vector: Vector | None, settings: Settings
+) -> RenderableType:
+    """Return everything to be shown."""
+
+    def item_of(item: str) -> CatalogueItem | None:
+        found = catalogue.at(item, state.last_ms)
+        return None if found is None else found[1]
+
+    currency = settings.engine_semantics.currency
+    parts: list[RenderableType] = [
+        _summary(user, partition, state, settings),
+        _windows(state, currency),
+        Panel(profile(state, state.last_ms, item_of, currency), title="profile", title_align="left"),
+        _recent(state, catalogue, currency),
+    ]
+    if state.offers:
+        parts.append(_offers(state, currency))
+    if vector is not None:
+        parts.append(_nearest(vector, catalogue, state))
+    return Group(*parts)
+
+
+def _when(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if time_ms else "never"
+
+
+def _summary(user: str, partition: int, state: UserState, settings: Settings) -> Table:
+    said = {None: "never said anything", True: "granted", False: "denied"}[state.consent]
+    if state.consent is None:
+        default = "granted" if settings.engine_semantics.consent_default else "denied"
+        said += f", so {default} by default"
+    table = Table(title=f"user {user}", title_justify="left", show_header=False)
+    table.add_column(style="dim")
+    table.add_column()
+    table.add_row("partition", str(partition))
+    table.add_row("events and consents applied", f"{state.sequence:,}")
+    table.add_row("last event", _when(state.last_ms))
+    table.add_row("consent to personal prices", said + (f", {_when(state.consent_ms)}" if state.consent_ms else ""))
+    table.add_row("this session", f"{state.session_events:,} events since {_when(state.session_start_ms)}")
+    table.add_row("tokens", f"{state.history_events:,} kept of {state.tokens:,}")
+    if state.implausible_ms:
+        table.add_row("implausible traffic", f"last {_when(state.implausible_ms)}: nothing is learned for a day")
+    return table
+
+
+def _windows(state: UserState, currency: str) -> Table:
+    table = Table(title="rolling windows, as of the last event", title_justify="left")
+    for column in ("window", "views", "clicks", "purchases", "spend", "dwell"):
+        table.add_column(column, justify="left" if column == "window" else "right")
+    for name, total in zip(("1 hour", "24 hours", "30 days"), totals(state, state.last_ms), strict=True):
+        table.add_row(
+            name,
+            f"{total.views:,}",
+            f"{total.clicks:,}",
+            f"{total.purchases:,}",
+            money(total.spend, currency),
+            f"{total.dwell_ms / 1000:,.0f} s",
+        )
+    return table
+
+
+def _title(item: str, time_ms: int, catalogue: Catalogue) -> str:
+    found = catalogue.at(item, time_ms)
+    return found[1].title if found is not None else "(not in the catalogue)"
+
+
+def _recent(state: UserState, catalogue: Catalogue, currency: str) -> Table:
+    table = Table(title=f"last {RECENT_MAX} events, newest first", title_justify="left")
+    for column in ("when", "event", "item", "title", "price"):
+        table.add_column(column, justify="right" if column == "price" else "left")
+    for token in list(tokens(state.history))[: -RECENT_MAX - 1 : -1]:
+        title = _title(token.item, token.event_time_ms, catalogue)
+        table.add_row(_when(token.event_time_ms), token.kind, token.item, title, money(token.price, currency))
+    return table
+
+
+def _offers(state: UserState, currency: str) -> Table:
+    table = Table(title="offers, newest last", title_justify="left")
+    for column in ("item", "price", "list price", "until", ""):
+        table.add_column(column, justify="right" if "price" in column else "left")
+    for item, offer in state.offers.items():
+        stands = offer.open and state.last_ms < offer.valid_until_ms
+        prices = money(offer.price, currency), money(offer.list_price, currency)
+        table.add_row(item, *prices, _when(offer.valid_until_ms), "open" if stands else "ended")
+    return table
+
+
+def _nearest(vector: Vector, catalogue: Catalogue, state: UserState) -> Table:
+    age_s = (state.last_ms - vector.as_of_ms) / 1000
+    title = f"nearest items to the vector (model {vector.digest}, length {vector.norm:.3f}, {age_s:,.0f} s old at the last event)"
+    table = Table(title=title, title_justify="left")
+    table.add_column("item")
+    table.add_column("title")
+    table.add_column("score", justify="right")
+    for item, score in vector.nearest:
+        table.add_row(item, _title(item, state.last_ms, catalogue), f"{score:.3f}")
+    return table
