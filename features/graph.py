@@ -122,7 +122,9 @@ def require_golden(session: InferenceSession, items: NDArray[np.float32], golden
     """Raise BadArtifact if stepping through the golden tokens, or taking them as one chunk, gives other values."""
     users, tokens = golden.rows.shape
     if users == 0 or tokens <= sizes.window:
-        raise BadArtifact(f"golden.npz has {users} users with {tokens} tokens: wanted some, longer than the window")
+        raise BadArtifact(
+            f"golden.npz has {users} users with {tokens} tokens: wanted some, longer than the window; export the model again"
+        )
     slab = np.zeros((users + 1, sizes.window, sizes.ring), np.float32)
     chunk = _run(session, items, golden, slab, 0, tokens)
     vectors, logits = [], []
