@@ -1,0 +1,64 @@
+"""A torch module as the bytes of an ONNX graph: the dynamo exporter, quiet, and without the paths of this machine."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from features.graph import OPSET
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def graph_bytes(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    dynamic_shapes: Sequence[Mapping[int, Any]],
+) -> bytes:
+    """Return the ONNX graph of `module` in inference mode, opset features.graph.OPSET.
+
+    Args:
+        module: set to eval() by the caller.
+        example: arguments of one call; dimensions that are not dynamic are taken from them.
+        inputs: names of the arguments.
+        outputs: names of the results.
+        dynamic_shapes: per argument, torch.export.Dim by dimension.
+    """
+    import torch
+
+    with _quiet():
+        program = torch.onnx.export(
+            module,
+            example,
+            dynamo=True,
+            opset_version=OPSET,
+            verbose=False,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=tuple(dynamic_shapes),
+        )
+    assert program is not None
+    graph = program.model_proto
+    for node in graph.graph.node:  # where in the sources a node comes from
+        del node.metadata_props[:]
+        node.doc_string = ""
+    return bytes(graph.SerializeToString(deterministic=True))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's notes on its own internals from the terminal."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
