@@ -22,7 +22,11 @@ GOLDEN_TOLERANCE = 1e-4
 """Largest difference of an output from its golden value: processors differ by less, another graph by more."""
 
 Provider = Literal["cpu", "cuda"]
-_PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_PROVIDERS: dict[Provider, list[tuple[str, dict[str, str]]]] = {
+    "cpu": [(_CPU, {})],
+    "cuda": [(_CUDA, {"use_tf32": "0"}), (_CPU, {})],  # TF32 has 10 bits of mantissa: 1e-3, not 1e-5
+}
 
 _FIXED, _LENGTH_DELIMITED = {1: 8, 5: 4}, 2
 _OPSET_IMPORT = 8
@@ -75,7 +79,7 @@ def open_session(graph: bytes, provider: Provider = "cpu") -> InferenceSession:
         session = ort.InferenceSession(graph, options, providers=_PROVIDERS[provider])
     except Exception as error:  # onnxruntime raises classes of its binding that share no base
         raise BadArtifact(f"onnxruntime cannot load the graph ({error}): export the model again") from error
-    if session.get_providers()[0] != _PROVIDERS[provider][0]:
+    if session.get_providers()[0] != _PROVIDERS[provider][0][0]:
         raise BadSettings(
             f"The provider {provider} is not available here (there are {session.get_providers()}): install "
             "onnxruntime-gpu with the CUDA and cuDNN it names, or set the provider to cpu"
