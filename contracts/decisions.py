@@ -35,7 +35,7 @@ class Source(Struct, frozen=True, array_like=True, gc=False):
     offset: int
 
 
-class Decision(Struct, frozen=True, kw_only=True, tag_field="record", tag="decision", gc=False):
+class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="record", tag="decision", gc=False):
     """One price decision. Money in minor units, times in ms of event time."""
 
     decision_id: str
@@ -74,15 +74,19 @@ class Decision(Struct, frozen=True, kw_only=True, tag_field="record", tag="decis
     """-1 for a withdrawn offer of an item that has left the catalogue, or is refused, since."""
     catalogue_seen: int
     model: str | None
+    """Digest of the artifact in force, None without a model."""
     sequence: int
     """The user's count of applied events, this one included."""
     event_time_ms: int
     source: Source
     shown: str | None
     """The decision id that the shop said it rendered."""
+    preference: float | None = None
+    """r_ui: the model's propensity of this user to buy this item at its list price, to six decimals. Absent without a model,
+    and from withdrawals, which are no event with the item."""
 
 
-class Applied(Struct, frozen=True, kw_only=True, tag_field="record", tag="applied", gc=False):
+class Applied(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="record", tag="applied", gc=False):
     """A source record that was applied and led to no decision; `outcome` says why."""
 
     decision_id: str
@@ -93,6 +97,8 @@ class Applied(Struct, frozen=True, kw_only=True, tag_field="record", tag="applie
     policies_seen: int
     catalogue_seen: int
     source: Source
+    model: str | None = None
+    """Digest of the artifact in force; absent without one."""
 
 
 DecisionRecord = Decision | Applied

@@ -15,6 +15,8 @@ from contracts.errors import BadReference
 
 Permille = Annotated[int, Meta(ge=0, le=10_000)]
 Name = Annotated[str, Meta(pattern="^[a-z][a-z0-9_-]{0,63}$")]
+Version = Annotated[str, Meta(pattern="^[a-z][a-z0-9_-]{0,63}@[1-9][0-9]{0,18}$")]
+"""A policy's name and number: `careful@3`."""
 
 
 class Rails(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -78,6 +80,15 @@ class Policy(Struct, frozen=True, kw_only=True, tag_field="record", tag="policy"
     """Keys the counter-based generator together with the decision id."""
     rule: Rule
     rails: Rails = Rails()
+    model: str | None = None
+    """Digest of the artifact that it was made for; None: it prices with any model, and without one."""
+    fallback: Version | None = None
+    """The version that prices wherever another model is in force, or none; on the topic before this one, and without a
+    model of its own. Required with `model`, and only then."""
+
+    def __post_init__(self) -> None:
+        if (self.model is None) != (self.fallback is None):
+            raise ValueError("model and fallback go together: what is made for one model says what prices without it")
 
     @property
     def version(self) -> str:
@@ -121,10 +132,12 @@ def policy_key(record: PolicyRecord) -> bytes:
 class PolicyBook:
     """The fold of the policies topic: every version, which one is current, and the kill switch."""
 
-    __slots__ = ("_versions", "current", "kill_switch", "seen")
+    __slots__ = ("_fallback", "_versions", "current", "kill_switch", "seen")
 
     def __init__(self) -> None:
         self._versions: dict[tuple[str, int], Policy] = {}
+        self._fallback = BUILTIN
+        """Prices where the current policy was made for another model."""
         self.current: Policy = BUILTIN
         self.kill_switch = False
         self.seen = 0
@@ -147,10 +160,19 @@ class PolicyBook:
         self._apply(record)
         return record
 
+    def in_force(self, model: str | None) -> Policy:
+        """Return the policy that prices: the current one, or its fallback where that was made for another model.
+
+        Args:
+            model: digest of the artifact in force, None if there is none.
+        """
+        return self.current if self.current.model in (None, model) else self._fallback
+
     def _apply(self, record: PolicyRecord) -> None:
         if isinstance(record, KillSwitch):
             self.kill_switch = record.on
         elif isinstance(record, Policy):
+            self._fallback_of(record)
             known = self._versions.setdefault((record.name, record.number), record)
             if known != record:
                 raise BadReference(f"Policy {record.version} is published already and differs: publish the next number")
@@ -158,4 +180,22 @@ class PolicyBook:
             policy = self._versions.get((record.name, record.number))
             if policy is None:
                 raise BadReference(f"Policy {record.name}@{record.number} is not on the topic: publish it first")
+            self._fallback = self._fallback_of(policy)
             self.current = policy
+
+    def _fallback_of(self, policy: Policy) -> Policy:
+        """Return what prices in the place of `policy`; the policy itself if it needs no model."""
+        if policy.fallback is None:
+            return policy
+        name, _, number = policy.fallback.rpartition("@")
+        fallback = self._versions.get((name, int(number)))
+        if fallback is None:
+            raise BadReference(
+                f"Policy {policy.version} falls back to {policy.fallback}, which is not on the topic: publish that first"
+            )
+        if fallback.model is not None:
+            raise BadReference(
+                f"Policy {policy.version} falls back to {policy.fallback}, which was made for a model, too: name one that "
+                "prices without"
+            )
+        return fallback

@@ -1,13 +1,16 @@
 """The engine: a batch of ordered records and the states of their users in, new states, prices and decisions out. Pure.
 
-Worker and backtest call `Engine.step`, and nothing else decides a price. Any split of the same records into batches gives
-the same bytes: a record sees only its user's state, the versions of catalogue and policies, and the partition's count
-and watermark; caches hold what could be computed anew. Not here: the order of records (contracts.merge), which of them
+Worker and backtest call `Engine.step`, and nothing else decides a price. Two passes over a batch, in order: every record
+into its user's state (pricing.run), then every price (pricing.verdicts); between them the model reads the tokens of the
+whole batch at once. Any split of the same records into batches gives the same bytes: a record sees only its user's state,
+the versions of catalogue, policies and model, and the partition's count and watermark; caches hold what could be computed
+anew. Not here: the order of records (contracts.merge), which of them
 are refused (contracts.intake), where a state is kept.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -18,10 +21,12 @@ from contracts.errors import BadEvent, BrokenInvariant
 from contracts.intake import Inbound, refuse
 from contracts.policies import PolicyBook
 from contracts.semantics import Semantics, Topology
+from features.vectors import TokenEncoder
 from pricing.draws import uniforms
 from pricing.menus import MenuShelf
 from pricing.records import Place, Record, Recorder
 from pricing.run import Run
+from pricing.verdicts import Court
 
 Load = Callable[[bytes], bytes | None]
 Isolated = Mapping[tuple[int, int], str]
@@ -64,7 +69,7 @@ class EventCrash(BrokenInvariant):
 
 
 class Engine:
-    """Applies the records of one partition. Keeps nothing between steps but caches."""
+    """Applies the records of one partition. Keeps nothing between steps but caches. Owns its users in an encoder."""
 
     __slots__ = ("_menus", "_places", "_semantics")
 
@@ -83,6 +88,7 @@ class Engine:
         catalogue: Catalogue,
         policies: PolicyBook,
         isolated: Isolated = _NONE,
+        encoder: TokenEncoder | None = None,
     ) -> Step:
         """Apply `batch`, in order.
 
@@ -93,18 +99,41 @@ class Engine:
             catalogue: read only.
             policies: read only.
             isolated: (source, offset) -> traceback, of records that have crashed too often.
+            encoder: the model, if there is one; it keeps this engine's users under the engine itself as their owner.
 
         Raises:
-            EventCrash: applying a record raised.
+            EventCrash: applying a record raised, or deciding on it; the first such record of the batch.
+            Exception: what `encoder` raises: a failure of the model is not one of a record.
         """
-        policy = policies.current
-        recorder = Recorder(self._places, policy.version, policies.seen, catalogue.seen)
-        run = Run(self._semantics, self._places, self._menus.of(policy), recorder, catalogue, policies.kill_switch)
+        model = None if encoder is None else encoder.digest
+        policy = policies.in_force(model)
+        menus = self._menus.of(policy)
+        run = Run(self._semantics, menus, catalogue, policies.kill_switch, encoder is not None)
         run.applied, run.watermark_ms = before.applied, before.watermark_ms
+        crash = self._apply(batch, load, isolated, policy.seed, run)
+        encoded = encoder.encode(self, run.tokens) if encoder is not None and run.tokens else None
+        recorder = Recorder(self._places, policy.version, model, policies.seen, catalogue.seen)
+        fallback = policy is not policies.current
+        court = Court(self._semantics, self._places, menus, recorder, catalogue, encoded, fallback)
+        for turn in run.turns:
+            try:
+                court.judge(turn)
+            except Exception as bug:
+                raise EventCrash(turn.inbound.source, turn.inbound.offset) from bug
+        if crash is not None:
+            raise crash
+        after = PartitionState(run.applied, run.watermark_ms)
+        counts = dict(court.counted() + Counter(run.counts))
+        return Step(run.encoded(), recorder.prices, recorder.decisions, run.dead, after, counts)
+
+    def _apply(
+        self, batch: Sequence[Inbound], load: Load, isolated: Isolated, seed: int, run: Run
+    ) -> EventCrash | None:
+        """Apply the records of `batch` to `run`, up to the first that raises; return its crash."""
         ids = [
             self._places[inbound.source].id_of(inbound.offset, getattr(inbound.event, "item", "")) for inbound in batch
         ]
-        for inbound, decision_id, u in zip(batch, ids, uniforms(policy.seed, ids), strict=True):
+        for inbound, decision_id, u in zip(batch, ids, uniforms(seed, ids), strict=True):
             crash = isolated.get((inbound.source, inbound.offset)) if isolated else None
             error = inbound.error if crash is None else refuse("crashed", crash.strip().rpartition("\n")[2])
             if error is not None:
@@ -113,7 +142,8 @@ class Engine:
             state = run.state_of(inbound, load)
             try:
                 run.apply(inbound, state, decision_id, u)
-            except Exception as bug:
-                raise EventCrash(inbound.source, inbound.offset) from bug
-        after = PartitionState(run.applied, run.watermark_ms)
-        return Step(run.encoded(), recorder.prices, recorder.decisions, run.dead, after, run.counted())
+            except Exception as bug:  # not lost: raised when the records before it have had their turn
+                stopped = EventCrash(inbound.source, inbound.offset)
+                stopped.__cause__ = bug
+                return stopped
+        return None

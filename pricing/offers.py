@@ -1,6 +1,7 @@
-"""Draws and holds: what one event means for the user's offer of one item. Changes the offers of a state, nothing else.
+"""Draws and holds: what one event means for the user's offer of one item. Reads and changes a user's offers, nothing else.
 
-A view or click without an open offer is a draw, and opens one; while it is open and allowed, its price is held; consent
+What a decision needs besides, an `Ask` holds as of its event, so that prices may be decided after a whole batch has been
+folded. A view or click without an open offer is a draw, and opens one; while it is open and allowed, its price is held; consent
 and kill switch prescribe the list price and close it; a purchase closes it. Not here: probabilities and rails
 (pricing.menus), records (pricing.records).
 """
@@ -12,10 +13,10 @@ from bisect import bisect_right
 from msgspec import Struct
 
 from contracts.prices import Status
-from features.state import Offer, UserState
+from features.state import Offer
+from features.vectors import Taste
 from pricing import reasons
 from pricing.menus import PricedItem, Trail
-from pricing.policies import intent_level
 
 PRESCRIBED = {
     "consent": reasons.NO_CONSENT,
@@ -27,8 +28,12 @@ PRESCRIBED = {
 """What prescribes the list price, and the reasons that go with it."""
 
 
-class Ask(Struct, frozen=True, gc=False):
-    """The view or click that asks for a price."""
+Offers = dict[str, Offer]
+"""A user's offers by item, drawn longest ago first."""
+
+
+class Ask(Struct, gc=False):
+    """The event that asks for a price, and what was known when it was applied."""
 
     now_ms: int
     """The event's time."""
@@ -36,6 +41,12 @@ class Ask(Struct, frozen=True, gc=False):
     decision_id: str
     u: float
     """The decision's uniform number in [0, 1), in case it is a draw."""
+    intent: int
+    """The session's level of intent for the item, this event included."""
+    last_ms: int
+    """The user's highest event time, this event's included."""
+    taste: Taste | None = None
+    """What the model makes of user and item; None without a model."""
 
 
 class Verdict(Struct, gc=False):
@@ -60,31 +71,30 @@ def is_open(offer: Offer, now_ms: int) -> bool:
     return offer.open and now_ms < offer.valid_until_ms
 
 
-def respond(state: UserState, priced: PricedItem, ask: Ask, offers_max: int) -> Verdict:
+def respond(offers: Offers, priced: PricedItem, ask: Ask, offers_max: int) -> Verdict:
     """Return the price of an item that may be priced personally: held if an offer is open, else drawn.
 
     Args:
-        state: with the event folded in; a draw replaces its offer of the item.
+        offers: of the user; a draw replaces the one of the item.
         priced: the item.
         ask: the view or click.
         offers_max: most offers remembered; when so many are open, the list price is prescribed instead of a draw.
     """
-    offers = state.offers
     offer = offers.get(priced.item.item)
     if offer is None:
-        if len(offers) >= offers_max and not _make_room(offers, state.last_ms, offers_max):
-            return prescribe(state, priced, ask.market, "offers_max")
-        return _draw(state, priced, ask, priced.list_price)
+        if len(offers) >= offers_max and not _make_room(offers, ask.last_ms, offers_max):
+            return prescribe(offers, priced, ask.market, "offers_max")
+        return _draw(offers, priced, ask, priced.list_price)
     if not is_open(offer, ask.now_ms):
-        return _draw(state, priced, ask, offer.price)
+        return _draw(offers, priced, ask, offer.price)
     if offer.list_price == priced.list_price and priced.allows(offer.price):
         return _hold(offer, priced, ask.market)
-    verdict = _draw(state, priced, ask, offer.price)
+    verdict = _draw(offers, priced, ask, offer.price)
     verdict.reasons = (reasons.OFFER_ENDED, *verdict.reasons)
     return verdict
 
 
-def _make_room(offers: dict[str, Offer], now_ms: int, offers_max: int) -> bool:
+def _make_room(offers: Offers, now_ms: int, offers_max: int) -> bool:
     """Forget the offers drawn longest ago that are not open, down to one below `offers_max`; False if all are open.
 
     An open offer is never forgotten: its price is with the shopper, and a withdrawal of consent must find it.
@@ -95,18 +105,17 @@ def _make_room(offers: dict[str, Offer], now_ms: int, offers_max: int) -> bool:
     return len(offers) < offers_max
 
 
-def _draw(state: UserState, priced: PricedItem, ask: Ask, last_price: int) -> Verdict:
+def _draw(offers: Offers, priced: PricedItem, ask: Ask, last_price: int) -> Verdict:
     """Draw a price and open an offer at it, behind all others in the order of draws."""
     item = priced.item.item
-    intent = intent_level(state, item)
     menu = priced.menu(last_price)
-    chances = menu.chances(intent)
+    chances = menu.chances(ask.intent)
     arm = bisect_right(chances.cumulative, ask.u)
     price, propensity = menu.prices[arm], chances.probabilities[arm]
     multiplier = priced.multipliers[price]
     until_ms = ask.now_ms + priced.policy.rails.dwell_ms
-    state.offers.pop(item, None)
-    state.offers[item] = Offer(
+    offers.pop(item, None)
+    offers[item] = Offer(
         price,
         priced.list_price,
         multiplier,
@@ -115,7 +124,7 @@ def _draw(state: UserState, priced: PricedItem, ask: Ask, last_price: int) -> Ve
         ask.now_ms,
         until_ms,
         True,
-        intent,
+        ask.intent,
         ask.market,
     )
     why = chances.aimed if arm == chances.target else chances.explored
@@ -132,7 +141,7 @@ def _draw(state: UserState, priced: PricedItem, ask: Ask, last_price: int) -> Ve
         chances.binding_rule,
         forced,
         propensity,
-        intent,
+        ask.intent,
     )
 
 
@@ -154,9 +163,9 @@ def _hold(offer: Offer, priced: PricedItem, market: str | None) -> Verdict:
     )
 
 
-def prescribe(state: UserState, priced: PricedItem, market: str | None, rule: str) -> Verdict:
+def prescribe(offers: Offers, priced: PricedItem, market: str | None, rule: str) -> Verdict:
     """Return the list price, prescribed by one of PRESCRIBED, and close the offer of the item if there is one."""
-    offer = state.offers.get(priced.item.item)
+    offer = offers.get(priced.item.item)
     list_price = priced.list_price
     last_price = list_price
     if offer is not None:
@@ -167,9 +176,9 @@ def prescribe(state: UserState, priced: PricedItem, market: str | None, rule: st
     return Verdict(list_price, 1000, market, None, PRESCRIBED[rule], "list", None, trail, binding, True, 1.0, None)
 
 
-def close_all(state: UserState, now_ms: int) -> list[tuple[str, Offer]]:
+def close_all(offers: Offers, now_ms: int) -> list[tuple[str, Offer]]:
     """Close every offer; return those that were open at event time `now_ms`, by item id."""
-    were_open = [(item, offer) for item, offer in sorted(state.offers.items()) if is_open(offer, now_ms)]
-    for offer in state.offers.values():
+    were_open = [(item, offer) for item, offer in sorted(offers.items()) if is_open(offer, now_ms)]
+    for offer in offers.values():
         offer.open = False
     return were_open

@@ -6,6 +6,7 @@ which the decision's lattice, trail and propensity hold.
 
 from __future__ import annotations
 
+from contracts.currency import minor_digits
 from contracts.decisions import Decision
 from contracts.policies import ListPrice, Rule
 from contracts.prices import PriceUpdate
@@ -17,6 +18,7 @@ KILL_SWITCH = ("kill_switch",)
 PURCHASED = ("purchased",)
 OFFERS_FULL = ("offers_full",)
 OFFER_ENDED = "offer_ended"
+MODEL_MISMATCH = "model_mismatch"
 
 WORDS = {
     "held": "the offer made earlier still stands",
@@ -26,6 +28,7 @@ WORDS = {
     "purchased": "the shopper has bought the item, which ends the offer",
     "offers_full": "the shopper has as many open offers as one person may have",
     "offer_ended": "the earlier offer is no longer allowed",
+    "model_mismatch": "the policy was made for another model than the one in force, so its fallback prices",
     "list_price_policy": "the policy charges everybody the list price",
     "session_intent": "this session's interest in the item calls for it",
     "explored": "a small share of offers tries other allowed prices",
@@ -42,8 +45,6 @@ RAIL_WORDS = {
     "step": "the limit on a change from the last price",
 }
 _RAIL = "rail:"
-_DECIMALS = {"BHD": 3, "CLP": 0, "ISK": 0, "JOD": 3, "JPY": 0, "KRW": 0, "KWD": 3, "OMR": 3, "TND": 3, "VND": 0}
-"""ISO 4217 currencies whose minor unit is not a hundredth."""
 
 
 def of_draw(rule: Rule, binding_rule: str | None, feasible: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -64,7 +65,7 @@ def of_draw(rule: Rule, binding_rule: str | None, feasible: int) -> tuple[tuple[
 
 def money(minor: int, currency: str) -> str:
     """Return an amount for people: 12999, "USD" -> "129.99 USD"."""
-    decimals = _DECIMALS.get(currency, 2)
+    decimals = minor_digits(currency)
     if not decimals:
         return f"{minor} {currency}"
     whole, rest = divmod(minor, 10**decimals)

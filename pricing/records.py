@@ -24,8 +24,14 @@ Record = tuple[bytes, bytes]
 # Messages for writing: the fields of the contracts in the same order, so the same bytes (a test holds them equal), but
 # positional and untyped. Thirty keyword arguments cost ten times as much, and lattice and trail are JSON already.
 _PriceRow = msgspec.defstruct("_PriceRow", [(name, Any) for name in PriceUpdate.__struct_fields__], gc=False)
+_FIELDS = Decision.__struct_fields__
 _DecisionRow = msgspec.defstruct(
-    "_DecisionRow", [(name, Any) for name in Decision.__struct_fields__], tag_field="record", tag="decision", gc=False
+    "_DecisionRow",
+    [(name, Any) for name in _FIELDS[:-1]] + [(_FIELDS[-1], Any, None)],
+    tag_field="record",
+    tag="decision",
+    omit_defaults=True,
+    gc=False,
 )
 _to_json = msgspec.json.Encoder().encode
 
@@ -48,18 +54,28 @@ class Place:
 class Recorder:
     """Writes the records of one batch, in applied order."""
 
-    __slots__ = ("_catalogue_seen", "_places", "_policies_seen", "_policy", "decisions", "prices")
+    __slots__ = ("_catalogue_seen", "_model", "_places", "_policies_seen", "_policy", "decisions", "prices")
 
-    def __init__(self, places: list[Place], policy: str, policies_seen: int, catalogue_seen: int) -> None:
+    def __init__(
+        self, places: list[Place], policy: str, model: str | None, policies_seen: int, catalogue_seen: int
+    ) -> None:
         self._places = places
         self._policy = policy
+        self._model = model
         self._policies_seen = policies_seen
         self._catalogue_seen = catalogue_seen
         self.prices: list[Record] = []
         self.decisions: list[Record] = []
 
     def decided(
-        self, verdict: Verdict, priced: PricedItem, inbound: Inbound, decision_id: str, sequence: int, version: int
+        self,
+        verdict: Verdict,
+        priced: PricedItem,
+        inbound: Inbound,
+        decision_id: str,
+        sequence: int,
+        version: int,
+        preference: float | None = None,
     ) -> None:
         """Write the price update and the decision of one verdict.
 
@@ -70,6 +86,7 @@ class Recorder:
             decision_id: of this decision.
             sequence: the user's count of applied events, this one included.
             version: the partition's count of applied records, this one included.
+            preference: the model's, None without one.
         """
         event = inbound.event
         assert event is not None
@@ -103,11 +120,12 @@ class Recorder:
             self._policies_seen,
             priced.version,
             self._catalogue_seen,
-            None,  # no model yet
+            self._model,
             sequence,
             now_ms,
             self._places[inbound.source].at(inbound.offset),
             None if shop is None else shop.decision_id,
+            preference,
         )
         self.decisions.append((decision_key(user, decision_id), _to_json(decision)))
 
@@ -122,6 +140,7 @@ class Recorder:
             policies_seen=self._policies_seen,
             catalogue_seen=self._catalogue_seen,
             source=place.at(inbound.offset),
+            model=self._model,
         )
         self.decisions.append((decision_key(user, record.decision_id), encode_decision(record)))
 

@@ -70,6 +70,57 @@ def test_a_null_value_removes_a_version():
         book.apply(2, b"current", encode_policy(CurrentPolicy(name="careful", number=1)))
 
 
+MADE = Policy(name="made", number=1, rule=ListPrice(), model="0123456789abcdef", fallback="careful@2")
+
+
+def test_a_policy_prices_with_its_model_and_its_fallback_with_any_other_or_none():
+    book = book_of(FIRST, SECOND, MADE, CurrentPolicy(name="made", number=1))
+    assert book.current == MADE
+    assert book.in_force("0123456789abcdef") == MADE
+    assert (book.in_force("fedcba9876543210"), book.in_force(None)) == (SECOND, SECOND)
+
+
+def test_a_policy_without_a_model_prices_with_any_and_with_none():
+    book = book_of(FIRST, CurrentPolicy(name="careful", number=1))
+    assert (book.in_force("0123456789abcdef"), book.in_force(None)) == (FIRST, FIRST)
+    assert PolicyBook().in_force("0123456789abcdef") is BUILTIN
+
+
+def test_the_fallback_is_that_of_the_current_policy():
+    other = msgspec.structs.replace(MADE, number=2, fallback="careful@1")
+    book = book_of(FIRST, SECOND, MADE, other, CurrentPolicy(name="made", number=2))
+    assert book.in_force(None) == FIRST
+    book.apply(9, b"current", encode_policy(CurrentPolicy(name="made", number=1)))
+    assert book.in_force(None) == SECOND
+
+
+def test_a_fallback_that_is_not_on_the_topic_is_refused_when_the_policy_comes():
+    with pytest.raises(
+        BadReference, match=r"made@1 falls back to careful@2, which is not on the topic: publish that first"
+    ):
+        book_of(FIRST, MADE)
+
+
+def test_a_fallback_that_has_left_the_topic_is_refused_when_the_policy_is_to_price():
+    book = book_of(SECOND, MADE)
+    book.apply(2, policy_key(SECOND), None)
+    with pytest.raises(BadReference, match="not on the topic"):
+        book.apply(3, b"current", encode_policy(CurrentPolicy(name="made", number=1)))
+    assert (book.current, book.in_force(None)) == (BUILTIN, BUILTIN)
+
+
+def test_a_fallback_that_needs_a_model_itself_is_refused():
+    chained = msgspec.structs.replace(MADE, number=2, fallback="made@1")
+    with pytest.raises(BadReference, match=r"made@2 falls back to made@1, which was made for a model, too"):
+        book_of(SECOND, MADE, chained)
+
+
+@pytest.mark.parametrize("more", [{"model": "0123456789abcdef"}, {"fallback": "careful@1"}])
+def test_a_model_without_a_fallback_and_a_fallback_without_a_model_are_refused(more):
+    with pytest.raises(ValueError, match="go together"):
+        Policy(name="made", number=1, rule=ListPrice(), **more)
+
+
 BAD_RULES = [
     (lambda: Rails(multipliers=(900, 800, 1000)), "ascend"),
     (lambda: Rails(multipliers=(900, 950)), "contain 1000"),
@@ -93,6 +144,8 @@ def test_rails_and_rules_that_contradict_themselves_are_refused(make, says):
         b'{"record":"policy","name":"p","number":1,"rule":{"kind":"list_price"},"rails":{"dwell_ms":0}}',
         b'{"record":"policy","name":"P!","number":1,"rule":{"kind":"list_price"}}',
         b'{"record":"policy","name":"p","number":1,"rule":{"kind":"list_price"},"typo":1}',
+        b'{"record":"policy","name":"p","number":1,"rule":{"kind":"list_price"},"model":"m","fallback":"p"}',
+        b'{"record":"policy","name":"p","number":1,"rule":{"kind":"list_price"},"model":"m"}',
         b'{"record":"killswitch","on":"yes"}',
     ],
 )

@@ -20,6 +20,7 @@ from features.state import Offer, SessionItem, UserState
 from pricing.draws import uniforms
 from pricing.menus import PricedItem
 from pricing.offers import PRESCRIBED, Ask, prescribe, respond
+from pricing.policies import intent_level
 from pricing.records import Place, Recorder
 from tests.pricing.independent_checker import Terms, check
 
@@ -107,14 +108,15 @@ def decisions_of(rnd: Random, policy: Policy, first: int) -> Counter[str]:
     ids = [OF(offset, item.item) for offset in range(first, first + PER_ITEM)]
     event = View(event_id="e", user="u", item="item", event_time_ms=NOW_MS, price=1, currency="USD", market=market)
     inbound = Inbound(NOW_MS, 1, first, event, None, b"u", None, NOW_MS)
-    recorder = Recorder(PLACES, policy.version, 0, 0)
+    recorder = Recorder(PLACES, policy.version, None, 0, 0)
     counts: Counter[str] = Counter()
     for decision_id, u in zip(ids, uniforms(policy.seed, ids), strict=True):
         state, last = a_state(rnd, terms)
         if rnd.random() < 0.1:
-            verdict = prescribe(state, priced, market, rnd.choice(list(PRESCRIBED)))
+            verdict = prescribe(state.offers, priced, market, rnd.choice(list(PRESCRIBED)))
         else:
-            verdict = respond(state, priced, Ask(NOW_MS, market, decision_id, u), 24)
+            ask = Ask(NOW_MS, market, decision_id, u, intent_level(state, "item"), state.last_ms)
+            verdict = respond(state.offers, priced, ask, 24)
         recorder.decided(verdict, priced, inbound, decision_id, 1, 1)
         decision = check(recorder.decisions[-1][1], terms, last)
         counts[decision["status"]] += 1

@@ -9,10 +9,20 @@ from contracts.catalogue import Catalogue, CatalogueItem
 from contracts.decisions import Applied, Decision, decode_decision
 from contracts.events import Click, Consent, Event, Purchase, View
 from contracts.intake import Inbound, refuse
-from contracts.policies import KillSwitch, Policy, PolicyBook, Rails, SessionIntent, encode_policy, policy_key
+from contracts.policies import (
+    CurrentPolicy,
+    KillSwitch,
+    Policy,
+    PolicyBook,
+    Rails,
+    SessionIntent,
+    encode_policy,
+    policy_key,
+)
 from contracts.prices import PriceUpdate, decode_price
 from contracts.semantics import Semantics, Topology
 from features.state import UserState, decode_state
+from features.vectors import TokenEncoder
 from pricing.engine import Engine, PartitionState, Step
 
 START_MS = 1_572_566_400_000
@@ -40,6 +50,7 @@ class Shop:
         self.offsets = [0, 0, 0, 0]
         self.events = 0
         self.last: Step | None = None
+        self.encoder: TokenEncoder | None = None
         for one in items or (item(),):
             self.stock(one)
         self.publish(policy)
@@ -50,6 +61,11 @@ class Shop:
     def publish(self, policy: Policy) -> None:
         self.policies.apply(self.policies.seen, policy_key(policy), encode_policy(policy))
         self.policies.current = policy
+
+    def adopt(self, policy: Policy) -> None:
+        """Publish the policy, and point at it, as an operator does."""
+        for record in (policy, CurrentPolicy(name=policy.name, number=policy.number)):
+            self.policies.apply(self.policies.seen, policy_key(record), encode_policy(record))
 
     def kill_switch(self, on: bool) -> None:
         switch = KillSwitch(on=on)
@@ -68,7 +84,9 @@ class Shop:
     def feed(self, *events: Event | Inbound, **more: Any) -> list[Decision | Applied]:
         """Apply the events as one batch; return its decisions."""
         batch = [event if isinstance(event, Inbound) else self.inbound(event) for event in events]
-        self.last = self.engine.step(batch, self.states.get, self.partition, self.catalogue, self.policies, **more)
+        self.last = self.engine.step(
+            batch, self.states.get, self.partition, self.catalogue, self.policies, encoder=self.encoder, **more
+        )
         self.states |= self.last.states
         self.partition = self.last.partition
         return [decode_decision(value) for _, value in self.last.decisions]

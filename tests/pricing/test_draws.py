@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from contracts.catalogue import CatalogueItem
 from contracts.ids import DecisionIds
 from contracts.policies import Policy, Rails, SessionIntent
-from features.state import UserState
 from pricing.draws import philox4x32, uniforms
 from pricing.menus import PricedItem
 from pricing.offers import Ask, respond
@@ -81,7 +80,7 @@ def test_each_price_is_drawn_as_often_as_its_propensity_says():
     drawn: Counter[int] = Counter()
     said: dict[int, float] = {}
     for decision_id, u in zip(decision_ids, uniforms(0, decision_ids), strict=True):
-        verdict = respond(UserState(), priced, Ask(0, None, decision_id, u), 24)
+        verdict = respond({}, priced, Ask(0, None, decision_id, u, 0, 0), 24)
         drawn[verdict.price] += 1
         said[verdict.price] = verdict.propensity
     assert len(said) == 6

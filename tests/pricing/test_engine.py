@@ -6,8 +6,9 @@ import pytest
 
 from contracts.decisions import Applied, Decision, encode_decision
 from contracts.policies import ListPrice, Policy, Rails, SessionIntent
+from features.fold import fold
 from pricing.engine import EventCrash
-from pricing.run import GONE
+from pricing.verdicts import GONE
 from tests.pricing.shop import DWELL_MS, MINUTE_MS, START_MS, Shop, item, rails_of
 
 DAY = 24 * 60
@@ -276,11 +277,28 @@ def test_a_dead_letter_has_a_version_and_a_record_and_touches_nobody():
 
 def test_an_event_that_crashes_says_where_it_stood(monkeypatch):
     shop = Shop()
-    monkeypatch.setattr("pricing.run.respond", lambda *_: 1 // 0)
+    monkeypatch.setattr("pricing.verdicts.respond", lambda *_: 1 // 0)
     with pytest.raises(EventCrash) as crash:
         shop.feed(shop.purchase(), shop.view(1))
     assert (crash.value.source, crash.value.offset) == (1, 0)
     assert isinstance(crash.value.__cause__, ZeroDivisionError)
+
+
+def test_the_first_record_that_crashes_is_named_in_whichever_pass_it_does(monkeypatch):
+    def picky_fold(state, event, *args):
+        if event.item == "rug":
+            raise KeyError("in the first pass")
+        return fold(state, event, *args)
+
+    monkeypatch.setattr("pricing.run.fold", picky_fold)
+    shop = Shop(item("rug"), item("lamp"))
+    with pytest.raises(EventCrash) as crash:
+        shop.feed(shop.view(), shop.view(1, "rug"), shop.view(2))
+    assert (crash.value.offset, type(crash.value.__cause__)) == (1, KeyError)
+    monkeypatch.setattr("pricing.verdicts.respond", lambda *_: 1 // 0)
+    with pytest.raises(EventCrash) as crash:
+        shop.feed(shop.view(3), shop.view(4, "rug"))
+    assert (crash.value.offset, type(crash.value.__cause__)) == (3, ZeroDivisionError)
 
 
 def test_an_isolated_event_is_a_dead_letter_with_the_last_line_of_its_traceback():

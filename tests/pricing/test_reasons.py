@@ -48,6 +48,7 @@ def test_every_reason_that_can_be_given_has_words():
     given |= {
         *reasons.HELD,
         reasons.OFFER_ENDED,
+        reasons.MODEL_MISMATCH,
         "list_price_policy",
         "session_intent",
         "explored",

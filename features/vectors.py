@@ -1,0 +1,67 @@
+"""What the engine asks of the user transformer and what it gets back: one vector and one logit per token.
+
+The shape of the question, free of any runtime: an engine without a model needs none. Not here: who answers
+(features.encoder).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from math import exp
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class TokenAsk(NamedTuple):
+    """One token to be read, as the next of its user."""
+
+    user: bytes
+    position: int
+    """Tokens that the user ever had before this one."""
+    history: bytes
+    """The user's tokens before this one, oldest first; as many as the state keeps."""
+    token: bytes
+
+
+class Encoded(NamedTuple):
+    """The answers to n asks, in their order."""
+
+    vectors: NDArray[np.float32]
+    """(n, v): the user as of each token."""
+    logits: NDArray[np.float32]
+    """(n,): of a purchase of the token's item at its list price, calibrated."""
+
+
+class TokenEncoder(Protocol):
+    """What an engine needs of features.encoder.Encoder. Equal asks have equal answers, whatever was asked before."""
+
+    @property
+    def digest(self) -> str:
+        """The digest of the artifact; decisions are stamped with it."""
+
+    def encode(self, owner: Hashable, asks: Sequence[TokenAsk]) -> Encoded:
+        """Read the tokens of `asks`.
+
+        Args:
+            owner: whose users these are; equal keys of two owners are two users.
+            asks: in applied order; several of one user follow each other in position.
+        """
+
+
+class Taste(NamedTuple):
+    """What the model makes of a user and an item, as of one event of the user with that item."""
+
+    preference: float
+    """r_ui in 0..1: the propensity to buy the item at its list price, to six decimals."""
+    vector: NDArray[np.float32]
+    """(v,): the user."""
+
+
+def taste_of(encoded: Encoded, place: int) -> Taste:
+    """Return the answer to the ask at `place`; the preference is the logistic function of its logit."""
+    logit = float(encoded.logits[place])
+    odds = exp(-abs(logit))  # never above 1: no logit is too large
+    share = odds / (1.0 + odds)
+    return Taste(round(1.0 - share if logit > 0 else share, 6), encoded.vectors[place])
