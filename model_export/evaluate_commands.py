@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 
 from model_export.bars import bar
+from model_export.times import UTC_TIME, epoch_ms
 
 if TYPE_CHECKING:
     from model_export.evaluation import Evaluation
@@ -23,7 +24,7 @@ USERS_RESIDENT = 16_384
 @click.option("--log", "directory", type=click.Path(path_type=Path), required=True, help="Directory of the log.")
 @click.option(
     "--test-from",
-    type=click.DateTime(("%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S")),
+    type=UTC_TIME,
     help="Start of the test, UTC event time. Default: the last sixth of the log. The model must not have learned from it.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Markdown page; the diagram is written beside it.")
@@ -32,7 +33,6 @@ def evaluate_command(artifact: Path | None, directory: Path, test_from: datetime
     from model_export.evaluation import evaluate
     from model_export.quality_report import rich_table, sheets_of
 
-    split_ms = int(test_from.replace(tzinfo=UTC).timestamp() * 1000) if test_from is not None else None
     model = encoder = None
     if artifact is not None:
         from features.artifact import load_artifact
@@ -41,7 +41,7 @@ def evaluate_command(artifact: Path | None, directory: Path, test_from: datetime
         model = load_artifact(artifact)
         encoder = Encoder(model, USERS_RESIDENT)
     with bar("evaluate") as progress:
-        evaluation = evaluate(directory, split_ms, model, encoder, progress)
+        evaluation = evaluate(directory, epoch_ms(test_from), model, encoder, progress)
     for sheet in sheets_of(evaluation):
         Console().print(rich_table(sheet))
     if out is not None:

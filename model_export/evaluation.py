@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from contracts.catalogue import Catalogue
 from contracts.errors import BadInput
-from contracts.log import Log, open_log
+from contracts.log import open_log
 from features.artifact import Artifact
 from features.tokens import KINDS
 from features.vectors import TokenEncoder
-from model_export.applied import catalogue_of
+from model_export.applied import catalogue_of, default_split_ms
 from model_export.baselines import families, tuned
 from model_export.next_item import Interactions, Metrics, Task, ranks_of, sliced_metrics, task_of
 from model_export.observed import Observed, Progress, observe
@@ -38,8 +38,6 @@ ROLLING_BASELINE = "logistic regression"
 VALIDATION_ROWS_MAX = 6_000
 """Events that settings are chosen on: a sample, so that a choice takes seconds."""
 _SEED = 11
-_MINUTE_MS = 60_000
-_TEST_SHARE = 6
 _PURCHASE = KINDS.index("purchase")
 
 
@@ -105,13 +103,6 @@ class ModelScores:
     def scores(self, task: Task, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return vector x candidates + bias."""
         return np.asarray(self._vectors[rows - 1] @ self._candidates + self._bias, dtype=np.float32)
-
-
-def default_split_ms(log: Log) -> int:
-    """Return the start of the last sixth of the log's event time, rounded to a whole minute."""
-    first_ms, last_ms = log.manifest.first_ms, log.manifest.last_ms
-    split_ms = last_ms - (last_ms - first_ms) // _TEST_SHARE
-    return (split_ms + _MINUTE_MS // 2) // _MINUTE_MS * _MINUTE_MS
 
 
 def evaluate(
@@ -220,7 +211,7 @@ def propensity_result(observed: Observed, split_ms: int, until_ms: int) -> Prope
         if len(np.unique(bought[inside])) < 2:
             raise BadInput(
                 f"Between {from_ms} and {to_ms} ms there are no views that ended in a purchase within "
-                f"{PURCHASE_WITHIN_MS // _MINUTE_MS} min, or no others: the log is too short, or choose another --test-from"
+                f"{PURCHASE_WITHIN_MS // 60_000} min, or no others: the log is too short, or choose another --test-from"
             )
         return inside
 

@@ -22,7 +22,9 @@ from contracts.log import open_log
 from contracts.log_files import read_rows
 from contracts.log_rows import CatalogueRow, item_value
 from features.texts import Progress, TextEncoder, item_text
-from model_export.applied import catalogue_of
+from model_export.applied import applied_events, catalogue_of, default_split_ms
+from model_export.lora import session_pairs
+from model_export.next_item import interactions_of, task_of
 from model_export.text_cache import TextCache, content_key
 
 VECTORS, IDS, VECTORS_MANIFEST = "vectors.npy", "items.json", "vectors.json"
@@ -74,6 +76,24 @@ def items_of(path: Path) -> dict[str, CatalogueItem]:
     last_ms = 1 << 62
     found = {item: catalogue.at(item, last_ms) for item in catalogue}
     return {item: version[1] for item, version in found.items() if version is not None}
+
+
+def behaviour_pairs(directory: Path, until_ms: int | None = None) -> list[tuple[str, str]]:
+    """Return the texts of items that a user of the log met one after the other before `until_ms`, in order of time.
+
+    Raises:
+        BadInput: no log there.
+    """
+    log = open_log(directory)
+    catalogue = catalogue_of(log)
+    split_ms = default_split_ms(log) if until_ms is None else until_ms
+    events = ((one.event.user, one.event.item, one.event.event_time_ms) for one in applied_events(log, catalogue))
+    interactions, _ = interactions_of(events)
+    task = task_of(interactions, split_ms, split_ms)
+    found = [catalogue.at(item, split_ms) for item in task.candidates]
+    texts = [item_text(version[1]) if version is not None else None for version in found]
+    pairs = ((texts[left], texts[right]) for left, right in session_pairs(task))
+    return [(left, right) for left, right in pairs if left and right and left != right]
 
 
 def embedded_texts(
