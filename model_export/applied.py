@@ -22,10 +22,6 @@ from features.fold import Folded, fold, fold_consent
 from features.state import UserState, expired_state
 from features.tokens import HEADER_BYTES, Kind, tokens
 
-TEST_SHARE = 6
-"""The last sixth of a log's time is for testing, unless somebody says otherwise."""
-_MINUTE_MS = 60_000
-
 
 class Applied(NamedTuple):
     """One event that was applied. Repeated events, consents and refused records are none."""
@@ -49,13 +45,6 @@ class Applied(NamedTuple):
     def kind(self) -> Kind:
         """The kind of the event's token."""
         return next(tokens(self.token)).kind
-
-
-def default_split_ms(log: Log) -> int:
-    """Return the start of the last sixth of the log's event time, rounded to a whole minute."""
-    first_ms, last_ms = log.manifest.first_ms, log.manifest.last_ms
-    split_ms = last_ms - (last_ms - first_ms) // TEST_SHARE
-    return (split_ms + _MINUTE_MS // 2) // _MINUTE_MS * _MINUTE_MS
 
 
 def catalogue_of(log: Log) -> Catalogue:

@@ -20,9 +20,9 @@ from contracts.log import open_log
 from features.artifact import Artifact
 from features.tokens import KINDS
 from features.vectors import TokenEncoder
-from model_export.applied import catalogue_of, default_split_ms
+from model_export.applied import catalogue_of
 from model_export.baselines import families, tuned
-from model_export.next_item import Interactions, Metrics, Task, ranks_of, sliced_metrics, task_of
+from model_export.next_item import Interactions, Metrics, Task, default_split_ms, ranks_of, sliced_metrics, task_of
 from model_export.observed import Observed, Progress, observe
 from model_export.propensity import (
     PURCHASE_WITHIN_MS,
@@ -58,7 +58,7 @@ class NextItemResult:
     @property
     def standard_error(self) -> float:
         """The largest standard error of a recall in the table."""
-        return max(metrics.error for slices in self.methods.values() for metrics in slices.values())
+        return max(one.error for slices in self.methods.values() for one in slices.values() if one.events)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +126,10 @@ def evaluate(
     """
     log = open_log(directory)
     catalogue = catalogue_of(log)
-    split_ms = default_split_ms(log) if split_ms is None else split_ms
-    until_ms = log.manifest.last_ms + 1
     observed = observe(log, catalogue, encoder, progress)
+    events = observed.interactions
+    split_ms = default_split_ms(events) if split_ms is None else split_ms
+    until_ms = int(events.time_ms.max(initial=split_ms)) + 1
     result = next_item_result(observed, catalogue, split_ms, until_ms, artifact)
     return Evaluation(
         source=log.manifest.source,

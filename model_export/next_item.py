@@ -23,8 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 TOP = 20
+TEST_SHARE = 6
+"""The last sixth of a log's time is the test, unless somebody says otherwise."""
 ROWS_AT_A_TIME = 512
 """Score rows in memory at a time: times the candidates, times 4 bytes."""
+_MINUTE_MS = 60_000
+_LATE_MS = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,13 @@ def interactions_of(events: Iterable[tuple[str, str, int]]) -> tuple[Interaction
     user, item, time_ms = columns[order].T
     first = np.searchsorted(user, user, side="left")
     return Interactions(user.astype(np.int32), item.astype(np.int32), time_ms.copy(), first, list(items)), order
+
+
+def default_split_ms(log: Interactions) -> int:
+    """Return the start of the last sixth of the time that the events span, rounded to a whole minute."""
+    first_ms, last_ms = int(log.time_ms.min(initial=_LATE_MS)), int(log.time_ms.max(initial=0))
+    split_ms = last_ms - (last_ms - first_ms) // TEST_SHARE
+    return (split_ms + _MINUTE_MS // 2) // _MINUTE_MS * _MINUTE_MS
 
 
 @dataclass(frozen=True, slots=True)

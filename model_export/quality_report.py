@@ -44,11 +44,13 @@ class Sheet(NamedTuple):
 
 
 def sheets_of(evaluation: Evaluation) -> list[Sheet]:
-    """Return the tables of an evaluation."""
+    """Return the tables of an evaluation; a slice without events has none."""
     found = evaluation.next_item.methods
     sheets = []
     for name in SLICES:
         events = next(iter(found.values()))[name].events
+        if not events:
+            continue
         rows = [(method, *(f"{value:.3f}" for value in slices[name][:3])) for method, slices in found.items()]
         sheets.append(
             Sheet(f"Next item, {name}: {events:,} events", ("", f"Recall@{TOP}", f"NDCG@{TOP}", f"MRR@{TOP}"), rows)

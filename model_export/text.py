@@ -22,9 +22,9 @@ from contracts.log import open_log
 from contracts.log_files import read_rows
 from contracts.log_rows import CatalogueRow, item_value
 from features.texts import Progress, TextEncoder, item_text
-from model_export.applied import applied_events, catalogue_of, default_split_ms
+from model_export.applied import applied_events, catalogue_of
 from model_export.lora import session_pairs
-from model_export.next_item import interactions_of, task_of
+from model_export.next_item import default_split_ms, interactions_of, task_of
 from model_export.text_cache import TextCache, content_key
 
 VECTORS, IDS, VECTORS_MANIFEST = "vectors.npy", "items.json", "vectors.json"
@@ -86,9 +86,9 @@ def behaviour_pairs(directory: Path, until_ms: int | None = None) -> list[tuple[
     """
     log = open_log(directory)
     catalogue = catalogue_of(log)
-    split_ms = default_split_ms(log) if until_ms is None else until_ms
     events = ((one.event.user, one.event.item, one.event.event_time_ms) for one in applied_events(log, catalogue))
     interactions, _ = interactions_of(events)
+    split_ms = default_split_ms(interactions) if until_ms is None else until_ms
     task = task_of(interactions, split_ms, split_ms)
     found = [catalogue.at(item, split_ms) for item in task.candidates]
     texts = [item_text(version[1]) if version is not None else None for version in found]

@@ -1,0 +1,198 @@
+"""Evaluation: labels and calibration by hand, and a whole run on a generated shop, with a model whose worth is known."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backtest.shoppers import generate_log
+from contracts.errors import BadInput
+from contracts.log import open_log
+from contracts.semantics import Topology
+from features.tokens import KINDS, tokens
+from features.vectors import Encoded
+from model_export.applied import applied_events, catalogue_of
+from model_export.evaluate_commands import evaluate_command
+from model_export.evaluation import MODEL, ROLLING_BASELINE, evaluate
+from model_export.next_item import SLICES, default_split_ms, interactions_of
+from model_export.observed import observe
+from model_export.propensity import (
+    BINS,
+    PURCHASE_WITHIN_MS,
+    ROLLING,
+    RollingBaseline,
+    calibration_bins,
+    propensity_metrics,
+    purchase_labels,
+    rolling_features,
+)
+
+PURCHASE = KINDS.index("purchase")
+MINUTE = 60_000
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("shop") / "log"
+    generate_log(directory, 400, 8_000, 1, Topology(partitions=2))
+    return directory
+
+
+class LastItem:
+    """A model that sees the last item only: its vector is a row of ones and zeros, its logit the hour's luck."""
+
+    digest = "0123456789abcdef"
+
+    def __init__(self, items) -> None:
+        self.rows = {item: row for row, item in enumerate(items, 1)}
+        self.candidates = np.vstack([np.zeros(len(items)), np.eye(len(items))]).astype(np.float32)
+        self.candidate_bias = np.zeros(len(items) + 1, dtype=np.float32)
+        self.asked: dict[bytes, int] = {}
+
+    def encode(self, owner, asks):
+        vectors = np.zeros((len(asks), len(self.rows)), dtype=np.float32)
+        for place, ask in enumerate(asks):
+            assert ask.position == self.asked.get(ask.user, 0), "every token of a user is asked for, in order"
+            self.asked[ask.user] = ask.position + 1
+            (token,) = tokens(ask.token)
+            vectors[place, self.rows[token.item] - 1] = 1.0
+        return Encoded(vectors, np.full(len(asks), -3.0, dtype=np.float32))
+
+
+@pytest.fixture(scope="module")
+def evaluation(shop):
+    model = LastItem(catalogue_of(open_log(shop)))
+    return evaluate(shop, None, model, model)
+
+
+def with_events(slices):
+    return {name: metrics for name, metrics in slices.items() if metrics.events}
+
+
+def test_a_model_of_the_last_item_is_as_good_as_the_last_item(evaluation) -> None:
+    assert evaluation.model == LastItem.digest
+    found = {method: with_events(slices) for method, slices in evaluation.next_item.methods.items()}
+    assert found[MODEL] == found["last item"]
+    assert found["item-kNN"] != found["last item"]
+
+
+def test_a_model_that_always_says_the_same_ranks_nothing(evaluation) -> None:
+    same = evaluation.propensity.methods[MODEL]
+    assert same.auc == 0.5
+    share = 1 / (1 + np.exp(3.0))
+    assert same.calibration_error >= abs(share - evaluation.propensity.bought_share) - 1e-9
+    baseline = evaluation.propensity.methods[ROLLING_BASELINE]
+    assert baseline.auc > 0.6
+    assert baseline.log_loss < same.log_loss
+
+
+def test_an_evaluation_gives_the_same_numbers_again_and_without_the_model(evaluation, shop) -> None:
+    again = evaluate(shop)
+    assert again.model is None
+    for name, slices in again.next_item.methods.items():
+        assert with_events(slices) == with_events(evaluation.next_item.methods[name])
+    assert again.propensity.methods[ROLLING_BASELINE] == evaluation.propensity.methods[ROLLING_BASELINE]
+
+
+def test_repeats_are_left_out_of_their_slices(evaluation) -> None:
+    sizes = [evaluation.next_item.methods["most popular"][name].events for name in SLICES]
+    assert sizes[0] > sizes[2] > 0
+    assert sizes[1] == sizes[3] == 0, "every generated shopper comes within the first hour"
+    assert sizes[2] == pytest.approx(sizes[0] * (1 - evaluation.next_item.repeat_share))
+    last = evaluation.next_item.methods["last item"]
+    assert last[SLICES[0]].recall >= evaluation.next_item.repeat_share * (1 - evaluation.next_item.cold_share)
+
+
+def test_a_split_outside_the_log_is_refused(shop) -> None:
+    manifest = open_log(shop).manifest
+    for split_ms in (manifest.first_ms, manifest.last_ms):
+        with pytest.raises(BadInput, match="choose another --test-from"):
+            evaluate(shop, split_ms)
+
+
+def test_the_command_prints_tables_and_writes_the_page_and_its_diagram(shop, tmp_path) -> None:
+    out = tmp_path / "docs" / "quality.md"
+    done = CliRunner().invoke(evaluate_command, ["--log", str(shop), "--out", str(out)], catch_exceptions=False)
+    assert done.exit_code == 0
+    page = out.read_text()
+    assert "`pricetide model evaluate --log log --out quality.md`" in page
+    for text in (page, done.output):
+        assert [f"Next item, {name}:" in text for name in SLICES] == [True, False, True, False]
+    assert "| implicit ALS |" in page
+    assert "| logistic regression |" in page
+    assert str(tmp_path) not in page
+    diagram = ElementTree.fromstring((out.parent / "quality-reliability.svg").read_text())
+    circles = [one for one in diagram.iter() if one.tag.endswith("circle")]
+    assert len(circles) == BINS + 1
+
+
+events = st.lists(
+    st.tuples(st.sampled_from("uv"), st.sampled_from("ab"), st.sampled_from(range(len(KINDS))), st.integers(0, 90)),
+    min_size=1,
+    max_size=30,
+)
+
+
+@given(events)
+def test_a_label_says_whether_the_user_buys_the_item_in_time(log) -> None:
+    users, items, kinds, minutes = zip(*log, strict=True)
+    found = purchase_labels(
+        np.array([ord(user) for user in users], dtype=np.int32),
+        np.array([ord(item) for item in items], dtype=np.int32),
+        np.array(kinds, dtype=np.int8),
+        np.array(minutes, dtype=np.int64) * MINUTE,
+    )
+    for place, (user, item, kind, at) in enumerate(log):
+        purchases = [later for who, what, how, later in log[place + 1 :] if (who, what, how) == (user, item, PURCHASE)]
+        in_time = kind != PURCHASE and bool(purchases) and 0 <= (purchases[0] - at) * MINUTE <= PURCHASE_WITHIN_MS
+        assert found[place] == in_time
+
+
+def test_rolling_features_are_of_the_state_right_after_the_event(shop) -> None:
+    log = open_log(shop)
+    catalogue = catalogue_of(log)
+    observed = observe(log, catalogue)
+    seen: dict[str, list] = {}
+    for applied in applied_events(log, catalogue):
+        values = dict(zip(ROLLING, rolling_features(applied), strict=True))
+        before = seen.setdefault(applied.event.user, [])
+        assert values["first event"] == float(not before)
+        assert np.expm1(values["views, 30 d"]) == pytest.approx(
+            sum(one.kind == "view" for one in before) + (applied.kind == "view")
+        )
+        assert np.expm1(values["price"]) == pytest.approx(applied.event.price)
+        before.append(SimpleNamespace(kind=applied.kind))
+    assert observed.rolling.shape == (sum(map(len, seen.values())), len(ROLLING))
+    assert np.isfinite(observed.rolling).all()
+
+
+def test_calibration_bins_are_of_equal_mass_and_their_error_is_a_mean() -> None:
+    probability = np.linspace(0.0, 0.9, 30)
+    bought = np.arange(30) % 3 == 0
+    bins = calibration_bins(probability, bought)
+    assert [one.examples for one in bins] == [2] * BINS
+    assert bins[0].predicted == pytest.approx((probability[0] + probability[1]) / 2)
+    assert bins[0].observed == 0.5
+    wanted = np.mean([abs(probability[i : i + 2].mean() - bought[i : i + 2].mean()) for i in range(0, 30, 2)])
+    assert propensity_metrics(probability, bought).calibration_error == pytest.approx(wanted)
+
+
+def test_the_logistic_baseline_finds_a_logistic_truth_and_is_calibrated() -> None:
+    random = np.random.default_rng(1)
+    features = random.normal(3.0, [1.0, 20.0], (20_000, 2)).astype(np.float32)
+    truth = 1 / (1 + np.exp(3.0 - (features[:, 0] - 3.0)))
+    bought = random.random(20_000) < truth
+    learned = RollingBaseline(features[:10_000], bought[:10_000], 1.0).probability(features[10_000:])
+    assert np.abs(learned - truth[10_000:]).mean() < 0.01
+    assert propensity_metrics(learned, bought[10_000:]).calibration_error < 0.015
+
+
+def test_by_default_the_last_sixth_of_the_time_is_the_test() -> None:
+    events, _ = interactions_of([("u", "a", 7 * MINUTE), ("v", "a", 67 * MINUTE), ("u", "b", 10 * MINUTE)])
+    assert default_split_ms(events) == 57 * MINUTE
