@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import click
 import msgspec
 import numpy as np
-from features.profile import profile
+from features.profile import profile_of
 from kafka import TopicPartition
 from msgspec import Struct
 from rich.console import Console, Group, RenderableType
@@ -122,15 +122,15 @@ def page(
 ) -> RenderableType:
     """Return everything to be shown."""
 
-    def item_of(item: str) -> CatalogueItem | None:
-        found = catalogue.at(item, state.last_ms)
+    def look_up(item: str, time_ms: int) -> CatalogueItem | None:
+        found = catalogue.at(item, time_ms)
         return None if found is None else found[1]
 
     currency = settings.engine_semantics.currency
     parts: list[RenderableType] = [
         _summary(user, partition, state, settings),
         _windows(state, currency),
-        Panel(profile(state, state.last_ms, item_of, currency), title="profile", title_align="left"),
+        Panel(profile_of(state, state.last_ms, look_up, currency), title="profile", title_align="left"),
         _recent(state, catalogue, currency),
     ]
     if state.offers:
