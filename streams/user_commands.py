@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 import click
 import msgspec
 import numpy as np
-from features.profile import profile_of
 from kafka import TopicPartition
 from msgspec import Struct
 from rich.console import Console, Group, RenderableType
@@ -23,6 +22,7 @@ from contracts.catalogue import Catalogue, CatalogueItem
 from contracts.errors import BadInput, BadReference
 from contracts.ids import partition_of
 from features.encoder import Encoder
+from features.profile import profile_of
 from features.state import UserState, decode_state
 from features.tokens import tokens
 from features.windows import totals
