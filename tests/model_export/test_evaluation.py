@@ -15,6 +15,7 @@ from backtest.shoppers import generate_log
 from contracts.errors import BadInput
 from contracts.log import open_log
 from contracts.semantics import Topology
+from features.artifact import write_artifact
 from features.tokens import KINDS, tokens
 from features.vectors import Encoded
 from model_export.applied import applied_events, catalogue_of
@@ -32,6 +33,7 @@ from model_export.propensity import (
     purchase_labels,
     rolling_features,
 )
+from tests.features.models import parts
 
 PURCHASE = KINDS.index("purchase")
 MINUTE = 60_000
@@ -130,6 +132,18 @@ def test_the_command_prints_tables_and_writes_the_page_and_its_diagram(shop, tmp
     diagram = ElementTree.fromstring((out.parent / "quality-reliability.svg").read_text())
     circles = [one for one in diagram.iter() if one.tag.endswith("circle")]
     assert len(circles) == BINS + 1
+
+
+def test_the_command_takes_an_artifact_as_a_worker_does(shop, tmp_path) -> None:
+    digest = write_artifact(tmp_path / "model", parts())
+    out = tmp_path / "quality.md"
+    done = CliRunner().invoke(
+        evaluate_command, [str(tmp_path / "model"), "--log", str(shop), "--out", str(out)], catch_exceptions=False
+    )
+    assert done.exit_code == 0
+    assert f"Model `{digest}`." in out.read_text()
+    assert out.read_text().count("| the model |") == 3
+    assert "`pricetide model evaluate model --log log --out quality.md`" in out.read_text()
 
 
 events = st.lists(
