@@ -109,16 +109,29 @@ def perturb(
 @click.option("--decisions", type=click.Path(path_type=Path), help="Parquet file of the decisions.")
 @click.option("--dead-letters", type=click.Path(path_type=Path), help="JSON lines of the dead letters.")
 @click.option("--batch", type=click.IntRange(1), default=2_048, show_default=True, help="Changes no byte.")
+@click.option(
+    "--model",
+    "models",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Directory of the artifact in force. Of a log that `record` captured each one that was, in any order.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def backtest(
-    directory: Path, prices: Path | None, decisions: Path | None, dead_letters: Path | None, batch: int, as_json: bool
+    directory: Path,
+    prices: Path | None,
+    decisions: Path | None,
+    dead_letters: Path | None,
+    batch: int,
+    models: tuple[Path, ...],
+    as_json: bool,
 ) -> None:
     """Replay the log in DIRECTORY through the engine that workers run, and say what came out."""
     from backtest.run import run_backtest
     from backtest.summary import table_of
 
     with _bar("backtest") as progress:
-        summary = run_backtest(directory, prices, decisions, dead_letters, batch, progress)
+        summary = run_backtest(directory, prices, decisions, dead_letters, batch, progress, models)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(summary), indent=2))
     else:

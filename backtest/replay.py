@@ -3,7 +3,8 @@
 All partitions in one pass. Two orders: a plain log is merged by contracts.merge, a topic being idle for a partition
 when the log has no more of it, and catalogue and policies are read whole before the first event, as a worker does
 that finds everything in Kafka. A recorded log is replayed in the order in which the live worker applied it, each record
-with the catalogue and policies that the worker had seen by then. Any batch size gives the same records.
+with the model in force and the catalogue and policies that the worker had seen by then. Any batch size gives the same
+records.
 
 Memory: the states of the users, the catalogue, and what contracts and backtest.feed buffer. Does not write files.
 """
@@ -12,8 +13,9 @@ from __future__ import annotations
 
 import traceback
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf
+from types import MappingProxyType
 
 from backtest.feed import Feed, References, Seen
 from contracts.errors import BadInput
@@ -21,6 +23,7 @@ from contracts.intake import Inbound
 from contracts.log import Log
 from contracts.log_rows import AppliedRow
 from contracts.merge import Merge
+from features.vectors import TokenEncoder
 from pricing.engine import Engine, EventCrash, PartitionState, Step
 from pricing.menus import MenuShelf
 
@@ -38,16 +41,32 @@ class _Partition:
         self.number = partition
         self.seen = seen
         self.isolated: dict[tuple[int, int], str] = {}
+        self._encoder: TokenEncoder | None = None
         self._engine = Engine(manifest.semantics, manifest.topology, partition, menus)
         self._states: dict[bytes, bytes] = {}
         self._state = PartitionState()
+
+    def use(self, encoder: TokenEncoder | None) -> None:
+        """Take `encoder` from the next batch on; the one before forgets the users, as that of a worker does.
+
+        If it came back with what it knew, it could take a user who has expired meanwhile for the one it remembers.
+        """
+        if self._encoder is not None and self._encoder is not encoder:
+            self._encoder.release(self._engine)
+        self._encoder = encoder
 
     def apply(self, batch: list[Inbound]) -> Step:
         """Apply a batch; a record that crashes the engine is isolated, as workers do after some attempts."""
         while True:
             try:
                 step = self._engine.step(
-                    batch, self._states.get, self._state, self.seen.catalogue, self.seen.policies, self.isolated
+                    batch,
+                    self._states.get,
+                    self._state,
+                    self.seen.catalogue,
+                    self.seen.policies,
+                    self.isolated,
+                    self._encoder,
                 )
             except EventCrash as crash:
                 place = (crash.source, crash.offset)
@@ -63,15 +82,25 @@ class _Partition:
 class Replay:
     """One replay of `log`; `run` it once."""
 
-    def __init__(self, log: Log, batch_max: int = BATCH_MAX) -> None:
+    def __init__(
+        self, log: Log, batch_max: int = BATCH_MAX, models: Mapping[str, TokenEncoder] = MappingProxyType({})
+    ) -> None:
         """Prepare; reads catalogue and policies.
 
         Args:
             log: an opened log.
             batch_max: most records per step of the engine; changes no byte.
+            models: encoders by digest. A recorded log names the model of every record; any other one takes one model
+                for all of them, or none.
+
+        Raises:
+            BadInput: batch_max < 1, or more than one model for a log that does not say which is in force when.
         """
         if batch_max < 1:
             raise BadInput(f"A batch of {batch_max} records: use at least 1")
+        if len(models) > 1 and not log.recorded:
+            raise BadInput(f"{len(models)} models for a log that was not recorded from workers: name one, or none")
+        self._models = models
         self._log = log
         self._batch_max = batch_max
         self._feed = Feed(log)
@@ -85,12 +114,16 @@ class Replay:
             seen = Seen(references)
             seen.advance(inf, inf)
             self._partitions = [_Partition(log, partition, seen, menus) for partition in partitions]
+            for encoder in models.values():
+                for one in self._partitions:
+                    one.use(encoder)
 
     def run(self, publish: Publish) -> None:
         """Replay everything; `publish` gets each partition's steps in order.
 
         Raises:
-            BadInput: the log is damaged, or a recorded log does not hold what was applied.
+            BadInput: the log is damaged, a recorded log does not hold what was applied, or names a model that is not
+                among those given.
         """
         if self._log.recorded:
             self._run_recorded(publish)
@@ -156,6 +189,7 @@ class Replay:
     def _apply_recorded(self, run: list[AppliedRow], publish: Publish) -> None:
         partition = self._partitions[run[0].partition]
         partition.seen.advance(run[0].catalogue_seen, run[0].policies_seen)
+        partition.use(self._model_of(run[0]))
         batch: list[Inbound] = []
         for row in run:
             record = self._feed.next(row.source, row.partition)
@@ -171,6 +205,17 @@ class Replay:
             batch.append(record)
         publish(partition.number, partition.apply(batch))
 
+    def _model_of(self, row: AppliedRow) -> TokenEncoder | None:
+        if row.model is None:
+            return None
+        encoder = self._models.get(row.model)
+        if encoder is None:
+            raise BadInput(
+                f"Partition {row.partition}, version {row.version} was decided with model {row.model}; given are "
+                f"{', '.join(self._models) or 'none'}. Name the directory of its artifact with --model, too"
+            )
+        return encoder
 
-def _seen(row: AppliedRow) -> tuple[int, int]:
-    return row.catalogue_seen, row.policies_seen
+
+def _seen(row: AppliedRow) -> tuple[int, int, str | None]:
+    return row.catalogue_seen, row.policies_seen, row.model

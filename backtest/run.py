@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from backtest.models import open_models
 from backtest.outputs import DeadLetterFile, DecisionTable, PriceTable
 from backtest.replay import BATCH_MAX, Replay
 from backtest.summary import Summary, Tally
@@ -24,14 +25,17 @@ def run_backtest(
     dead_letters: Path | None = None,
     batch_max: int = BATCH_MAX,
     progress: Progress = lambda done, total: None,
+    models: Sequence[Path] = (),
 ) -> Summary:
     """Replay the log in `directory`, write the files that are asked for, and return the summary.
 
     Raises:
-        BadInput: the log cannot be read, or pyarrow is missing for a Parquet file.
+        BadInput: the log cannot be read, pyarrow is missing for a Parquet file, or onnxruntime for a model; as of Replay.
+        BadSettings: an artifact in `models` cannot be used.
     """
     log = open_log(directory)
     manifest = log.manifest
+    replay = Replay(log, batch_max, open_models(models, manifest.semantics))
     total = sum(map(sum, manifest.records.values()))
     tally = Tally()
     applied = [0] * manifest.topology.partitions
@@ -56,7 +60,6 @@ def run_backtest(
             progress(sum(applied), total)
 
         started = time.perf_counter()
-        replay = Replay(log, batch_max)
         replay.run(publish)
         seconds = time.perf_counter() - started
     return tally.summary(seconds, replay.not_applied, replay.refused_references)

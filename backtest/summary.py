@@ -29,6 +29,8 @@ class Summary(Struct, frozen=True, kw_only=True):
     """Decisions in which a rail removed a point of the full lattice."""
     outcomes: dict[str, int]
     """What was applied without a decision."""
+    models: dict[str, int]
+    """Decisions by the digest of the model in force; those without one are in none."""
     dead_letters: dict[str, int]
     not_applied: int
     refused_references: int
@@ -51,6 +53,7 @@ class _Decision(Struct, gc=False):
     multiplier: int = 0
     trail: tuple[_Rail, ...] = ()
     outcome: str = ""
+    model: str | None = None
 
 
 _price = msgspec.json.Decoder(_Price).decode
@@ -67,6 +70,7 @@ class Tally:
         self._multipliers: Counter[int] = Counter()
         self._rails: Counter[str] = Counter()
         self._outcomes: Counter[str] = Counter()
+        self._models: Counter[str] = Counter()
         self._dead: Counter[str] = Counter()
 
     def add(self, step: Step, events: int) -> None:
@@ -89,6 +93,8 @@ class Tally:
                 continue
             self._decisions += 1
             self._multipliers[decision.multiplier] += 1
+            if decision.model is not None:
+                self._models[decision.model] += 1
             for rail in decision.trail:
                 rails[rail.name] += 1
 
@@ -105,6 +111,7 @@ class Tally:
             multipliers={str(permille): self._multipliers[permille] for permille in sorted(self._multipliers)},
             rails=dict(sorted(self._rails.items())),
             outcomes=dict(sorted(self._outcomes.items())),
+            models=dict(sorted(self._models.items())),
             dead_letters=dict(sorted(self._dead.items())),
             not_applied=not_applied,
             refused_references=refused_references,
@@ -124,6 +131,7 @@ def table_of(summary: Summary) -> Table:
         ("multipliers, permille", summary.multipliers),
         ("rails that bound", summary.rails),
         ("without a decision", summary.outcomes),
+        ("models", summary.models),
         ("dead letters", summary.dead_letters),
     ):
         table.add_row(title, "  ".join(f"{name} {count:,}" for name, count in counts.items()) or "none")

@@ -82,4 +82,5 @@ def applied_row(record: DecisionRecord, topology: Topology) -> AppliedRow:
         policies_seen=record.policies_seen,
         catalogue_seen=record.catalogue_seen,
         outcome=record.outcome if isinstance(record, Applied) else None,
+        model=record.model,
     )

@@ -74,7 +74,9 @@ class PolicyRow(Struct, omit_defaults=True, gc=False):
 
 
 class AppliedRow(Struct, omit_defaults=True, gc=False):
-    """One source record as a live worker applied it, and the offsets after the last policy and catalogue record it had seen."""
+    """One source record as a live worker applied it, the offsets after the last policy and catalogue record it had seen, and its
+    model.
+    """
 
     partition: int
     version: int
@@ -85,6 +87,8 @@ class AppliedRow(Struct, omit_defaults=True, gc=False):
     catalogue_seen: int
     outcome: str | None = None
     """None: it led to a decision. Else as in contracts.decisions.Applied; `dead_letter:crashed` is an isolated record."""
+    model: str | None = None
+    """Digest of the artifact in force; None without one."""
 
 
 class _EventValue(Struct, omit_defaults=True, gc=False):

@@ -49,6 +49,9 @@ class TokenEncoder(Protocol):
             asks: in applied order; several of one user follow each other in position.
         """
 
+    def release(self, owner: Hashable) -> None:
+        """Forget the users of `owner`."""
+
 
 class Taste(NamedTuple):
     """What the model makes of a user and an item, as of one event of the user with that item."""

@@ -109,5 +109,6 @@ def test_a_decision_record_says_what_was_applied():
         policies_seen=2,
         catalogue_seen=3,
         source=source,
+        model="0123456789abcdef",
     )
-    assert applied_row(record, TOPOLOGY) == AppliedRow(1, 9, 2, 40, 2, 3, "dead_letter:crashed")
+    assert applied_row(record, TOPOLOGY) == AppliedRow(1, 9, 2, 40, 2, 3, "dead_letter:crashed", "0123456789abcdef")

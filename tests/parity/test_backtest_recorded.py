@@ -60,11 +60,14 @@ class LiveWorker:
         self.catalogue, self.policies = catalogue, policies
         self.states, self.state = {}, PartitionState()
         self.prices, self.decisions = [], []
+        self.encoder = None
 
     def apply(self, record, crashed):
         inbound = self.intake.read(record.source, record.offset, record.key, record.value, record.arrival_ms)
         isolated = {(record.source, record.offset): "Boom"} if crashed else {}
-        step = self.engine.step([inbound], self.states.get, self.state, self.catalogue, self.policies, isolated)
+        step = self.engine.step(
+            [inbound], self.states.get, self.state, self.catalogue, self.policies, isolated, self.encoder
+        )
         self.states |= step.states
         self.state = step.partition
         self.prices += step.prices
