@@ -9,11 +9,20 @@ import logging
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import click
 
-from benchmarks import bench_backtest, bench_full_histories, bench_latency, bench_recovery, bench_steps, bench_worker
+from benchmarks import (
+    bench_backtest,
+    bench_encoder,
+    bench_full_histories,
+    bench_latency,
+    bench_recovery,
+    bench_steps,
+    bench_worker,
+)
 from benchmarks.lab import Lab, open_lab
 from benchmarks.report import RESULTS, Report, machine, publish
 from contracts.errors import PricetideError
@@ -24,9 +33,18 @@ BENCHMARKS: dict[str, Callable[[Lab], Report]] = {
     "recovery": bench_recovery.run,
     "full_histories": bench_full_histories.run,
     "backtest": bench_backtest.run,
+    "encoder": bench_encoder.run,
     "steps": bench_steps.run,
 }
 """In the order in which they run: the later ones use what the first one left in Kafka, and `steps` retunes the collector."""
+WITHOUT_BROKER = {"backtest", "encoder"}
+"""Nothing is started when only these are asked for."""
+
+
+def _lab(names: tuple[str, ...], kafka: str | None, work: Path, quick: bool) -> AbstractContextManager[Lab]:
+    if names and WITHOUT_BROKER.issuperset(names):
+        return nullcontext(Lab("", "no broker", None, work, quick))
+    return open_lab(kafka, work, quick)
 
 
 @click.command()
@@ -43,7 +61,7 @@ def main(names: tuple[str, ...], quick: bool, kafka: str | None, results: Path, 
     failed = False
     with tempfile.TemporaryDirectory(prefix="pricetide-bench-", dir=work) as directory:
         try:
-            with open_lab(kafka, Path(directory), quick) as lab:
+            with _lab(names, kafka, Path(directory), quick) as lab:
                 for name in names or BENCHMARKS:
                     where = machine(lab.broker, quick)
                     report = BENCHMARKS[name](lab)

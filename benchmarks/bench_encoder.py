@@ -1,0 +1,266 @@
+"""What a step of the user transformer costs, beside what others do instead; and what a user's state weighs. No broker.
+
+CPU time of this process, one thread; the ways take turns, and each number is the median of its turns, so a slow minute of
+the machine is in all of them. Weights are random: speed does not depend on them. The graphs of re-encoding are those of
+benchmarks.peer, with the same weights; that over the whole reach is checked against the encoder's vectors.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import tracemalloc
+import warnings
+from collections.abc import Callable
+from importlib.metadata import version
+from statistics import median
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backtest.replay import Replay
+from benchmarks.full_histories import make_profile
+from benchmarks.lab import Lab
+from benchmarks.logs import PARTITIONS
+from benchmarks.report import Cell, Claim, Report
+from contracts.errors import BadSettings
+from contracts.events import View
+from features.artifact import Artifact, load_artifact
+from features.encoder import Encoder
+from features.graph import open_session
+from features.inputs import FEATURE_NAMES, read_inputs
+from features.rings import Rings
+from features.runs import GraphRuns, Tokens
+from features.state import decode_state
+from features.tokens import append_token, token_of
+from features.vectors import TokenAsk
+from pricing.engine import Step
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+BATCH = 64
+ITEMS = 10_000
+RESIDENT = 10_000
+"""Users in the slab: 160 MiB, so no ring waits in a cache."""
+TURNS, TURNS_QUICK = 25, 3
+ASKS, ASK_USERS = 2_048, 700
+YOUNG, OLD = 100, 100_000
+START_MS = 1_572_566_400_000
+TOLERANCE = 1e-5
+
+Ways = dict[str, tuple[int, Callable[[], None]]]
+"""By name: users or tokens in one go, and the go."""
+
+
+def run(lab: Lab) -> Report:
+    """Measure steps against re-encoding, the encoder with all its Python, and the bytes of a user."""
+    network, artifact = _model(lab)
+    random = np.random.default_rng(1)
+    window, exact = artifact.manifest.architecture.window, artifact.manifest.architecture.reach + 1
+    peer = open_session(network)
+    feeds = {length: _sequences(artifact, random, length) for length in (window, exact)}
+    runs = GraphRuns(artifact, RESIDENT, "cpu", (BATCH,))
+    young, old = (_stepping(runs, artifact, random, position) for position in (YOUNG, OLD))
+    ways: Ways = {
+        "step": (BATCH, young),
+        "step of an old user": (BATCH, old),
+        "window": (BATCH, lambda: peer.run(None, feeds[window])),
+        "exact": (BATCH, lambda: peer.run(None, feeds[exact])),
+    }
+    cost = _medians(ways, TURNS_QUICK if lab.quick else TURNS)
+    warm, cold, rebuilt = _encoding(artifact, random, 2 if lab.quick else 9)
+    step = cost["step"]
+    rows: list[tuple[Cell, ...]] = [
+        (f"a step, position {YOUNG:,}", step, 1.0),
+        (f"a step, position {OLD:,}", cost["step of an old user"], cost["step of an old user"] / step),
+        (f"encode the last {window} again (another function)", cost["window"], cost["window"] / step),
+        (f"encode the last {exact} again (the same function)", cost["exact"], cost["exact"] / step),
+        (f"the encoder, {ASKS:,} events of {ASK_USERS} users, rings ready", warm, warm / step),
+        (f"the encoder, the same, no ring ready: {rebuilt:.0f} tokens run per event", cold, cold / step),
+    ]
+    return Report(
+        name="encoder",
+        title=f"The user transformer on one CPU thread, {BATCH} users at a time",
+        columns=("", "CPU µs per user or event", "times a step"),
+        rows=rows,
+        claims=[
+            _claim(f"re-encoding the last {window} against a step", cost["window"] / step, 20, at_least=True),
+            _claim(f"the exact recompute of {exact} against a step", cost["exact"] / step, 50, at_least=True),
+            _claim(
+                f"a step at position {OLD:,} against one at {YOUNG}",
+                cost["step of an old user"] / step,
+                1.1,
+                at_least=False,
+            ),
+        ],
+        notes=[*_weights(lab, artifact), *_about(artifact)],
+        wrong=_wrong(artifact, peer, random, exact),
+    )
+
+
+def _claim(what: str, measured: float, limit: float, at_least: bool) -> Claim:
+    return Claim(what=what, measured=measured, limit=limit, unit="times", at_least=at_least)
+
+
+def _model(lab: Lab) -> tuple[bytes, Artifact]:
+    """Return the peer's graph, and the artifact of a random model with the same weights."""
+    try:
+        from benchmarks.peer import export_peer
+        from model_export.export import random_model, write_model
+    except ImportError as error:
+        raise BadSettings(
+            f"The benchmark exports a model ({error}): pip install 'pricetide[encoder,model-export]'"
+        ) from error
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    model = random_model([f"{1_000_000 + number}" for number in range(ITEMS)], seed=1)
+    directory = lab.work / "random-model"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        write_model(directory, model, "none", {}, seed=1)
+        return export_peer(model.network), load_artifact(directory)
+
+
+def _sequences(artifact: Artifact, random: np.random.Generator, length: int) -> dict[str, NDArray[np.generic]]:
+    """Return a feed of the peer's graph: BATCH random sequences of `length` tokens."""
+    return {
+        "rows": random.integers(0, ITEMS + 1, (BATCH, length)),
+        "kinds": random.integers(0, 4, (BATCH, length)),
+        "features": random.random((BATCH, length, len(FEATURE_NAMES)), np.float32),
+        "items": artifact.item_rows,
+    }
+
+
+def _stepping(runs: GraphRuns, artifact: Artifact, random: np.random.Generator, position: int) -> Callable[[], None]:
+    """Return a go that steps BATCH users at `position`, other ones each time."""
+    feed = _sequences(artifact, random, 1)
+    everybody, everyone = random.permutation(RESIDENT), np.arange(BATCH)
+    at = np.full(BATCH, position)
+    turn = 0
+
+    def go() -> None:
+        nonlocal turn
+        slots = everybody[turn : turn + BATCH]
+        turn = (turn + BATCH) % (RESIDENT - BATCH)
+        runs.step(Tokens(feed["rows"][:, 0], feed["kinds"][:, 0], feed["features"][:, 0], at, slots), everyone)
+
+    for _ in range(RESIDENT // BATCH):  # memory that nobody has touched yet is not there yet
+        go()
+    return go
+
+
+def _medians(ways: Ways, turns: int) -> dict[str, float]:
+    """Return the median CPU µs per user or token of each way, taken in turns of about as long."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    goes = {}
+    for name, (_, go) in ways.items():
+        go()
+        begun = time.process_time()
+        go()
+        goes[name] = max(1, round(0.02 / max(time.process_time() - begun, 1e-6)))
+    for _ in range(turns):
+        for name, (size, go) in ways.items():
+            begun = time.process_time()
+            for _ in range(goes[name]):
+                go()
+            times[name].append((time.process_time() - begun) / goes[name] / size * 1e6)
+    return {name: median(found) for name, found in times.items()}
+
+
+class _Shopper:
+    """A user and what a state keeps of their tokens."""
+
+    def __init__(self, name: bytes) -> None:
+        self.name, self.position, self.history, self.kept = name, 0, b"", 0
+
+    def ask(self, random: np.random.Generator) -> TokenAsk:
+        item, price = f"{1_000_000 + int(random.integers(0, ITEMS))}", int(random.integers(100, 200_000))
+        at = START_MS + 60_000 * self.position
+        event = View(event_id="e", user="u", item=item, event_time_ms=at, price=price, currency="USD")
+        token = token_of(event, price + int(random.integers(0, 2)) * 900)
+        asked = TokenAsk(self.name, self.position, self.history, token)
+        self.history, self.kept = append_token(self.history, self.kept, token, 128)
+        self.position += 1
+        return asked
+
+
+def _encoding(artifact: Artifact, random: np.random.Generator, turns: int) -> tuple[float, float, float]:
+    """Return µs per event with rings ready and without, and the tokens that were run per event without."""
+    shoppers = [_Shopper(b"%09d" % number) for number in range(ASK_USERS)]
+    for shopper in shoppers:
+        for _ in range(130):
+            shopper.ask(random)
+    encoder = Encoder(artifact, RESIDENT)
+
+    def timed() -> float:
+        chosen = [*range(ASK_USERS), *random.integers(0, ASK_USERS, ASKS - ASK_USERS).tolist()]
+        asks = [shoppers[number].ask(random) for number in chosen]
+        begun = time.process_time()
+        encoder.encode("bench", asks)
+        return (time.process_time() - begun) / ASKS * 1e6
+
+    warm, cold = [], []
+    for _ in range(turns):
+        encoder.release("bench")
+        cold.append(timed())
+        warm.append(timed())
+    return median(warm), median(cold), 1 + encoder.rebuilt / turns / ASKS
+
+
+def _weights(lab: Lab, artifact: Artifact) -> list[str]:
+    """Return sentences about the bytes of a user: resident, stored, in the changelog."""
+    sizes = artifact.manifest.architecture.sizes
+    ring = sizes.window * sizes.ring * 4
+    tracemalloc.start()
+    rings = Rings(RESIDENT)
+    for number in range(RESIDENT):
+        rings.take(("owner", b"%09d" % number))
+    books = tracemalloc.get_traced_memory()[0] / RESIDENT
+    tracemalloc.stop()
+    full = make_profile(lab.work / "log-of-one", 1, 1, PARTITIONS).state
+    history = len(decode_state(full).history)
+    events = states = whole = tokens = 0
+
+    def publish(partition: int, step: Step) -> None:
+        nonlocal events, states, whole, tokens
+        events += step.partition.applied - applied[partition]
+        applied[partition] = step.partition.applied
+        states += len(step.states)
+        whole += sum(len(user) + len(value) for user, value in step.states.items())
+        tokens += sum(len(decode_state(value).history) for value in step.states.values())
+
+    applied = [0] * lab.log.manifest.topology.partitions
+    Replay(lab.log).run(publish)
+    return [
+        f"A resident user takes {ring:,} bytes of slab and {books:,.0f} of books.",
+        f"A stored user with a full history of 128 tokens has {history:,} bytes of tokens in a state of {len(full):,} bytes.",
+        f"Over the log ({events:,} events, {states:,} states written in batches of 2,048) the changelog takes "
+        f"{whole / events:,.0f} bytes per event, {tokens / events:,.0f} of them tokens; the model adds nothing else to it.",
+    ]
+
+
+def _about(artifact: Artifact) -> list[str]:
+    shape = artifact.manifest.architecture
+    return [
+        f"Width {shape.width}, {shape.layers} layers, {shape.heads} heads on {shape.kv_heads} of keys, window "
+        f"{shape.window}, {ITEMS:,} items, {RESIDENT:,} users in the slab, other ones in every step.",
+        "Re-encoding has its best case: its last layer evaluates one query, and items come from the same table. "
+        f"onnxruntime {version('onnxruntime-gpu')}, torch {version('torch')}, transformers {version('transformers')}.",
+    ]
+
+
+def _wrong(artifact: Artifact, peer: InferenceSession, random: np.random.Generator, exact: int) -> list[str]:
+    """Compare the encoder's vector of a user with what re-encoding the whole reach makes of them."""
+    shopper = _Shopper(b"judge")
+    asks = [shopper.ask(random) for _ in range(exact)]
+    stepped = Encoder(artifact, 1).encode("bench", asks).vectors[-1]
+    read = read_inputs(b"".join(ask.token for ask in asks), {0: None}, artifact.rows)
+    feed = {
+        "rows": read.rows[None],
+        "kinds": read.kinds[None],
+        "features": read.features[None],
+        "items": artifact.item_rows,
+    }
+    off = float(np.abs(peer.run(None, feed)[0][0] - stepped).max())
+    return [] if off <= TOLERANCE else [f"a vector by steps and by the exact recompute differ by {off:.1e}"]

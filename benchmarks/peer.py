@@ -1,0 +1,85 @@
+"""What others do instead of a step: encode the last tokens of a user again, here at its best, with the same weights.
+
+At its best: the last layer evaluates one query, that of the newest token; the items' vectors are taken from a table as a
+step does. Over the last W tokens it is another function than the step, over layers * (W - 1) + 1 tokens it is the same.
+Build time: needs torch. Nothing of the product uses this.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding
+from transformers.models.qwen3.modeling_qwen3 import apply_rotary_pos_emb
+
+from features.graph import OPSET
+from model_export.network import MASKED, UserNetwork
+
+
+class LastVector(nn.Module):
+    """The network over whole sequences, for the vector of the last token alone."""
+
+    def __init__(self, network: UserNetwork) -> None:
+        super().__init__()
+        self.network = deepcopy(network).float().eval()
+
+    def forward(self, rows: Tensor, kinds: Tensor, features: Tensor, items: Tensor) -> Tensor:
+        """Return (B, v) after tokens (B, T), the first at position 0."""
+        trunk, window = self.network.trunk, self.network.architecture.window
+        item = embedding(rows, items)
+        at = torch.arange(rows.shape[1])
+        age = at[:, None] - at
+        mask = torch.where((age >= 0) & (age < window), 0.0, MASKED).expand(rows.shape[0], 1, -1, -1)
+        x = self.network._embedded(item, kinds, features)
+        rotation = trunk.rotary_emb(x, at.expand(rows.shape[0], -1))
+        for layer in trunk.layers[:-1]:
+            x = layer(x, attention_mask=mask, position_embeddings=rotation)
+        x = _last_query(trunk.layers[-1], x, mask[:, :, -1:], rotation)
+        return self.network._answers(trunk.norm(x), item[:, -1:])[0][:, 0]
+
+
+def _last_query(layer: nn.Module, x: Tensor, mask: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """Return (B, 1, d): what a decoder layer makes of the last token of (B, T, d)."""
+    attention, last = layer.self_attn, x[:, -1:]
+    normed = layer.input_layernorm(x)
+    heads = (x.shape[0], -1, attention.q_proj.out_features // attention.head_dim, attention.head_dim)
+    groups = (x.shape[0], -1, attention.k_proj.out_features // attention.head_dim, attention.head_dim)
+    query = attention.q_norm(attention.q_proj(normed[:, -1:]).view(heads)).transpose(1, 2)
+    key = attention.k_norm(attention.k_proj(normed).view(groups)).transpose(1, 2)
+    value = attention.v_proj(normed).view(groups).transpose(1, 2)
+    cosine, sine = rotation
+    key = apply_rotary_pos_emb(key, key, cosine, sine)[0]
+    query = apply_rotary_pos_emb(query, query, cosine[:, -1:], sine[:, -1:])[0]
+    batch, count, _, width = query.shape
+    side_by_side = query.reshape(batch, key.shape[1], -1, width) * attention.scaling
+    scores = torch.matmul(side_by_side, key.transpose(-1, -2)) + mask
+    mixed = torch.matmul(torch.softmax(scores, -1), value).reshape(batch, 1, count * width)
+    last = last + attention.o_proj(mixed)
+    return last + layer.mlp(layer.post_attention_layernorm(last))
+
+
+def export_peer(network: UserNetwork) -> bytes:
+    """Return the ONNX graph of LastVector: rows, kinds, features, items to vectors."""
+    users, tokens, items = (torch.export.Dim(name, max=1 << 20) for name in ("users", "tokens", "items"))
+    shape = network.architecture
+    example = (
+        torch.ones(3, 5, dtype=torch.int64),
+        torch.zeros(3, 5, dtype=torch.int64),
+        torch.zeros(3, 5, network.feature.in_features),
+        torch.zeros(9, shape.width),
+    )
+    both = {0: users, 1: tokens}
+    program = torch.onnx.export(
+        LastVector(network),
+        example,
+        dynamo=True,
+        opset_version=OPSET,
+        verbose=False,
+        input_names=["rows", "kinds", "features", "items"],
+        output_names=["vectors"],
+        dynamic_shapes=(both, both, both, {0: items}),
+    )
+    assert program is not None
+    return bytes(program.model_proto.SerializeToString())
