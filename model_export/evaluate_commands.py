@@ -25,7 +25,7 @@ USERS_RESIDENT = 16_384
 @click.option(
     "--test-from",
     type=UTC_TIME,
-    help="Start of the test, UTC event time. Default: the last sixth of the log. The model must not have learned from it.",
+    help="Start of the test, UTC.  [default: where the model's learning from this log ended, else the last sixth]",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Markdown page; the diagram is written beside it.")
 def evaluate_command(artifact: Path | None, directory: Path, test_from: datetime | None, out: Path | None) -> None:

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from contracts.catalogue import Catalogue
 from contracts.errors import BadInput
-from contracts.log import open_log
+from contracts.log import Log, open_log
 from features.artifact import Artifact
 from features.tokens import KINDS
 from features.vectors import TokenEncoder
 from model_export.applied import catalogue_of
 from model_export.baselines import families, tuned
+from model_export.dataset import log_digest
 from model_export.next_item import Interactions, Metrics, Task, default_split_ms, ranks_of, sliced_metrics, task_of
 from model_export.observed import Observed, Progress, observe
 from model_export.propensity import (
@@ -37,6 +38,8 @@ MODEL = "the model"
 ROLLING_BASELINE = "logistic regression"
 VALIDATION_ROWS_MAX = 6_000
 """Events that settings are chosen on: a sample, so that a choice takes seconds."""
+LEARNED_UNTIL = "until_ms"
+"""The metric of a manifest that says where its training data ended, event time."""
 _SEED = 11
 _PURCHASE = KINDS.index("purchase")
 
@@ -116,19 +119,28 @@ def evaluate(
 
     Args:
         directory: of the log.
-        split_ms: event time at which the test begins; None: default_split_ms.
+        split_ms: event time at which the test begins; None: where the model's learning from this log ended, else
+            default_split_ms.
         artifact: the model's candidates.
         encoder: of the same artifact; both or none.
         progress: called with records read.
 
     Raises:
-        BadInput: no log, or nothing to predict after the split, or nothing to learn from before it.
+        BadInput: no log, a model that learned from the test part, nothing to predict after the split, or nothing to learn from
+            before it.
     """
     log = open_log(directory)
     catalogue = catalogue_of(log)
     observed = observe(log, catalogue, encoder, progress)
     events = observed.interactions
-    split_ms = default_split_ms(events) if split_ms is None else split_ms
+    learned_until_ms = _learned_until_ms(artifact, log)
+    if split_ms is None:
+        split_ms = default_split_ms(events) if learned_until_ms is None else learned_until_ms
+    if learned_until_ms is not None and split_ms < learned_until_ms:
+        raise BadInput(
+            f"The model learned from this log up to {learned_until_ms} ms, which is after the split at {split_ms} ms: "
+            "leave --test-from out, or train another model with --until"
+        )
     until_ms = int(events.time_ms.max(initial=split_ms)) + 1
     result = next_item_result(observed, catalogue, split_ms, until_ms, artifact)
     return Evaluation(
@@ -140,6 +152,14 @@ def evaluate(
         next_item=result,
         propensity=propensity_result(observed, split_ms, until_ms),
     )
+
+
+def _learned_until_ms(artifact: Artifact | None, log: Log) -> int | None:
+    """Return up to when the model learned from this very log, None if it did not, or does not say."""
+    if artifact is None or artifact.manifest.trained_on != log_digest(log):
+        return None
+    until_ms = artifact.manifest.metrics.get(LEARNED_UNTIL)
+    return int(until_ms) if until_ms is not None else None
 
 
 def _task(interactions: Interactions, catalogue: Catalogue, split_ms: int, until_ms: int) -> Task:

@@ -19,6 +19,7 @@ from features.artifact import write_artifact
 from features.tokens import KINDS, tokens
 from features.vectors import Encoded
 from model_export.applied import applied_events, catalogue_of
+from model_export.dataset import log_digest
 from model_export.evaluate_commands import evaluate_command
 from model_export.evaluation import MODEL, ROLLING_BASELINE, evaluate
 from model_export.next_item import SLICES, default_split_ms, interactions_of
@@ -56,6 +57,7 @@ class LastItem:
         self.candidates = np.vstack([np.zeros(len(items)), np.eye(len(items))]).astype(np.float32)
         self.candidate_bias = np.zeros(len(items) + 1, dtype=np.float32)
         self.asked: dict[bytes, int] = {}
+        self.manifest = SimpleNamespace(trained_on="another log", metrics={})
 
     def encode(self, owner, asks):
         vectors = np.zeros((len(asks), len(self.rows)), dtype=np.float32)
@@ -116,6 +118,16 @@ def test_a_split_outside_the_log_is_refused(shop) -> None:
     for split_ms in (manifest.first_ms, manifest.last_ms):
         with pytest.raises(BadInput, match="choose another --test-from"):
             evaluate(shop, split_ms)
+
+
+def test_a_model_that_learned_from_the_test_is_refused_and_its_end_is_the_default_split(shop) -> None:
+    log = open_log(shop)
+    until_ms = log.manifest.first_ms + 300 * MINUTE
+    model = LastItem(catalogue_of(log))
+    model.manifest = SimpleNamespace(trained_on=log_digest(log), metrics={"until_ms": float(until_ms)})
+    assert evaluate(shop, None, model).split_ms == until_ms
+    with pytest.raises(BadInput, match="learned from this log"):
+        evaluate(shop, until_ms - 1, model)
 
 
 def test_the_command_prints_tables_and_writes_the_page_and_its_diagram(shop, tmp_path) -> None:
