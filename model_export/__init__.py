@@ -1,5 +1,5 @@
-"""Build time: trains the user transformer and exports it to ONNX. Alone may import torch and transformers.
+"""Build time: trains the user transformer, exports it to ONNX, and says how good it is. Alone may import torch.
 
-The room is still empty: its first tenant, the user transformer, comes with its own issue. It is here so that the import
-contracts already hold for it (pyproject.toml), and it meets the worker in a file, the artifact, never by import.
+It meets the worker in a file, the artifact (features.artifact), never by import. `import model_export` imports nothing: the
+commands import torch and its kin when they run.
 """

@@ -1,0 +1,122 @@
+"""`pricetide model`: train, export and verify a user transformer; text and evaluate come from their own modules.
+
+Says what to install where the libraries of this room are missing; imports them only when a command runs.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+
+from contracts.errors import BadSettings
+from model_export.bars import bar
+from model_export.evaluate_commands import evaluate_command
+from model_export.text_commands import text_command, tune_text_command
+from model_export.times import UTC_TIME, epoch_ms
+
+NEEDED = ("torch", "transformers", "onnx", "onnxscript", "safetensors", "sklearn", "onnxruntime", "pyarrow")
+
+
+class _Modelling(click.Group):
+    """A group whose commands need the extra model-export."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as click has it
+        """Run the command, if it can be."""
+        missing = [name for name in NEEDED if find_spec(name) is None]
+        if missing:
+            raise BadSettings(
+                f"pricetide model needs {', '.join(missing)}, not installed here: pip install 'pricetide[model-export]'"
+            )
+        return super().invoke(ctx)
+
+
+@click.group(cls=_Modelling)
+def model() -> None:
+    """Train, export and check the user transformer (extra: model-export)."""
+
+
+@model.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--log", "directory", type=click.Path(path_type=Path), required=True, help="Directory of the log.")
+@click.option("--until", type=UTC_TIME, help="Learn from events before this, UTC.  [default: the whole log]")
+@click.option(
+    "--validation",
+    type=click.FloatRange(0, 0.5, min_open=True),
+    default=0.1,
+    show_default=True,
+    help="Share of the time, at its end, to validate with.",
+)
+@click.option("--text", type=click.Path(path_type=Path), help="Vectors of `model text`.  [default: hashed titles]")
+@click.option("--epochs", type=click.IntRange(1), default=8, show_default=True, help="At most.")
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Equal runs need equal threads.")
+@click.option("--no-refit", is_flag=True, help="Keep what was validated; do not learn from the validation slice.")
+@click.option("--randomised-prices", is_flag=True, help="The log's prices were drawn at random: learn the price slope.")
+@click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
+def train(
+    run: Path,
+    directory: Path,
+    until: datetime | None,
+    validation: float,
+    text: Path | None,
+    epochs: int,
+    seed: int,
+    threads: int,
+    no_refit: bool,
+    randomised_prices: bool,
+    resume: bool,
+) -> None:
+    """Train the user transformer on a log; leaves a run in RUN, for `model export`."""
+    import torch
+
+    from model_export.training import Options
+    from model_export.training_run import Work, train_run
+
+    torch.set_num_threads(threads)
+    options = Options(seed=seed, epochs=epochs, refit=not no_refit, randomised_prices=randomised_prices)
+    work = Work(directory, epoch_ms(until), validation, text)
+    with bar("train") as progress:
+        done = train_run(run, work, options, resume=resume, tell=_tell, progress=progress)
+    _tell(f"{done.epochs} epochs; price slope {done.slope_value:g} ({done.slope}); run in {run}")
+    _tell(f"next: pricetide model export {run} ARTIFACT")
+
+
+@model.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("artifact", type=click.Path(path_type=Path))
+def export(run: Path, artifact: Path) -> None:
+    """Write the artifact of the trained RUN to ARTIFACT, and verify it."""
+    from model_export.export import write_model
+    from model_export.runs import read_run
+    from model_export.verify import verify
+
+    finished, trained = read_run(run)
+    digest = write_model(artifact, trained, finished.trained_on, finished.metrics, finished.options.seed)
+    verify(artifact)
+    _tell(f"model {digest} in {artifact}, verified against torch in float64")
+
+
+@model.command("verify")
+@click.argument("artifact", type=click.Path(path_type=Path))
+def verify_command(artifact: Path) -> None:
+    """Prove that ARTIFACT is one model: torch in float64, its graph and its golden vectors agree."""
+    from model_export.verify import TOLERANCE, verify
+
+    found = verify(artifact)
+    _tell(f"model {found.digest}: against torch in float64, differences at most (allowed {TOLERANCE:.0e})")
+    for name, off in found._asdict().items():
+        if name != "digest":
+            _tell(f"  {name:8s} {off:.1e}")
+
+
+model.add_command(text_command)
+model.add_command(tune_text_command)
+model.add_command(evaluate_command)
+
+
+def _tell(line: str) -> None:
+    click.echo(line)

@@ -1,0 +1,90 @@
+"""A finished training run as a directory: what `pricetide model train` leaves and `export` reads. No pickles.
+
+    run.json            the options, the data, the metrics (Run)
+    items.json          ids of the items, in the order of their rows, from row 1 on
+    model.safetensors   `network.*`, item_rows, candidates, candidate_bias
+
+Not here: checkpoints of an unfinished run (checkpoints), the artifact (export).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import torch
+from msgspec import Struct
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from contracts.errors import BadInput
+from model_export.export import PRIOR_SLOPE, Model
+from model_export.network import UserNetwork
+from model_export.training import Options, Trained
+
+RUN, ITEMS, WEIGHTS = "run.json", "items.json", "model.safetensors"
+_TABLES = ("item_rows", "candidates", "candidate_bias")
+
+
+class Run(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a run was."""
+
+    options: Options
+    trained_on: str
+    """Digest of the log."""
+    until_ms: int
+    """Event time before which it learned."""
+    validation_ms: int
+    text_encoder: str
+    slope: Literal["prior", "randomised"]
+    slope_value: float
+    epochs: int
+    metrics: dict[str, float]
+    format: Literal[1] = 1
+
+
+def write_run(directory: Path, run: Run, trained: Trained, items: list[str]) -> None:
+    """Write a finished run to `directory`; run.json comes last, and replaces that of an earlier one."""
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = {f"network.{name}": weight.contiguous() for name, weight in trained.learner.network.state_dict().items()}
+    tables = zip(_TABLES, trained.learner.tables.tables(), strict=True)
+    weights |= {name: torch.from_numpy(table) for name, table in tables}
+    save_file(weights, directory / WEIGHTS)
+    (directory / ITEMS).write_bytes(msgspec.json.encode(items))
+    (directory / RUN).write_bytes(msgspec.json.format(msgspec.json.encode(run), indent=2) + b"\n")
+
+
+def read_run(directory: Path) -> tuple[Run, Model]:
+    """Return the run in `directory` and its model.
+
+    Raises:
+        BadInput: there is none, or it is damaged.
+    """
+    try:
+        run = msgspec.json.decode((directory / RUN).read_bytes(), type=Run)
+        items = msgspec.json.decode((directory / ITEMS).read_bytes(), type=list[str])
+        weights = load_file(directory / WEIGHTS)
+        tables = {name: weights.pop(name).numpy() for name in _TABLES}
+        network = UserNetwork(run.options.architecture)
+        network.load_state_dict({name.removeprefix("network."): weight for name, weight in weights.items()})
+    except (OSError, msgspec.DecodeError, SafetensorError, KeyError, RuntimeError) as error:
+        raise BadInput(
+            f"{directory} holds no finished run ({error}): run pricetide model train, or go on with --resume"
+        ) from None
+    model = Model(
+        network=network.eval(),
+        items=items,
+        text_encoder=run.text_encoder,
+        slope=run.slope,
+        slope_value=run.slope_value,
+        **tables,
+    )
+    return run, model
+
+
+def slope_of(options: Options, metrics: dict[str, float]) -> tuple[Literal["prior", "randomised"], float]:
+    """Return where the price slope comes from, and its value."""
+    if options.randomised_prices:
+        return "randomised", metrics["price_slope"]
+    return "prior", PRIOR_SLOPE

@@ -1,0 +1,131 @@
+"""The proof that an artifact is one model: torch == ONNX == golden vectors, or a sentence that says where it is not.
+
+features.artifact checks what a worker can: digests, shapes, opset, and the graph against the golden vectors. Here the
+network is built anew from weights.safetensors and recomputes whole histories in float64, golden ones and fresh ones; the
+graph steps through the same tokens one by one, and takes them in chunks. So golden vectors that fit a graph but not the
+weights are found, too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load
+
+from contracts.errors import BadArtifact
+from features.artifact import Artifact, load_artifact
+from features.graph import Golden, open_session
+from features.inputs import FEATURE_NAMES
+from features.tokens import KINDS
+from model_export.export import recompute
+from model_export.network import UserNetwork
+
+TOLERANCE = 1e-5
+"""Largest difference, relative to the size of the vectors where that is above 1."""
+_USERS = 5
+_CHUNKS = (1, 8, 3, 64, 65, 1, 100)
+
+
+class Verified(NamedTuple):
+    """Largest differences from the recompute in float64."""
+
+    digest: str
+    golden: float
+    """Of the golden vectors and logits."""
+    steps: float
+    """Of the graph, tokens one by one."""
+    chunks: float
+    """Of the graph, tokens in chunks."""
+
+
+def verify(directory: Path, seed: int = 0) -> Verified:
+    """Check the artifact in `directory` against torch.
+
+    Args:
+        directory: of the artifact.
+        seed: of the fresh tokens.
+
+    Raises:
+        BadArtifact: it is damaged, or not one model; says where.
+    """
+    artifact = load_artifact(directory)
+    network = _network(artifact, directory)
+    with np.load(directory / "golden.npz", allow_pickle=False) as arrays:
+        golden = Golden(**{name: arrays[name] for name in Golden._fields})
+    exact = recompute(network, artifact.item_rows, golden.rows, golden.kinds, golden.features)
+    fresh = _fresh(artifact, network, np.random.default_rng(seed))
+    found = Verified(
+        artifact.digest,
+        _off((golden.vectors, golden.logits), exact),
+        _off(_run(artifact, fresh, [1] * fresh.rows.shape[1]), (fresh.vectors, fresh.logits)),
+        _off(_run(artifact, fresh, list(_CHUNKS)), (fresh.vectors, fresh.logits)),
+    )
+    for what, off in zip(
+        ("The golden vectors", "The graph, step by step,", "The graph, in chunks,"), found[1:], strict=True
+    ):
+        if not off <= TOLERANCE:
+            raise BadArtifact(
+                f"The model in {directory} is not one model. {what} differ from its weights, recomputed in float64, by "
+                f"{off:.1e}, allowed {TOLERANCE:.0e}: export the model again"
+            )
+    return found
+
+
+def _network(artifact: Artifact, directory: Path) -> UserNetwork:
+    network = UserNetwork(artifact.manifest.architecture)
+    try:
+        network.load_state_dict(load((directory / "weights.safetensors").read_bytes()))
+    except (SafetensorError, RuntimeError) as error:
+        raise BadArtifact(
+            f"The model in {directory} cannot be verified: weights.safetensors does not fit its architecture ({error}); "
+            "export the model again"
+        ) from None
+    return network
+
+
+def _fresh(artifact: Artifact, network: UserNetwork, random: np.random.Generator) -> Golden:
+    """Return random tokens, and what the network makes of them."""
+    shape = (_USERS, sum(_CHUNKS))
+    rows = random.integers(0, len(artifact.item_rows), shape)
+    kinds = random.integers(0, len(KINDS), shape)
+    features = random.random((*shape, len(FEATURE_NAMES)), np.float32)
+    vectors, logits = recompute(network, artifact.item_rows, rows, kinds, features)
+    return Golden(rows, kinds, features, vectors.astype(np.float32), logits.astype(np.float32))
+
+
+def _run(artifact: Artifact, tokens: Golden, lengths: list[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Run the graph over `tokens` in chunks of `lengths`; return vectors and logits of all."""
+    session = open_session(artifact.graph)
+    sizes = artifact.manifest.architecture.sizes
+    users = len(tokens.rows)
+    slab = np.zeros((users + 1, sizes.window, sizes.ring), np.float32)
+    vectors, logits, start = [], [], 0
+    for length in lengths:
+        part = slice(start, start + length)
+        feed = {
+            "rows": tokens.rows[:, part],
+            "kinds": tokens.kinds[:, part],
+            "features": tokens.features[:, part],
+            "position": np.full(users, start),
+            "count": np.full(users, length),
+            "slots": np.arange(users),
+            "items": artifact.item_rows,
+            "slab": slab,
+        }
+        vector, logit, slab = session.run(["vectors", "logits", "slab_out"], feed)
+        vectors.append(vector)
+        logits.append(logit)
+        start += length
+    return np.concatenate(vectors, 1), np.concatenate(logits, 1)
+
+
+def _off(given: tuple[NDArray[np.floating], ...], exact: tuple[NDArray[np.floating], ...]) -> float:
+    """Return the largest difference, relative to the root mean square of the exact values where that is above 1."""
+    return max(
+        float(np.abs(one - other).max() / max(1.0, np.sqrt(np.square(other).mean())))
+        for one, other in zip(given, exact, strict=True)
+    )
