@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kafka.admin import MemberToRemove, OffsetSpec
-from kafka.errors import CoordinatorNotAvailableError
+from kafka.errors import RetriableError
 
 from backtest.replay import Replay
 from contracts.decisions import decode_decision
 from contracts.log import Manifest, open_log
 from contracts.semantics import Topology
+from features.artifact import load_artifact
+from features.encoder import Encoder
 from pricing.engine import Step
 from streams.broker import administering, committed_records, partitions_of
 from streams.dead_letters import read_dead_letter
@@ -34,6 +36,7 @@ from streams.settings import Settings, load_settings
 from streams.topics import create_topics, plan
 
 COMMAND = Path(sys.executable).with_name("pricetide")
+ENCODER_USERS = 300
 Pair = tuple[bytes, bytes]
 
 
@@ -47,8 +50,8 @@ class Outcome(NamedTuple):
     states: dict[bytes, bytes]
 
 
-def expected(directory: Path, batch_max: int = 2_048) -> Outcome:
-    """Return what the log in `directory` must lead to, by the pure engine."""
+def expected(directory: Path, batch_max: int = 2_048, models: Iterable[Path] = ()) -> Outcome:
+    """Return what the log in `directory` must lead to, by the pure engine and the artifacts in `models`."""
     log = open_log(directory)
     topology = log.manifest.topology
     outcome = Outcome(*([[] for _ in range(topology.partitions)] for _ in range(3)), {})  # type: ignore[arg-type]
@@ -59,7 +62,8 @@ def expected(directory: Path, batch_max: int = 2_048) -> Outcome:
         outcome.dead[partition] += [(topology.sources[one.source], one.offset, bad.code) for one, bad in step.dead]
         outcome.states.update(step.states)
 
-    replay = Replay(log, batch_max)
+    encoders = [Encoder(load_artifact(model), ENCODER_USERS) for model in models]
+    replay = Replay(log, batch_max, {encoder.digest: encoder for encoder in encoders})
     replay.run(publish)
     assert replay.not_applied == 0, f"{replay.not_applied} records of the log were never applied"
     return outcome
@@ -158,7 +162,7 @@ class Deployment:
         """Start a worker; `name` names its data directory, `flags` are settings of its own."""
         given = self.flags | {"data_dir": self.directory / name}
         given |= {key.replace("__", "."): value for key, value in flags.items()}
-        process = WorkerProcess(name, self.directory, [*script, "worker", *_as_arguments(given)])
+        process = WorkerProcess(name, self.directory, [*script, "worker", *as_arguments(given)])
         self.workers.append(process)
         return process
 
@@ -192,7 +196,7 @@ class Deployment:
         group = self.settings.group
         try:
             return {place: at.offset for place, at in admin.list_group_offsets({group: None})[group].items()}
-        except CoordinatorNotAvailableError:
+        except RetriableError:
             return {}  # a new broker makes its offsets topic when the first group asks
 
     def ends(self, admin: Any) -> dict[Any, int]:
@@ -262,7 +266,7 @@ def backlog(positions: dict[Any, int], ends: dict[Any, int]) -> dict[int, int]:
     return left
 
 
-def _as_arguments(flags: dict[str, Any]) -> list[str]:
+def as_arguments(flags: dict[str, Any]) -> list[str]:
     return [part for name, value in flags.items() for part in ("--set", f"{name}={value}")]
 
 
