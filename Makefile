@@ -33,8 +33,8 @@ format: setup ## Rewrite the code in the house style
 bench: setup ## Measure what the README claims, on a real Kafka, and print the table
 	$(BIN)/python -m benchmarks
 
-chaos: setup ## Kill workers at random instants and compare with the oracle: SEED=1 RUNS=1
-	$(BIN)/python tests/faults/chaos.py --seed $(SEED) --runs $(RUNS)
+chaos: setup ## Kill workers at random instants and compare with the oracle: SEED=1 RUNS=1 MODEL=DIR
+	$(BIN)/python tests/faults/chaos.py --seed $(SEED) --runs $(RUNS) $(if $(MODEL),--model $(MODEL))
 
 kafka: ## Start a Kafka on 127.0.0.1:9092, without Docker (Java 17 and Maven); prints its address
 	@deploy/kafka-local/kafka-local.sh start

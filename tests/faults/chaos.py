@@ -84,7 +84,9 @@ class Result(Struct):
 class Run:
     """One run: `go`, once."""
 
-    def __init__(self, seed: int, kafka: str, events: int, kills: int, directory: Path, pace_s: float) -> None:
+    def __init__(
+        self, seed: int, kafka: str, events: int, kills: int, directory: Path, pace_s: float, model: Path | None
+    ) -> None:
         self._random = Random(seed)
         self._live = seed % 2 == 0
         self._result = Result(seed, "live" if self._live else "before")
@@ -94,7 +96,9 @@ class Run:
         self._directory = directory
         batch_max = self._random.choice((16, 256, 2_048) if self._live else (3, 6))  # small ones make the work last
         prefix = f"chaos-{uuid.uuid4().hex[:8]}-"
-        self._deployment = Deployment(kafka, prefix, directory, PARTITIONS, batch_max=batch_max)
+        self._models = [] if model is None else [model]
+        flags = {"batch_max": batch_max} | ({} if model is None else {"encoder__model": model})
+        self._deployment = Deployment(kafka, prefix, directory, PARTITIONS, **flags)
         self._session_s = self._deployment.settings.session_timeout_ms / 1000
         self._freezing: threading.Thread | None = None
         self._killed_at: list[float] = []
@@ -242,16 +246,24 @@ class Run:
             result.failures.append(wrong_order)
         if self._live:
             log = deployment.record(self._directory / "recorded")
-        differs = difference(expected(log), published)
+        differs = difference(expected(log, models=self._models), published)
         if differs:
             result.failures.append(differs)
 
 
-def run(seed: int, kafka: str, events: int, kills: int, directory: Path, pace_s: float = PACE_S) -> Result:
-    """Do one run and return what came of it; its logs stay in `directory` if something was wrong."""
+def run(
+    seed: int,
+    kafka: str,
+    events: int,
+    kills: int,
+    directory: Path,
+    pace_s: float = PACE_S,
+    model: Path | None = None,
+) -> Result:
+    """Do one run, with the artifact `model` if given, and return what came of it; logs stay if something was wrong."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    one = Run(seed, kafka, events, kills, directory, pace_s)
+    one = Run(seed, kafka, events, kills, directory, pace_s, model)
     try:
         result = one.go()
     finally:
@@ -287,13 +299,14 @@ def table_of(results: list[Result]) -> Table:
 @click.option("--kafka", metavar="HOST:PORT", help="A broker to use; without, one is started as for the tests.")
 @click.option("--events", type=click.IntRange(1_000), default=60_000, show_default=True, help="Per run.")
 @click.option("--kills", type=click.IntRange(1), default=14, show_default=True, help="SIGKILLs per run.")
-def chaos(seed: int, runs: int, kafka: str | None, events: int, kills: int) -> None:
+@click.option("--model", type=click.Path(exists=True, path_type=Path), help="Artifact that the workers price with.")
+def chaos(seed: int, runs: int, kafka: str | None, events: int, kills: int, model: Path | None) -> None:
     """Kill workers at random instants and compare every committed record with an oracle; exit with 1 if one is wrong."""
     logging.getLogger("aiokafka").setLevel(logging.ERROR)
     console, results = Console(width=None if Console().is_terminal else 160), []
     with broker(kafka, ROOT / ".chaos" / "kafka") as servers:
         for number in range(seed, seed + runs):
-            result = run(number, servers, events, kills, ROOT / ".chaos" / f"seed-{number}")
+            result = run(number, servers, events, kills, ROOT / ".chaos" / f"seed-{number}", model=model)
             results.append(result)
             console.print(table_of([result]))
             for failure in result.failures:
@@ -305,7 +318,7 @@ def chaos(seed: int, runs: int, kafka: str | None, events: int, kills: int) -> N
     console.print(f"{runs} runs, {total} SIGKILLs, {sum(r.wiped for r in results)} with a wiped data directory, {runs} "
                   f"freezes, {sum(r.prices for r in results)} price updates: {len(failed)} runs wrong")  # fmt: skip
     for number in failed:
-        where = f" --kafka {kafka}" if kafka else ""
+        where = (f" --kafka {kafka}" if kafka else "") + (f" --model {model}" if model else "")
         command = f"python tests/faults/chaos.py --seed {number} --events {events} --kills {kills}{where}"
         console.print(f"again: {command}; logs in .chaos/seed-{number}", style="red", markup=False)
     sys.exit(1 if failed else 0)

@@ -6,9 +6,22 @@ import chaos
 import pytest
 
 
-@pytest.mark.parametrize("seed", [1, 2], ids=["log in Kafka before", "log arriving live"])
-def test_killed_frozen_and_moved_workers_publish_what_the_oracle_wants(kafka, tmp_path, seed):
-    result = chaos.run(seed, kafka, events=8_000, kills=3, directory=tmp_path / "run", pace_s=4)
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A model of random weights, which knows most of the generated items."""
+    from model_export.export import write_random_artifact
+
+    directory = tmp_path_factory.mktemp("model") / "artifact"
+    write_random_artifact(directory, [f"item-{number:04d}" for number in range(140)], 1)
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("seed", "modelled"), [(1, True), (2, False)], ids=["log in Kafka before, with a model", "log arriving live"]
+)
+def test_killed_frozen_and_moved_workers_publish_what_the_oracle_wants(kafka, tmp_path, model, seed, modelled):
+    given = model if modelled else None
+    result = chaos.run(seed, kafka, events=8_000, kills=3, directory=tmp_path / "run", pace_s=4, model=given)
     assert result.failures == []
     assert result.kills == 3
     assert result.prices > 6_000
