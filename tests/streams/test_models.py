@@ -1,0 +1,105 @@
+"""The exchange of a worker's model, with stand-ins for artifact and encoder: what is taken, what is refused, what is counted."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from contracts.errors import BadArtifact
+from contracts.semantics import Semantics
+from streams import models
+from streams.metrics import Metrics
+from streams.settings import EncoderSettings
+
+
+class Shelf:
+    """What lies at the path: a digest, or a sentence that refuses it."""
+
+    def __init__(self, digest: str) -> None:
+        self.digest = digest
+        self.refusal = ""
+        self.opened: list[str] = []
+
+    def open(self, settings: EncoderSettings, semantics: Semantics, path: Path) -> SimpleNamespace:
+        self.opened.append(self.digest)
+        if self.refusal:
+            raise BadArtifact(self.refusal)
+        return SimpleNamespace(digest=self.digest, residents=3, hits=5, rebuilt=7, release=lambda owner: None)
+
+
+@pytest.fixture
+def shelf(monkeypatch) -> Shelf:
+    shelf = Shelf("one")
+    monkeypatch.setattr(models, "open_encoder", shelf.open)
+    monkeypatch.setattr(models, "artifact_digest", lambda path: shelf.digest)
+    return shelf
+
+
+def of(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(f"pricetide_{name}", labels)
+
+
+async def turns(made: models.Models, steps: list) -> None:
+    """Load, then follow; between polls do `steps`, one after another."""
+    await made.load()
+    following = asyncio.create_task(made.follow())
+    for step in steps:
+        step()
+        await asyncio.sleep(0.35)
+    following.cancel()
+
+
+def test_another_artifact_at_the_path_takes_over(shelf):
+    metrics = Metrics()
+    made = models.Models(EncoderSettings(model=Path("m"), poll_ms=100), Semantics(consent_default=True), metrics)
+    asyncio.run(turns(made, [lambda: setattr(shelf, "digest", "two")]))
+    assert made.digest == "two"
+    assert shelf.opened == ["one", "two"]
+    assert of(metrics, "model_info", digest="one") is None
+    assert of(metrics, "model_info", digest="two") == 1
+
+
+def test_a_refused_artifact_changes_nothing_and_is_said_once_and_its_mend_is_taken(shelf, caplog):
+    metrics = Metrics()
+    made = models.Models(EncoderSettings(model=Path("m"), poll_ms=100), Semantics(consent_default=True), metrics)
+
+    def broken() -> None:
+        shelf.digest, shelf.refusal = "two", "encoder.onnx is cut short"
+
+    asyncio.run(turns(made, [broken, lambda: None]))
+    assert made.digest == "one"
+    assert len(shelf.opened) > 3  # looked at again and again
+    assert of(metrics, "refused_models_total") == 1
+    assert sum("encoder.onnx is cut short" in record.message for record in caplog.records) == 1
+    shelf.refusal = ""
+    asyncio.run(turns(made, []))
+    assert made.digest == "two"
+
+
+def test_a_broken_artifact_at_the_start_is_an_error(shelf):
+    shelf.refusal = "encoder.onnx is cut short"
+    made = models.Models(EncoderSettings(model=Path("m")), Semantics(consent_default=True), Metrics())
+    with pytest.raises(BadArtifact, match="cut short"):
+        asyncio.run(made.load())
+
+
+def test_without_a_path_there_is_no_model_and_nothing_is_looked_at(shelf):
+    made = models.Models(EncoderSettings(), Semantics(consent_default=True), Metrics())
+    asyncio.run(made.load())
+    asyncio.run(made.follow())  # ends at once
+    assert made.current is None
+    assert shelf.opened == []
+
+
+def test_counters_go_on_over_an_exchange(shelf):
+    metrics = Metrics()
+    made = models.Models(EncoderSettings(model=Path("m"), poll_ms=100), Semantics(consent_default=True), metrics)
+    asyncio.run(turns(made, [made.gauge, lambda: setattr(shelf, "digest", "two")]))
+    made.gauge()
+    made.gauge()
+    assert of(metrics, "encoder_hits_total") == 10
+    assert of(metrics, "encoder_rebuilt_tokens_total") == 14
+    assert of(metrics, "encoder_resident_users") == 3
