@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 HELD_OUT_SHARE = 10
 """One pair in so many, the last in time, is kept from training to tell whether it helped."""
+HELD_OUT_BATCHES = 8
+"""At most."""
 _TOKENIZER_FILES = (
     "tokenizer*.json",
     "special_tokens_map.json",
@@ -158,7 +160,7 @@ def tune(
     """
     import torch
 
-    held_out = min(len(pairs) // HELD_OUT_SHARE, 16 * tuning.batch)
+    held_out = min(len(pairs) // HELD_OUT_SHARE, HELD_OUT_BATCHES * tuning.batch)
     learned = len(pairs) - held_out
     if learned < tuning.batch:
         raise BadInput(f"{len(pairs)} pairs of items are too few for batches of {tuning.batch}: use a longer log")

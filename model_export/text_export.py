@@ -77,7 +77,9 @@ def load_encoder(directory: Path) -> Any:  # noqa: ANN401 - a transformers model
     """Return the transformers model in `directory`, float32, ready for inference and for export."""
     import torch
     from transformers import AutoModel
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers types only part of itself
     try:
         return AutoModel.from_pretrained(
             directory, local_files_only=True, attn_implementation="eager", dtype=torch.float32
