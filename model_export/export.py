@@ -1,4 +1,4 @@
-"""The exporter: UserNetwork.forward as an ONNX graph, and the parts of a whole artifact around it.
+"""The exporter: a UserNetwork's StepGraph as an ONNX graph, and the parts of a whole artifact around it.
 
 Plain operators, and every dimension dynamic that a run may choose. A trained network and a random one go the same way.
 Not here: the format of the directory (features.artifact), and the proof that it is right (model_export.verify).
@@ -28,6 +28,7 @@ from features.graph import OPSET, Golden
 from features.inputs import FEATURE_NAMES
 from features.tokens import KINDS
 from model_export.network import DEFAULT, UserNetwork, random_network
+from model_export.step_graph import StepGraph
 
 INPUTS = ("rows", "kinds", "features", "position", "count", "slots", "items", "slab")
 OUTPUTS = ("vectors", "logits", "slab_out")
@@ -55,7 +56,7 @@ class Model:
 
 
 def export_graph(network: UserNetwork) -> bytes:
-    """Return the ONNX graph of `network`: inputs and outputs as UserNetwork.forward has them, float32.
+    """Return the ONNX graph of `network`: inputs and outputs as StepGraph.forward has them, float32.
 
     With a slab bound as input and output alike, the graph writes in place: the writing depends on the last layer, which
     depends on every ring having been read. That takes two layers.
@@ -66,7 +67,7 @@ def export_graph(network: UserNetwork) -> bytes:
     both = {0: users, 1: tokens}
     with _quiet():
         program = torch.onnx.export(
-            deepcopy(network).float().eval(),
+            StepGraph(deepcopy(network).float()).eval(),
             _example(network.architecture),
             dynamo=True,
             opset_version=OPSET,

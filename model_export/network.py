@@ -1,14 +1,11 @@
-"""The user transformer: a Hugging Face Qwen3 trunk over the tokens of a user, and the same weights as a step over a ring.
+"""The user transformer: a Hugging Face Qwen3 trunk over the tokens of a user.
 
-Two ways to the same numbers. `history` is the recompute over whole sequences, for training and as the reference of every
-parity test. `forward` is the exported graph: new tokens of many users, the slab of their rings in, the slab out. The trunk
-is transformers' own; three seams make it step: a cache that hands out the ring (`_Ring`), rotary positions on a lattice
-(`LatticeRotary`), and an attention function without copies of the keys (`_grouped_attention`).
+Whole sequences, for training, and as the reference of every parity test. The trunk is transformers' own with two seams:
+rotary positions on a lattice (`LatticeRotary`), so that a step at any position is exact, and an attention function without
+copies of the keys (`_grouped_attention`).
 
-Ring: the keys and values of position p lie in slot p % W, keys already rotated. Slots are a set, so their order means
-nothing. What a slot must be is finite: masked slots have probability 0, and 0 times NaN is NaN.
-
-Not here: what a token's features are (features.inputs), training (training), files (export).
+Not here: the same weights as a step over a ring (step_graph), what a token's features are (features.inputs), training
+(training), files (export).
 """
 
 from __future__ import annotations
@@ -21,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout as drop
 from torch.nn.functional import embedding
 from transformers import AttentionInterface, AttentionMaskInterface, Qwen3Config, Qwen3Model
-from transformers.cache_utils import Cache
 from transformers.masking_utils import eager_mask
 
 from features.artifact import Architecture
@@ -100,26 +96,6 @@ class LatticeRotary(nn.Module):
         return embedding(at, self.cosine.to(x.dtype)), embedding(at, self.sine.to(x.dtype))
 
 
-class _Ring:
-    """What attention asks of a cache: `update` keeps the new keys and values, and returns those of the ring before them."""
-
-    is_compileable = False
-
-    def __init__(self, rings: Tensor) -> None:
-        self._rings = rings  # (B, W, L, 2, G, D)
-        self.new: list[Tensor] = []
-
-    def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        self.new.append(torch.stack((key, value), 1))
-        old = self._rings[:, :, layer_idx].permute(2, 0, 3, 1, 4)  # (2, B, G, W, D)
-        return torch.cat((old[0], key), 2), torch.cat((old[1], value), 2)
-
-    def records(self) -> Tensor:
-        """Return what the slab keeps of each new token, (B, K, L * 2 * G * D)."""
-        stacked = torch.stack(self.new, 1)  # (B, L, 2, G, K, D)
-        return stacked.permute(0, 4, 1, 2, 3, 5).flatten(2)
-
-
 def _trunk(architecture: Architecture) -> Qwen3Model:
     width = architecture.width
     config = Qwen3Config(
@@ -174,14 +150,8 @@ class UserNetwork(nn.Module):
         embedded: Tensor = item + self.kind(kinds) + self.feature(features * self.seen)
         return embedded
 
-    def _hidden(self, embedded: Tensor, mask: Tensor, at: Tensor, ring: _Ring | None) -> Tensor:
-        done = self.trunk(
-            inputs_embeds=embedded,
-            attention_mask={_LAYER: mask},
-            position_ids=at,
-            past_key_values=cast(Cache, ring),
-            use_cache=ring is not None,
-        )
+    def _hidden(self, embedded: Tensor, mask: Tensor, at: Tensor) -> Tensor:
+        done = self.trunk(inputs_embeds=embedded, attention_mask={_LAYER: mask}, position_ids=at, use_cache=False)
         return cast(Tensor, done.last_hidden_state)
 
     def _answers(self, hidden: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
@@ -205,59 +175,8 @@ class UserNetwork(nn.Module):
         allowed = (age >= 0) & (age < self.architecture.window)
         mask = torch.where(allowed, 0.0, MASKED).to(item.dtype).expand(len(item), 1, -1, -1)
         start = torch.zeros(len(item), dtype=torch.int64) if position is None else position
-        hidden = self._hidden(self._embedded(item, kinds, features), mask, start[:, None] + at, None)
+        hidden = self._hidden(self._embedded(item, kinds, features), mask, start[:, None] + at)
         return self._answers(hidden, item)
-
-    def forward(
-        self,
-        rows: Tensor,
-        kinds: Tensor,
-        features: Tensor,
-        position: Tensor,
-        count: Tensor,
-        slots: Tensor,
-        items: Tensor,
-        slab: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Step: new tokens behind those whose keys and values the rings hold.
-
-        Args:
-            rows: (B, K) int64 rows of `items`.
-            kinds: (B, K) int64.
-            features: (B, K, F) float32.
-            position: (B,) int64, tokens that came before the first new one.
-            count: (B,) int64, valid tokens, 1 to K; what comes back for the others means nothing.
-            slots: (B,) int64, row of the slab that holds the user's ring; no user twice.
-            items: (N + 1, d) float32.
-            slab: (S, W, L * 2 * G * D) float32; row S - 1 is scratch, which takes the writes of tokens that are not kept.
-
-        Returns:
-            Vectors (B, K, v), purchase logits (B, K) at list price, and the slab with the new keys and values. More than
-            W new tokens are prefill: all see what they must, the last W are kept.
-        """
-        shape, window = self.architecture, self.architecture.window
-        item = embedding(rows, items)
-        step = torch.arange(rows.shape[1])
-        at = position[:, None] + step
-        ring = slab.index_select(0, slots).view(-1, window, shape.layers, 2, shape.kv_heads, shape.head_dim)
-        cache = _Ring(ring)
-        mask = self._mask(position, at, step)[:, None]
-        hidden = self._hidden(self._embedded(item, kinds, features), mask, at, cache)
-        kept = (step < count[:, None]) & (step >= count[:, None] - window)
-        row = torch.where(kept, slots[:, None], slab.shape[0] - 1)
-        slab_out = slab.index_put((row, torch.remainder(at, window)), cache.records())
-        return (*self._answers(hidden, item), slab_out)
-
-    def _mask(self, position: Tensor, at: Tensor, step: Tensor) -> Tensor:
-        """Return (B, K, W + K): 0 for the slots and new tokens that a new token attends to, MASKED for the others."""
-        window = self.architecture.window
-        newest = position[:, None] - 1
-        held = newest - torch.remainder(newest - torch.arange(window), window)  # position in each slot, < 0: none yet
-        from_ring = (held[:, None] >= 0) & (at[:, :, None] - held[:, None] < window)
-        age = step[:, None] - step
-        from_new = ((age >= 0) & (age < window)).expand(position.shape[0], -1, -1)
-        mask: Tensor = torch.where(torch.cat((from_ring, from_new), -1), 0.0, MASKED)
-        return mask
 
 
 def random_network(architecture: Architecture, seed: int) -> UserNetwork:
