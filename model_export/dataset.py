@@ -91,15 +91,17 @@ def read_dataset(
     Raises:
         BadInput: too little is left to learn from or to validate with.
     """
-    end_ms = log.manifest.last_ms + 1
-    until_ms = end_ms if until_ms is None else min(until_ms, end_ms)
-    validation_ms = until_ms - int((until_ms - log.manifest.first_ms) * validation)
     catalogue = catalogue_of(log)
     events = _Columns()
     total = sum(map(sum, log.manifest.records.values()))
     for applied in applied_events(log, catalogue):
         events.add(applied)
         progress(len(events.user), total)
+    if not events.time_ms:
+        raise BadInput(f"{log.directory} holds no event that a worker would apply: use another log")
+    first_ms, end_ms = min(events.time_ms), max(events.time_ms) + 1  # the manifest's range has refused events, too
+    until_ms = end_ms if until_ms is None else min(until_ms, end_ms)
+    validation_ms = until_ms - int((until_ms - first_ms) * validation)
     items = _items_of(events, catalogue, until_ms)
     known = {item: row for row, item in enumerate(items.ids, 1)}
     chosen = events.tokens(known, until_ms)
