@@ -30,8 +30,8 @@ def run_backtest(
     """Replay the log in `directory`, write the files that are asked for, and return the summary.
 
     Raises:
-        BadInput: the log cannot be read, pyarrow is missing for a Parquet file, or onnxruntime for a model; as of Replay.
-        BadSettings: an artifact in `models` cannot be used.
+        BadInput: the log cannot be read, or pyarrow is missing for a Parquet file; as of Replay.
+        BadSettings: a model cannot be used.
     """
     log = open_log(directory)
     manifest = log.manifest

@@ -58,6 +58,11 @@ def append_token(history: bytes, count: int, token: bytes, count_max: int) -> tu
     return history[start:] + token, count + 1
 
 
+def newest(history: bytes, item: str) -> bytes:
+    """Return the last token of `history`, which is one of `item`."""
+    return history[-HEADER_BYTES - len(item.encode()) :]
+
+
 def tokens(history: bytes) -> Iterator[Token]:
     """Yield the tokens of `history`, oldest first."""
     start = 0

@@ -62,9 +62,14 @@ class Taste(NamedTuple):
     """(v,): the user."""
 
 
-def taste_of(encoded: Encoded, place: int) -> Taste:
-    """Return the answer to the ask at `place`; the preference is the logistic function of its logit."""
-    logit = float(encoded.logits[place])
+def tastes_of(encoded: Encoded) -> list[Taste]:
+    """Return the answers one by one; a preference is the logistic function of its logit."""
+    logits: list[float] = encoded.logits.tolist()
+    return [Taste(_logistic(logit), vector) for logit, vector in zip(logits, encoded.vectors, strict=True)]
+
+
+def _logistic(logit: float) -> float:
+    """Return 1 / (1 + exp(-logit)) to six decimals. Scalar math: its bits cannot depend on the batch."""
     odds = exp(-abs(logit))  # never above 1: no logit is too large
     share = odds / (1.0 + odds)
-    return Taste(round(1.0 - share if logit > 0 else share, 6), encoded.vectors[place])
+    return round(1.0 - share if logit > 0 else share, 6)

@@ -21,7 +21,7 @@ from contracts.errors import BadEvent, BrokenInvariant
 from contracts.intake import Inbound, refuse
 from contracts.policies import PolicyBook
 from contracts.semantics import Semantics, Topology
-from features.vectors import TokenEncoder
+from features.vectors import TokenEncoder, tastes_of
 from pricing.draws import uniforms
 from pricing.menus import MenuShelf
 from pricing.records import Place, Record, Recorder
@@ -111,10 +111,10 @@ class Engine:
         run = Run(self._semantics, menus, catalogue, policies.kill_switch, encoder is not None)
         run.applied, run.watermark_ms = before.applied, before.watermark_ms
         crash = self._apply(batch, load, isolated, policy.seed, run)
-        encoded = encoder.encode(self, run.tokens) if encoder is not None and run.tokens else None
+        tastes = tastes_of(encoder.encode(self, run.tokens)) if encoder is not None and run.tokens else []
         recorder = Recorder(self._places, policy.version, model, policies.seen, catalogue.seen)
         fallback = policy is not policies.current
-        court = Court(self._semantics, self._places, menus, recorder, catalogue, encoded, fallback)
+        court = Court(self._semantics, self._places, menus, recorder, catalogue, tastes, fallback)
         for turn in run.turns:
             try:
                 court.judge(turn)

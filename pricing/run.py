@@ -18,7 +18,7 @@ from contracts.intake import Inbound
 from contracts.semantics import Semantics
 from features.fold import Folded, fold, fold_consent
 from features.state import UserState, decode_state, encode_state, expired_state
-from features.tokens import token_of
+from features.tokens import newest
 from features.vectors import TokenAsk
 from pricing.menus import MenuBook, PricedItem
 from pricing.offers import Ask, Offers
@@ -143,8 +143,7 @@ class Run:
         if folded is _IMPLAUSIBLE:
             self._count("implausible")
         if self._encoding:
-            token = token_of(event, 0 if found is None else found[1].list_price)
-            self.tokens.append(TokenAsk(key, position, history, token))
+            self.tokens.append(TokenAsk(key, position, history, newest(state.history, event.item)))
         if found is None:
             return Unpriced(inbound, self.applied, "unknown_item", event.user)
         priced = self._menus.of(found[0], found[1], event.market)

@@ -7,13 +7,14 @@ single offer means (pricing.offers), the bytes of records (pricing.records).
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from operator import attrgetter
 
 from contracts.catalogue import Catalogue, CatalogueItem
 from contracts.intake import Inbound
 from contracts.semantics import Semantics
 from features.state import Offer
-from features.vectors import Encoded, taste_of
+from features.vectors import Taste
 from pricing import reasons
 from pricing.menus import MenuBook, PricedItem
 from pricing.offers import Verdict, close_all, prescribe, respond
@@ -34,7 +35,7 @@ class Court:
         menus: MenuBook,
         recorder: Recorder,
         catalogue: Catalogue,
-        encoded: Encoded | None,
+        tastes: Sequence[Taste],
         fallback: bool,
     ) -> None:
         """Begin.
@@ -45,7 +46,7 @@ class Court:
             menus: of the policy that prices, the same as in the first pass.
             recorder: where the records go.
             catalogue: read only.
-            encoded: what the model says of the batch's tokens; None without a model, or without tokens.
+            tastes: what the model makes of the batch's tokens; none without a model.
             fallback: the policy prices in place of the current one, which was made for another model.
         """
         self._semantics = semantics
@@ -53,7 +54,7 @@ class Court:
         self._menus = menus
         self._recorder = recorder
         self._catalogue = catalogue
-        self._encoded = encoded
+        self._tastes = tastes
         self._fallback = fallback
         self._verdicts: list[Verdict] = []
         self._outcomes: list[str] = []
@@ -69,8 +70,8 @@ class Court:
 
     def _price(self, turn: Asked) -> None:
         ask, preference = turn.ask, None
-        if self._encoded is not None:
-            ask.taste = taste_of(self._encoded, turn.token)
+        if self._tastes:
+            ask.taste = self._tastes[turn.token]
             preference = ask.taste.preference
         if turn.rule is None:
             verdict = respond(turn.offers, turn.priced, ask, self._semantics.offers_max)

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from backtest.commands import backtest
 from backtest.models import open_models
 from backtest.shoppers import generate_log
-from contracts.errors import BadArtifact, BadInput, BadSettings
+from contracts.errors import BadArtifact, BadSettings
 from contracts.semantics import Semantics, Topology
 from features.artifact import write_artifact
 from tests.features.models import parts
@@ -64,8 +64,8 @@ def test_a_backtest_without_a_model_says_so_and_needs_no_runtime(log):
 
 
 def test_a_model_without_its_runtime_is_refused_with_what_to_install(artifact, monkeypatch):
-    monkeypatch.setitem(sys.modules, "features.encoder", None)
-    with pytest.raises(BadInput, match="pip install 'pricetide\\[encoder\\]'"):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(BadSettings, match="pip install 'pricetide\\[encoder\\]'"):
         open_models([artifact], Semantics(consent_default=True))
 
 

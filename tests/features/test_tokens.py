@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.events import Click, Purchase, View
-from features.tokens import KINDS, Token, append_token, token_of, tokens
+from features.tokens import KINDS, Token, append_token, newest, token_of, tokens
 
 TokenFields = st.builds(
     Token,
@@ -40,6 +40,11 @@ def test_the_history_holds_the_last_tokens_as_they_came(made: list[Token], most:
         history, count = append_token(history, count, encoded(token), most)
     assert list(tokens(history)) == made[-most:]
     assert count == min(len(made), most)
+
+
+@given(st.lists(TokenFields, min_size=1, max_size=5))
+def test_the_newest_token_is_found_by_its_item(made: list[Token]) -> None:
+    assert newest(b"".join(map(encoded, made)), made[-1].item) == encoded(made[-1])
 
 
 def test_a_smaller_setting_drops_all_that_is_too_much_at_once() -> None:

@@ -11,7 +11,7 @@ import pytest
 from contracts.decisions import encode_decision
 from contracts.policies import ListPrice, Policy, SessionIntent
 from features.tokens import tokens
-from features.vectors import Encoded, taste_of
+from features.vectors import Encoded, tastes_of
 from pricing import verdicts
 from pricing.engine import EventCrash
 from tests.pricing.fake_encoder import FakeEncoder, answer
@@ -40,7 +40,7 @@ def test_a_decision_names_the_model_and_what_it_makes_of_user_and_item():
 )
 def test_the_preference_is_the_logistic_function_of_the_logit_however_large(logit, preference):
     encoded = Encoded(np.ones((1, 3), dtype=np.float32), np.array([logit], dtype=np.float32))
-    assert taste_of(encoded, 0).preference == preference
+    assert [taste.preference for taste in tastes_of(encoded)] == [preference]
 
 
 def test_without_a_model_no_byte_of_a_record_speaks_of_one():
