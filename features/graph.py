@@ -6,6 +6,8 @@ users (features.encoder) and does not read manifests (features.artifact).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -57,8 +59,16 @@ class Golden(NamedTuple):
     logits: NDArray[np.float32]
 
 
-def open_session(graph: bytes, provider: Provider = "cpu") -> InferenceSession:
+def open_session(
+    graph: bytes, provider: Provider = "cpu", fixed: Mapping[str, int] = MappingProxyType({})
+) -> InferenceSession:
     """Return a session on `graph`, one thread, no spinning, no fallback to another provider.
+
+    Args:
+        graph: an ONNX file.
+        provider: where it runs.
+        fixed: sizes of dimensions that every run of the session will have, by name: what depends on them alone is worked
+            out once.
 
     Raises:
         BadSettings: onnxruntime is not installed, or has no such provider here.
@@ -75,6 +85,8 @@ def open_session(graph: bytes, provider: Provider = "cpu") -> InferenceSession:
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
+    for name, size in fixed.items():
+        options.add_free_dimension_override_by_name(name, size)
     try:
         session = ort.InferenceSession(graph, options, providers=_PROVIDERS[provider])
     except Exception as error:  # onnxruntime raises classes of its binding that share no base

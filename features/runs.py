@@ -8,6 +8,7 @@ buffers that are bound once; what is missing in a run goes to the slab's last ro
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,8 +59,9 @@ class GraphRuns:
         """
         import onnxruntime as ort
 
-        self._session: InferenceSession = open_session(artifact.graph, provider)
-        self._ort, self._provider = ort, provider
+        fixed = {"tokens": 1} | ({"users": sizes[0]} if len(sizes) == 1 else {})
+        self._session: InferenceSession = open_session(artifact.graph, provider, fixed)
+        self._graph, self._ort, self._provider = artifact.graph, ort, provider
         shape = artifact.manifest.architecture.sizes
         self._vector = shape.vector
         self._items = self._on_device(artifact.item_rows)
@@ -108,8 +110,13 @@ class GraphRuns:
         }
         given = {name: self._on_device(np.ascontiguousarray(value)) for name, value in feed.items()}
         given |= {"items": self._items, "slab": self._empty}
-        vectors, logits = self._session.run_with_ort_values(["vectors", "logits"], given)
+        vectors, logits = self._any_length.run_with_ort_values(["vectors", "logits"], given)
         return vectors.numpy(), logits.numpy()
+
+    @cached_property
+    def _any_length(self) -> InferenceSession:
+        """The session for chunks, opened when there are any: the one for steps is of fixed sizes."""
+        return open_session(self._graph, self._provider)
 
     def _on_device(self, array: NDArray[Any]) -> OrtValue:
         """Return `array` where the graph runs; on the CPU the value is the array's own memory."""
