@@ -1,0 +1,146 @@
+"""A run is a function of its options and its log, also when it was interrupted; and it learns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the extra model-export")
+torch.set_num_threads(1)
+
+from contracts.errors import BadInput  # noqa: E402 - torch first, or there is nothing to test
+from contracts.log import open_log  # noqa: E402
+from features.inputs import FEATURE_NAMES  # noqa: E402
+from model_export.dataset import read_dataset, text_vectors  # noqa: E402
+from model_export.network import DEFAULT, UserNetwork  # noqa: E402
+from model_export.runs import read_run  # noqa: E402
+from model_export.training import Options, Training  # noqa: E402
+from model_export.training_run import Work, train_run  # noqa: E402
+from model_export.validation import platt_of  # noqa: E402
+
+OPTIONS = Options(epochs=2, negatives=32, seed=4)
+
+
+@pytest.fixture(scope="module")
+def dataset(shop_log):
+    return read_dataset(open_log(shop_log), validation=0.2)
+
+
+@pytest.fixture(scope="module")
+def text(dataset):
+    return text_vectors(dataset.items, None)[0]
+
+
+class Interrupted(Exception):
+    pass
+
+
+def weights(trained):
+    return {name: value.numpy() for name, value in trained.learner.state_dict().items()}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(dataset, text, tmp_path_factory):
+    return weights(Training(dataset, text, OPTIONS, tmp_path_factory.mktemp("whole")).run())
+
+
+@pytest.mark.parametrize("epochs_done", [1, 2, 3])
+def test_a_resumed_run_equals_one_that_was_not_interrupted_in_either_stage(
+    dataset, text, tmp_path, uninterrupted, epochs_done
+):
+    told = []
+
+    def tell(line):
+        told.append(line)
+        if len(told) == epochs_done:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        Training(dataset, text, OPTIONS, tmp_path, tell).run()
+    resumed = Training(dataset, text, OPTIONS, tmp_path).run(resume=True)
+    assert same(weights(resumed), uninterrupted)
+
+
+def test_another_seed_gives_another_network(dataset, text, tmp_path, uninterrupted):
+    other = Options(epochs=2, negatives=32, seed=5)
+    assert not same(weights(Training(dataset, text, other, tmp_path).run()), uninterrupted)
+
+
+def test_a_checkpoint_is_neither_overwritten_nor_used_for_other_options(dataset, text, tmp_path):
+    def stop(line):
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        Training(dataset, text, OPTIONS, tmp_path, stop).run()
+    with pytest.raises(BadInput, match="--resume"):
+        Training(dataset, text, OPTIONS, tmp_path).run()
+    with pytest.raises(BadInput, match="other options"):
+        Training(dataset, text, Options(epochs=3, negatives=32, seed=4), tmp_path).run(resume=True)
+
+
+def test_training_beats_chance_and_early_stopping_keeps_the_best_epoch(dataset, text, tmp_path):
+    lines = []
+    options = Options(epochs=6, negatives=64, tokens_per_batch=128, learning_rate=5e-3, refit=False)
+    trained = Training(dataset, text, options, tmp_path, lines.append).run()
+    chance = sum(1 / rank for rank in range(1, 21)) / len(dataset.items.ids)
+    assert trained.metrics["mrr"] > 2.5 * chance
+    assert 1 <= trained.epochs <= len(lines) <= 6
+    scores = [line.split("; ")[1] for line in lines]
+    assert f"recall {trained.metrics['recall']:.4f}" in scores[trained.epochs - 1]
+
+
+def test_a_run_stops_when_nothing_gets_better(dataset, text, tmp_path):
+    lines = []
+    still = Options(epochs=6, patience=1, learning_rate=0.0, negatives=8, refit=False)
+    Training(dataset, text, still, tmp_path, lines.append).run()
+    assert len(lines) == 2
+
+
+def test_the_calibration_is_in_the_network_and_comes_from_the_validation_slice(trained_run):
+    _, model = read_run(trained_run)
+    scale, offset = model.network.calibration.tolist()
+    assert scale > 0
+    assert (scale, offset) != (1.0, 0.0)
+
+
+def test_platt_scaling_makes_predictions_match_what_happened():
+    random = np.random.default_rng(0)
+    logits = random.normal(0, 1, 20_000)
+    bought = random.random(20_000) < 1 / (1 + np.exp(-(0.5 * logits - 3)))
+    fitted = platt_of(logits, bought)
+    assert fitted.scale == pytest.approx(0.5, abs=0.1)
+    assert fitted.probability(logits).mean() == pytest.approx(bought.mean(), rel=0.02)
+
+
+def test_platt_scaling_never_turns_the_order_round():
+    logits = np.linspace(-1, 1, 200)
+    assert platt_of(logits, logits < 0).scale > 0
+    assert platt_of(logits, np.zeros(200, bool)).scale == 1.0
+
+
+def test_a_finished_run_says_where_its_slope_comes_from_and_is_not_overwritten(trained_run, shop_log):
+    run, model = read_run(trained_run)
+    assert (run.slope, model.slope, run.slope_value) == ("prior", "prior", 1.5)
+    with pytest.raises(BadInput, match="finished run"):
+        train_run(trained_run, Work(shop_log, None, 0.2, None), OPTIONS)
+    assert not list(trained_run.glob("checkpoint*"))
+
+
+def test_prices_that_nobody_randomised_cannot_give_a_slope(shop_log, tmp_path):
+    with pytest.raises(BadInput, match="cannot tell the price slope"):
+        train_run(tmp_path, Work(shop_log, None, 0.2, None), Options(randomised_prices=True))
+
+
+def test_a_network_whose_slope_is_learned_does_not_see_prices():
+    network = UserNetwork(DEFAULT, sees_prices=False)
+    features = torch.rand(1, 4, len(FEATURE_NAMES))
+    dearer = features.clone()
+    for name in ("log_price", "log_price_over_list"):
+        dearer[..., FEATURE_NAMES.index(name)] += 1
+    item, kinds = torch.rand(1, 4, DEFAULT.width), torch.zeros(1, 4, dtype=torch.int64)
+    with torch.inference_mode():
+        assert torch.equal(network.history(item, kinds, features)[1], network.history(item, kinds, dearer)[1])

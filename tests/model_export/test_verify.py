@@ -1,0 +1,134 @@
+"""`pricetide model`: what it writes is one model, and what is not one is refused with a sentence and an exit code."""
+
+from __future__ import annotations
+
+import shutil
+from io import BytesIO
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+torch = pytest.importorskip("torch", reason="needs the extra model-export")
+torch.set_num_threads(1)
+
+from safetensors.torch import load, save  # noqa: E402 - torch first, or there is nothing to test
+
+import pricetide  # noqa: E402
+from contracts.errors import BadArtifact, BadInput  # noqa: E402
+from contracts.log import open_log  # noqa: E402
+from features.artifact import Parts, load_artifact, write_artifact  # noqa: E402
+from features.graph import Golden  # noqa: E402
+from model_export import commands  # noqa: E402
+from model_export.dataset import log_digest  # noqa: E402
+from model_export.export import write_model  # noqa: E402
+from model_export.runs import read_run  # noqa: E402
+from model_export.verify import TOLERANCE, verify  # noqa: E402
+
+
+def rewritten(artifact, directory, **other):
+    """Write an artifact with valid digests, some of its parts exchanged."""
+    whole = load_artifact(artifact)
+    with np.load(artifact / "golden.npz") as arrays:
+        golden = Golden(**{name: arrays[name] for name in Golden._fields})
+    facts = whole.manifest
+    parts = {
+        "architecture": facts.architecture,
+        "graph": whole.graph,
+        "items": list(whole.rows),
+        "item_rows": whole.item_rows,
+        "candidates": whole.candidates,
+        "candidate_bias": whole.candidate_bias,
+        "golden": golden,
+        "weights": (artifact / "weights.safetensors").read_bytes(),
+        "slope": facts.slope,
+        "slope_value": facts.slope_value,
+        "text_encoder": facts.text_encoder,
+        "trained_on": facts.trained_on,
+        "metrics": facts.metrics,
+        "versions": facts.versions,
+    }
+    write_artifact(directory, Parts(**(parts | other)))
+    return directory
+
+
+def test_a_trained_model_is_one_model(trained_artifact):
+    found = verify(trained_artifact)
+    assert max(found.golden, found.steps, found.chunks) <= TOLERANCE
+
+
+def test_the_artifact_says_what_it_was_made_of(trained_artifact, trained_run, shop_log):
+    manifest = load_artifact(trained_artifact).manifest
+    assert manifest.trained_on == log_digest(open_log(shop_log))
+    assert manifest.metrics == read_run(trained_run)[0].metrics
+    assert manifest.slope == "prior"
+    assert {"torch", "transformers", "onnx"} <= manifest.versions.keys()
+
+
+def test_two_exports_of_a_run_are_the_same_bytes(trained_artifact, trained_run, tmp_path):
+    run, model = read_run(trained_run)
+    digest = write_model(tmp_path / "again", model, run.trained_on, run.metrics, seed=1)
+    assert digest == load_artifact(trained_artifact).digest
+
+
+def test_the_graph_tells_nothing_of_the_machine_that_made_it(trained_artifact):
+    assert b".py" not in (trained_artifact / "encoder.onnx").read_bytes()
+
+
+def test_weights_of_another_training_are_refused(trained_artifact, tmp_path):
+    weights = load((trained_artifact / "weights.safetensors").read_bytes())
+    weights["head.weight"] = weights["head.weight"] + 1e-3
+    with pytest.raises(BadArtifact, match="not one model"):
+        verify(rewritten(trained_artifact, tmp_path / "other", weights=save(weights)))
+
+
+def test_weights_of_another_architecture_are_refused(trained_artifact, tmp_path):
+    weights = load((trained_artifact / "weights.safetensors").read_bytes())
+    del weights["head.weight"]
+    with pytest.raises(BadArtifact, match="does not fit its architecture"):
+        verify(rewritten(trained_artifact, tmp_path / "other", weights=save(weights)))
+
+
+def test_golden_vectors_that_are_a_little_off_are_refused_though_a_worker_would_take_them(trained_artifact, tmp_path):
+    with np.load(BytesIO((trained_artifact / "golden.npz").read_bytes())) as arrays:
+        golden = Golden(**{name: arrays[name] for name in Golden._fields})
+    other = rewritten(
+        trained_artifact, tmp_path / "other", golden=golden._replace(vectors=golden.vectors + np.float32(5e-5))
+    )
+    load_artifact(other)
+    with pytest.raises(BadArtifact, match="golden vectors"):
+        verify(other)
+
+
+def test_the_commands_export_and_verify_and_a_damaged_artifact_ends_with_a_sentence(trained_run, tmp_path, capsys):
+    artifact = tmp_path / "artifact"
+    done = CliRunner().invoke(commands.model, ["export", str(trained_run), str(artifact)], catch_exceptions=False)
+    assert "verified against torch" in done.output
+    done = CliRunner().invoke(commands.model, ["verify", str(artifact)], catch_exceptions=False)
+    assert "steps" in done.output
+    (artifact / "items.npy").write_bytes((artifact / "items.npy").read_bytes()[:-4])
+    with pytest.raises(SystemExit) as ended:
+        pricetide.main(["model", "verify", str(artifact)])
+    assert ended.value.code == 78
+    assert "items.npy has" in capsys.readouterr().err
+
+
+def test_a_directory_without_a_run_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="no finished run"):
+        read_run(tmp_path)
+
+
+def test_a_damaged_run_is_refused(trained_run, tmp_path):
+    broken = shutil.copytree(trained_run, tmp_path / "run")
+    (broken / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(BadInput, match="no finished run"):
+        read_run(broken)
+
+
+def test_missing_libraries_are_named_with_what_to_install(monkeypatch, capsys):
+    monkeypatch.setattr(commands, "NEEDED", ("torch", "a_library_that_nobody_has"))
+    with pytest.raises(SystemExit) as ended:
+        pricetide.main(["model", "verify", "."])
+    assert ended.value.code == 78
+    assert "needs a_library_that_nobody_has" in (told := capsys.readouterr().err)
+    assert "pip install 'pricetide[model-export]'" in told
