@@ -118,9 +118,9 @@ def test_a_new_model_answers_as_if_it_had_always_been_there():
 
 
 def test_a_run_that_fails_leaves_no_ring_that_could_be_trusted(encoder, monkeypatch):
-    shopper, made = Shopper(b"u", HISTORY_MAX), looks(12)
-    vectors(encoder, [shopper.ask(one) for one in made[:4]])
-    asks = [shopper.ask(one) for one in made[4:]]
+    shopper, made = Shopper(b"u", HISTORY_MAX), looks(30)
+    vectors(encoder, [shopper.ask(one) for one in made[:20]])
+    asks = [shopper.ask(one) for one in made[20:]]
     step, runs = encoder._runs.step, []
 
     def breaks_in_the_third(*arguments):
