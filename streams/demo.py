@@ -31,6 +31,8 @@ from contracts.log import Log, open_log
 from streams.live_view import Watch
 from streams.settings import TopicSettings
 
+MODEL = Path(__file__).with_name("demo_model")
+"""A small artifact; its manifest says what it learned from: a generated log of the same shop, with other shoppers' events."""
 PARTITIONS = 4
 """What the mock cluster gives every topic."""
 EVENTS_MAX = 40_000
@@ -103,6 +105,7 @@ class Stage:
             "PRICETIDE_TOPICS__PARTITIONS": str(PARTITIONS),
             "PRICETIDE_SEMANTICS__CONSENT_DEFAULT": "false",
             "PRICETIDE_DATA_DIR": str(place / "state"),
+            "PRICETIDE_ENCODER__MODEL": str(MODEL),
             "PRICETIDE_PORT": str(self.port),
         }
 
@@ -147,7 +150,9 @@ class Stage:
 
 
 def _play(stage: Stage, console: Console, events: int, users: int, seconds: int, seed: int) -> None:
-    console.print(f"{users:,} shoppers, {events:,} events, one worker; the broker is a mock, for the demo only")
+    console.print(
+        f"{users:,} shoppers, {events:,} events, one worker with a user transformer; the broker is a mock, for the demo only"
+    )
     worker = stage.start("worker")
     log = _generate(stage, events, users, seed)
     _until(lambda: _ready(stage, worker), READY_S_MAX, "The worker did not become ready")

@@ -138,6 +138,14 @@ class Watch:
         """Whether every record is applied and nothing waits."""
         return self._sum("events") >= self._total and self._sum("consumer_lag_records") == 0
 
+    def _model(self) -> str:
+        return next(iter(self._sums.get("pricetide_model_info", Counter())), "none yet")
+
+    def _vectors(self) -> int:
+        """One per event that was applied and was none of the repeated ones: each is a token."""
+        events, outcomes = (self._sums.get(f"pricetide_{name}", Counter()) for name in ("events", "outcomes"))
+        return events["view"] + events["click"] + events["purchase"] - outcomes["repeated"]
+
     def _latency(self, share: float) -> str:
         ordered = sorted(self._latencies_ms)
         return f"{ordered[int(share * (len(ordered) - 1))]} ms" if ordered else "-"
@@ -167,6 +175,12 @@ class Watch:
             f"lag [bold]{self._sum('consumer_lag_records'):,}[/]",
             f"event to price: p50 [bold]{self._latency(0.5)}[/]  p99 [bold]{self._latency(0.99)}[/]",
         )
+        model = Table.grid(padding=(0, 2))
+        model.add_row(
+            f"[dim]model[/] {self._model()}",
+            f"[dim]user vectors made[/] {self._vectors():,}",
+            f"[dim]users resident[/] {self._sum('encoder_resident_users'):,}",
+        )
         prices = Table(box=None, expand=True, show_header=False, padding=(0, 1))
         prices.add_column(no_wrap=True, style="cyan")
         prices.add_column(no_wrap=True)
@@ -174,7 +188,7 @@ class Watch:
         for update in self._recent:
             prices.add_row(update.user, update.item, explain(update))
         return Group(
-            Panel(Group(state, kinds), title="pricetide demo", title_align="left"),
+            Panel(Group(state, kinds, model), title="pricetide demo", title_align="left"),
             Panel(prices, title=f"latest of {self.updates:,} price updates", title_align="left"),
         )
 
@@ -187,6 +201,8 @@ class Watch:
         for kind in ("view", "click", "purchase", "consent"):
             table.add_row(f"{kind}s applied", f"{events[kind]:,}")
         table.add_row("bad records, to the dead letters", f"{events['dead_letter']:,}", end_section=True)
+        table.add_row("user vectors made, one per event", f"{self._vectors():,}")
+        table.add_row("by the model", self._model(), end_section=True)
         table.add_row("price updates", f"{self.updates:,}")
         for status, words in (("drawn", "drawn anew"), ("held", "open offers, held"), ("list", "list price")):
             table.add_row(f"  {words}", f"{decisions[status]:,}")
