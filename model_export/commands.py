@@ -51,7 +51,7 @@ def model() -> None:
     help="Share of the time, at its end, to validate with.",
 )
 @click.option("--text", type=click.Path(path_type=Path), help="Vectors of `model text`.  [default: hashed titles]")
-@click.option("--epochs", type=click.IntRange(1), default=8, show_default=True, help="At most.")
+@click.option("--epochs", type=click.IntRange(1), default=6, show_default=True, help="At most.")
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Equal runs need equal threads.")
 @click.option("--no-refit", is_flag=True, help="Keep what was validated; do not learn from the validation slice.")

@@ -139,6 +139,7 @@ class UserNetwork(nn.Module):
         self.trunk = _trunk(architecture)
         self.head = nn.Linear(width, architecture.vector, bias=False)
         self.repeat = nn.Linear(width, architecture.vector, bias=False)
+        nn.init.eye_(self.repeat.weight)  # a candidate begins with its input row, so this points at the item itself
         self.purchase = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1))
         seen = [sees_prices or "price" not in name for name in FEATURE_NAMES]
         self.seen: Tensor

@@ -46,18 +46,21 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     architecture: Architecture = DEFAULT
     seed: int = 1
-    epochs: Positive = 8
+    epochs: Positive = 6
     """At most, per stage."""
     patience: Positive = 2
     """Epochs without a better validation before the first stage stops."""
     refit: bool = True
     """Whether there is a second stage."""
     learning_rate: float = 2e-3
+    """Of the network."""
+    item_learning_rate: float = 5e-3
+    """Of what stands per item and per category: most items are met a few times only."""
     tokens_per_batch: Positive = 1_024
-    negatives: Positive = 4_096
+    negatives: Positive = 8_192
     hide_ids: Share = 0.1
     hide_rows: Share = 0.05
-    hide_floats: Share = 0.0
+    hide_floats: Share = 0.1
     purchase_share: float = 1.0
     """Weight of the purchase loss; that of the next item is 1."""
     randomised_prices: bool = False
@@ -185,8 +188,11 @@ class Training:
         return learner
 
     def _optimizer(self, learner: Learner, state: dict[str, Any]) -> torch.optim.Optimizer:
-        trained = [weight for weight in learner.parameters() if weight.requires_grad]
-        optimizer = torch.optim.Adam(trained, lr=self._options.learning_rate, betas=(0.9, 0.99))
+        per_item = [module.weight for module in learner.tables.modules() if isinstance(module, nn.Embedding)]
+        names = {id(weight) for weight in per_item}
+        rest = [weight for weight in learner.parameters() if weight.requires_grad and id(weight) not in names]
+        groups: list[dict[str, Any]] = [{"params": rest}, {"params": per_item}]
+        optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
         if state:
             optimizer.load_state_dict(state)
         return optimizer
@@ -201,14 +207,15 @@ class Training:
         wanted = learned | examples.judged
         total, done = int(wanted.sum()), 0
         next_item = NextItem(_counted(examples, learned), _counted_items(examples), options.negatives)
+        rates = (options.learning_rate, options.item_learning_rate)
         sums = np.zeros(3)
         learner.train()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(random.integers(1 << 62)))
             for batch in batches(examples, wanted, options.tokens_per_batch, random):
-                rate = options.learning_rate * _rate((epoch + done / total) / options.epochs)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
+                share = _rate((epoch + done / total) / options.epochs)
+                for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                    group["lr"] = rate * share
                 losses = self._losses(learner, examples, batch, learned, next_item, random)
                 optimizer.zero_grad()
                 torch.autograd.backward(losses[0] + options.purchase_share * losses[1])

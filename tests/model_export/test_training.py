@@ -95,7 +95,7 @@ def test_training_beats_chance_and_early_stopping_keeps_the_best_epoch(dataset, 
 
 def test_a_run_stops_when_nothing_gets_better(dataset, text, tmp_path):
     lines = []
-    still = Options(epochs=6, patience=1, learning_rate=0.0, negatives=8, refit=False)
+    still = Options(epochs=6, patience=1, learning_rate=0.0, item_learning_rate=0.0, negatives=8, refit=False)
     Training(dataset, text, still, tmp_path, lines.append).run()
     assert len(lines) == 2
 
