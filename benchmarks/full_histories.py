@@ -1,6 +1,6 @@
 """The second profile: users whose state is as full as it gets, and a log of their next events.
 
-One user is taken through the engine until every bounded part of the state is full: 127 tokens, all tiles of all windows,
+One user is taken through the engine until every bounded part of the state is full: 128 tokens, all tiles of all windows,
 24 offers, the session's items, both affinities, 64 recent ids. A state holds no user id, so its bytes serve for all users:
 they are written into the changelog, as a long life would have left them, and a worker restores them. No shop and no person
 is behind this.

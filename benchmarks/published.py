@@ -7,8 +7,9 @@ the same log.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
+from types import MappingProxyType
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from msgspec import Struct
@@ -16,6 +17,7 @@ from msgspec import Struct
 from backtest.replay import Replay
 from benchmarks.lab import Deployment
 from contracts.log import Log
+from features.vectors import TokenEncoder
 from pricing.engine import Step
 from streams.ledger import LEDGER_KEY, decode_ledger
 from streams.settings import Settings
@@ -39,8 +41,8 @@ def digest(key: bytes | None, value: bytes | None) -> bytes:
     return blake2b(b"%d %b%b" % (len(key or b""), key or b"", value or b""), digest_size=16).digest()
 
 
-def expected(log: Log) -> Published:
-    """Return what the backtest publishes for `log`."""
+def expected(log: Log, models: Mapping[str, TokenEncoder] = MappingProxyType({})) -> Published:
+    """Return what the backtest publishes for `log`, with the model of `models` if there is one."""
     partitions = range(log.manifest.topology.partitions)
     wanted = Published([[] for _ in partitions], [[] for _ in partitions])
 
@@ -48,7 +50,7 @@ def expected(log: Log) -> Published:
         wanted.prices[partition] += [digest(*record) for record in step.prices]
         wanted.decisions[partition] += [digest(*record) for record in step.decisions]
 
-    Replay(log).run(publish)
+    Replay(log, models=models).run(publish)
     return wanted
 
 
