@@ -104,6 +104,8 @@ def test_the_commands_export_and_verify_and_a_damaged_artifact_ends_with_a_sente
     artifact = tmp_path / "artifact"
     done = CliRunner().invoke(commands.model, ["export", str(trained_run), str(artifact)], catch_exceptions=False)
     assert "verified against torch" in done.output
+    until_ms = load_artifact(artifact).manifest.metrics["until_ms"]
+    assert until_ms == read_run(trained_run)[0].until_ms  # evaluate refuses a test on what was learned
     done = CliRunner().invoke(commands.model, ["verify", str(artifact)], catch_exceptions=False)
     assert "steps" in done.output
     (artifact / "items.npy").write_bytes((artifact / "items.npy").read_bytes()[:-4])
