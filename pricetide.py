@@ -9,6 +9,7 @@ Exit codes: 0 done; 1 the answer is no (a check failed); 2 wrong usage, settings
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import EntryPoint, entry_points, version
 from typing import Any
@@ -18,6 +19,9 @@ import click
 from contracts.errors import PricetideError
 
 GROUP = "pricetide.commands"
+
+# onnxruntime reports to its maker, and leaves a file in the temporary directory, unless told not to before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 class Rooms(click.Group):

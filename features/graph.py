@@ -80,6 +80,7 @@ def open_session(
         raise BadSettings(
             "A model needs onnxruntime, which is not installed: pip install 'pricetide[encoder]'"
         ) from error
+    ort.disable_telemetry_events()
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
