@@ -29,7 +29,6 @@ def run(lab: Lab) -> Report:
     model = lab.work / "model"
     _write_random_model(model, items)
     encoder = Encoder(load_artifact(model), USERS_MAX)
-    wanted = {False: expected(lab.log), True: expected(lab.log, {encoder.digest: encoder})}
     rows: list[tuple[Cell, ...]] = []
     shares, wrong = [], []
     for _ in range(1 if lab.quick else ROUNDS):
@@ -39,7 +38,7 @@ def run(lab: Lab) -> Report:
             deployment = lab.deploy(lab.log, **settings)
             job = lab.work_off(deployment)
             found, _ = published(deployment)
-            wrong += differences(wanted[modelled], found)
+            wrong += differences(expected(deployment.log, {encoder.digest: encoder} if modelled else {}), found)
             rates[modelled] = transactions(deployment).rate
             rows.append(_row(modelled, rates[modelled], job))
             lab.discard(deployment)
