@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from contracts.errors import BadSettings
 from contracts.semantics import Semantics
 from features.artifact import load_artifact
 from features.encoder import Encoder
@@ -23,10 +22,6 @@ def open_models(directories: Sequence[Path], semantics: Semantics) -> dict[str, 
     models = {}
     for directory in directories:
         encoder = Encoder(load_artifact(directory), RESIDENT_USERS_MAX)
-        if encoder.history_needed > semantics.history_events_max:
-            raise BadSettings(
-                f"The model in {directory} needs the last {encoder.history_needed} tokens of a user, the log's semantics "
-                f"keep {semantics.history_events_max}: set history_events_max in its manifest.json, or use another model"
-            )
+        encoder.require_history(semantics.history_events_max)
         models[encoder.digest] = encoder
     return models

@@ -72,6 +72,14 @@ class Encoder:
         self._rings = Rings(users_max)
         self.asked = self.hits = self.rebuilt = 0
 
+    def require_history(self, kept: int) -> None:
+        """Raise BadSettings if a state that keeps `kept` tokens is too short for an exact rebuild."""
+        if kept < self.history_needed:
+            raise BadSettings(
+                f"The model {self.digest} needs the last {self.history_needed} tokens of a user, the state keeps {kept}: set "
+                f"semantics.history_events_max to {self.history_needed} or more, or use another model"
+            )
+
     @property
     def residents(self) -> int:
         """Users that have a ring."""

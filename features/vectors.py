@@ -13,6 +13,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.errors import BrokenInvariant
+
 
 class TokenAsk(NamedTuple):
     """One token to be read, as the next of its user."""
@@ -63,8 +65,16 @@ class Taste(NamedTuple):
 
 
 def tastes_of(encoded: Encoded) -> list[Taste]:
-    """Return the answers one by one; a preference is the logistic function of its logit."""
+    """Return the answers one by one; a preference is the logistic function of its logit.
+
+    Raises:
+        BrokenInvariant: a logit is no number: the model, or the machine, is broken.
+    """
     logits: list[float] = encoded.logits.tolist()
+    if not np.isfinite(encoded.logits).all():
+        raise BrokenInvariant(
+            "The model gave a logit that is not finite: run `pricetide model verify` on its artifact, and report it"
+        )
     return [Taste(_logistic(logit), vector) for logit, vector in zip(logits, encoded.vectors, strict=True)]
 
 

@@ -6,10 +6,7 @@ Not here: the format of the directory (features.artifact), and the proof that it
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -24,10 +21,11 @@ from torch import Tensor
 from torch.export import Dim
 
 from features.artifact import Architecture, Parts, write_artifact
-from features.graph import OPSET, Golden
+from features.graph import Golden
 from features.inputs import FEATURE_NAMES
 from features.tokens import KINDS
 from model_export.network import DEFAULT, UserNetwork, random_network
+from model_export.onnx_graph import graph_bytes
 from model_export.step_graph import StepGraph
 
 INPUTS = ("rows", "kinds", "features", "position", "count", "slots", "items", "slab")
@@ -65,23 +63,13 @@ def export_graph(network: UserNetwork) -> bytes:
         raise ValueError("a graph that writes its slab in place needs two layers at least")
     users, tokens, items, slab = (Dim(name, max=1 << 30) for name in ("users", "tokens", "items", "slab"))
     both = {0: users, 1: tokens}
-    with _quiet():
-        program = torch.onnx.export(
-            StepGraph(deepcopy(network).float()).eval(),
-            _example(network.architecture),
-            dynamo=True,
-            opset_version=OPSET,
-            verbose=False,
-            input_names=list(INPUTS),
-            output_names=list(OUTPUTS),
-            dynamic_shapes=(both, both, both, {0: users}, {0: users}, {0: users}, {0: items}, {0: slab}),
-        )
-    assert program is not None
-    graph = program.model_proto
-    for node in graph.graph.node:  # where in our sources a node comes from, with the paths of this machine
-        del node.metadata_props[:]
-        node.doc_string = ""
-    return bytes(graph.SerializeToString(deterministic=True))
+    return graph_bytes(
+        StepGraph(deepcopy(network).float()).eval(),
+        _example(network.architecture),
+        INPUTS,
+        OUTPUTS,
+        (both, both, both, {0: users}, {0: users}, {0: users}, {0: items}, {0: slab}),
+    )
 
 
 def write_model(directory: Path, model: Model, trained_on: str, metrics: dict[str, float], seed: int) -> str:
@@ -188,16 +176,3 @@ def _example(shape: Architecture) -> tuple[Tensor, ...]:
         torch.zeros(9, shape.width),
         torch.zeros(7, shape.window, shape.sizes.ring),
     )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress and its notes on its own internals from the terminal."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)

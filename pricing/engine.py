@@ -4,8 +4,7 @@ Worker and backtest call `Engine.step`, and nothing else decides a price. Two pa
 into its user's state (pricing.run), then every price (pricing.verdicts); between them the model reads the tokens of the
 whole batch at once. Any split of the same records into batches gives the same bytes: a record sees only its user's state,
 the versions of catalogue, policies and model, and the partition's count and watermark; caches hold what could be computed
-anew. Not here: the order of records (contracts.merge), which of them
-are refused (contracts.intake), where a state is kept.
+anew. Not here: the order of records (contracts.merge), which of them are refused (contracts.intake), where a state is kept.
 """
 
 from __future__ import annotations

@@ -29,11 +29,7 @@ def open_encoder(settings: EncoderSettings, semantics: Semantics, model: Path) -
         BadSettings: the artifact is broken, needs a longer history than the state keeps, or the runtime is missing.
     """
     encoder = Encoder(load_artifact(model), settings.users_max, settings.provider)
-    if encoder.history_needed > semantics.history_events_max:
-        raise BadSettings(
-            f"The model in {model} needs the last {encoder.history_needed} tokens of a user, the state keeps "
-            f"{semantics.history_events_max}: set semantics.history_events_max to {encoder.history_needed} or more"
-        )
+    encoder.require_history(semantics.history_events_max)
     return encoder
 
 

@@ -75,5 +75,5 @@ def test_a_directory_without_an_artifact_is_refused(log, tmp_path):
 
 
 def test_a_log_that_keeps_less_history_than_the_model_needs_is_refused(artifact):
-    with pytest.raises(BadSettings, match="set history_events_max"):
+    with pytest.raises(BadSettings, match=r"semantics\.history_events_max to"):
         open_models([artifact], Semantics(consent_default=True, history_events_max=8))

@@ -36,18 +36,22 @@ LATER = [
 ]
 
 
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shop")
-    generate_log(folder / "shop", users=60, events=2_000, seed=23, topology=Topology(partitions=2), file_format="jsonl")
+def perturbed_shop(folder, users, events, seed, policies):
+    """Return a perturbed log of two partitions that has `policies` after its own."""
+    generate_log(folder / "shop", users, events, seed, Topology(partitions=2), "jsonl")
     perturb_log(folder / "shop", folder / "log", 2, Perturbation(late=0.05, duplicates=0.05, consents=0.05), "jsonl")
     log = open_log(folder / "log")
     with LogWriter(folder / "more", log.manifest, "jsonl") as writer:
         writer.rows(list(log.rows()))
         writer.catalogue(list(chain.from_iterable(log.catalogue())))
         writer.policies(list(chain.from_iterable(log.policies())))
-        writer.policies([PolicyRow(record=encode_policy(record).decode()) for record in LATER])
+        writer.policies([PolicyRow(record=encode_policy(record).decode()) for record in policies])
     return open_log(folder / "more")
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    return perturbed_shop(tmp_path_factory.mktemp("shop"), users=60, events=2_000, seed=23, policies=LATER)
 
 
 class LiveWorker:

@@ -10,17 +10,15 @@ from random import Random
 import pytest
 
 from backtest.feed import References, Seen
-from backtest.perturb import Perturbation, perturb_log
 from backtest.replay import Replay
-from backtest.shoppers import generate_log
 from contracts.decisions import decode_decision
 from contracts.errors import BadInput
 from contracts.log import Manifest, open_log, records
-from contracts.log_rows import CatalogueRow, EventRow, PolicyRow
+from contracts.log_rows import CatalogueRow, EventRow
 from contracts.log_writer import LogWriter
-from contracts.policies import CurrentPolicy, ListPrice, Policy, encode_policy
+from contracts.policies import CurrentPolicy, ListPrice, Policy
 from contracts.semantics import Semantics, Topology
-from tests.parity.test_backtest_recorded import LiveWorker, recorded
+from tests.parity.test_backtest_recorded import LiveWorker, perturbed_shop, recorded
 from tests.pricing.ring_encoder import RingEncoder
 
 DAY_MS = 86_400_000
@@ -33,16 +31,7 @@ FALLS_BACK = [
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shop")
-    generate_log(folder / "shop", users=40, events=1_500, seed=29, topology=Topology(partitions=2), file_format="jsonl")
-    perturb_log(folder / "shop", folder / "log", 2, Perturbation(late=0.05, duplicates=0.05, consents=0.05), "jsonl")
-    log = open_log(folder / "log")
-    with LogWriter(folder / "more", log.manifest, "jsonl") as writer:
-        writer.rows(list(log.rows()))
-        writer.catalogue(list(chain.from_iterable(log.catalogue())))
-        writer.policies(list(chain.from_iterable(log.policies())))
-        writer.policies([PolicyRow(record=encode_policy(record).decode()) for record in FALLS_BACK])
-    return open_log(folder / "more")
+    return perturbed_shop(tmp_path_factory.mktemp("shop"), users=40, events=1_500, seed=29, policies=FALLS_BACK)
 
 
 def seen_whole(log):
