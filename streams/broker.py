@@ -66,7 +66,8 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
-def _bootstrap_ms(kafka: KafkaSettings) -> int:
+def bootstrap_ms(kafka: KafkaSettings) -> int:
+    """Return how long to wait for the first answer of a broker."""
     return min(BOOTSTRAP_MS_MAX, kafka.request_timeout_ms)
 
 
@@ -77,7 +78,7 @@ def administering(settings: Settings) -> Iterator[KafkaAdminClient]:
         client = KafkaAdminClient(
             **settings.kafka.kafka_python(),
             request_timeout_ms=settings.kafka.request_timeout_ms,
-            bootstrap_timeout_ms=_bootstrap_ms(settings.kafka),
+            bootstrap_timeout_ms=bootstrap_ms(settings.kafka),
         )
         try:
             yield client
@@ -93,7 +94,7 @@ def producing(settings: Settings) -> Iterator[KafkaProducer]:
             **settings.kafka.kafka_python(),
             acks="all",
             enable_idempotence=True,
-            bootstrap_timeout_ms=_bootstrap_ms(settings.kafka),
+            bootstrap_timeout_ms=bootstrap_ms(settings.kafka),
             max_block_ms=settings.kafka.request_timeout_ms,
             max_request_size=FETCH_BYTES_MAX,
         )
@@ -112,7 +113,7 @@ def open_reader(settings: Settings) -> KafkaConsumer:
         auto_offset_reset="earliest",
         isolation_level="read_committed",
         allow_auto_create_topics=False,
-        bootstrap_timeout_ms=_bootstrap_ms(settings.kafka),
+        bootstrap_timeout_ms=bootstrap_ms(settings.kafka),
         max_poll_records=POLL_RECORDS_MAX,
         max_partition_fetch_bytes=FETCH_BYTES_MAX,
         check_crcs=False,  # without a C library they cost four times the rest; the broker has checked every batch

@@ -1,0 +1,110 @@
+"""contracts.policy_files: what a policy file may say, and where it says what it may not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from contracts.errors import BadInput
+from contracts.policies import BUILTIN, ListPrice, Policy, Rails, SessionIntent
+from contracts.policy_files import decode_policy_file, line_of
+
+EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "deploy/policies").glob("*.toml"))
+
+WHOLE = """\
+name = "careful"
+seed = 7
+model = "0123456789abcdef"
+fallback = "list@1"
+
+[rule]  # how
+kind = "session_intent"
+discounts_permille = [
+  100,
+  50,
+]
+explore = 1
+
+[rails]
+raise_markets = ["DE"]
+"""
+
+
+def test_a_file_becomes_the_policy_it_describes():
+    rule = SessionIntent(discounts_permille=(100, 50), explore=1.0)
+    assert decode_policy_file(WHOLE, "careful.toml") == Policy(
+        name="careful", number=1, seed=7, model="0123456789abcdef", fallback="list@1", rule=rule,
+        rails=Rails(raise_markets=("DE",)),
+    )  # fmt: skip
+
+
+def test_name_and_kind_of_rule_are_enough():
+    policy = decode_policy_file('name = "list"\nrule.kind = "list_price"\n', "list.toml")
+    assert policy == Policy(name="list", number=1, rule=ListPrice())
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_every_example_is_a_policy(path):
+    decode_policy_file(path.read_text(encoding="utf-8"), path.name)
+
+
+def test_there_is_an_example_of_the_builtin_policy_as_a_file_of_its_own():
+    policies = [decode_policy_file(path.read_text(encoding="utf-8"), path.name) for path in EXAMPLES]
+    assert any((one.rule, one.rails, one.seed) == (BUILTIN.rule, BUILTIN.rails, BUILTIN.seed) for one in policies)
+
+
+HEAD = 'name = "careful"\n'
+INTENT = HEAD + '[rule]\nkind = "session_intent"\n'
+BAD = [
+    ("", "p.toml: name is missing; add it"),
+    (HEAD, "p.toml: rule is missing; add it"),
+    (HEAD + "[rule]\n", "p.toml, line 2: rule.kind is missing; add it: one of list_price, session_intent"),
+    (HEAD + '[rule]\nkind = "thompsn"\n', "p.toml, line 3: rule.kind cannot be 'thompsn'; correct it: one of list_price, "),
+    (INTENT + "explor = 0.2\n", "p.toml, line 4: rule.explor is unknown; did you mean explore? Known here: kind, "),
+    (HEAD + 'rule = { kind = "list_price", typo = 1 }\n', "p.toml, line 2: rule.typo is unknown; remove it. Known here: kind"),
+    (HEAD + "modell = 1\n" + INTENT[len(HEAD) :], "p.toml, line 2: modell is unknown; did you mean model? Known here: name, "),
+    (INTENT + "explore = 2\n", "p.toml, line 4: rule.explore must be a number <= 1.0; correct it"),
+    (INTENT + "# 0 to 1\nrails.dwell_ms = 1\n", "p.toml, line 5: rule.rails is unknown; remove it. Known here: "),
+    (INTENT + "discounts_permille = [5,\n'a']\n", "line 4: rule.discounts_permille[1] must be a whole number, is text; correct it"),
+    (INTENT + "discounts_permille = [5, 10]\n", "line 2: rule: discounts_permille must not be empty nor increase"),
+    (INTENT + "[rails]\nmultipliers = [950]\n", "line 4: rails.multipliers must ascend without repeats and contain 1000"),
+    (HEAD + 'rule = "list_price"\n', "p.toml, line 2: rule must be a table, is text; correct it"),
+    (HEAD + '[[rule]]\nkind = "list_price"\n', "p.toml, line 2: rule must be a table, is a list; correct it"),
+    (INTENT.replace("careful", "Careful!"), "p.toml, line 1: name must be text matching regex"),
+    (INTENT.replace("careful", "builtin"), "p.toml, line 1: name: 'builtin' is the policy that holds while none is published"),
+    ('model = "m"\n' + INTENT, "p.toml: model and fallback go together"),
+    ('model = "m"\nfallback = "list"\n' + INTENT, "p.toml, line 2: fallback must be text matching regex"),
+    ("number = 3\n" + INTENT, "p.toml, line 1: number is not for the file; remove it: `pricetide policy apply` gives"),
+    ('record = "policy"\n' + INTENT, "p.toml, line 1: record is not for the file"),
+    (INTENT + "explore = nan\n", "p.toml is not TOML for a policy: nan is not a finite number; correct it"),
+    ("name =\n", "p.toml is not TOML for a policy: Invalid value (at line 1, column 7); correct it"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "says"), BAD, ids=[says[:60] for _, says in BAD])
+def test_what_is_no_policy_is_refused_with_file_line_key_and_remedy(text, says):
+    with pytest.raises(BadInput) as caught:
+        decode_policy_file(text, "p.toml")
+    assert says in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+LINES = """\
+a.b = 1
+"c" = 2
+
+[ x.y ]  # here
+z = { k = 1 }
+[[list]]
+z = 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [(("a", "b"), 1), (("c",), 2), (("x", "y"), 4), (("x", "y", "z", "k"), 5), (("x", "y", "other"), 4),
+     (("list[0]", "z"), 7), (("nowhere",), None), (("z",), None), ((), None)],
+)  # fmt: skip
+def test_a_key_is_found_at_its_line_or_at_that_of_its_table(path, line):
+    assert line_of(LINES, path) == line
