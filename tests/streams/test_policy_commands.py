@@ -1,0 +1,241 @@
+"""streams.policy_log, policy_pages, policy_commands: what the topic holds, as people see it. Kafka: tests/integration."""
+
+from __future__ import annotations
+
+from io import StringIO
+from types import SimpleNamespace
+from typing import get_args
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from contracts.errors import BadInput
+from contracts.policies import (
+    BUILTIN,
+    CurrentPolicy,
+    KillSwitch,
+    ListPrice,
+    Policy,
+    Rails,
+    Rule,
+    SessionIntent,
+    encode_policy,
+    policy_key,
+)
+from contracts.policy_files import decode_policy_file
+from pricetide import main
+from streams.policy_commands import policy as policy_command
+from streams.policy_log import PolicyLog
+from streams.policy_pages import (
+    differences,
+    force_json,
+    force_page,
+    history_json,
+    history_page,
+    policy_file,
+    policy_json,
+)
+
+LIST = Policy(name="list", number=1, rule=ListPrice())
+FIRST = Policy(name="intent", number=1, rule=SessionIntent())
+SECOND = Policy(name="intent", number=2, rule=SessionIntent(explore=0.5), rails=Rails(raise_markets=("DE", "FR")))
+MADE = Policy(name="made", number=1, rule=SessionIntent(), model="0123456789abcdef", fallback="list@1")
+ON = KillSwitch(on=True, reason="margin alarm")
+
+
+def current(policy):
+    return CurrentPolicy(name=policy.name, number=policy.number)
+
+
+def record_of(offset, what):
+    """Return a record as kafka-python gives it, of a message, a (message, replaced version), or a (key, value)."""
+    headers = []
+    if isinstance(what, tuple) and isinstance(what[0], msgspec.Struct):
+        what, replaces = what
+        headers = [("schema-version", b"1"), ("replaces", replaces.encode())]
+    key, value = what if isinstance(what, tuple) else (policy_key(what), encode_policy(what))
+    return SimpleNamespace(offset=offset, timestamp=1_795_000_000_000 + offset, key=key, value=value, headers=headers)
+
+
+def log_of(*records):
+    return PolicyLog(record_of(offset, what) for offset, what in enumerate(records))
+
+
+def text_of(page):
+    console = Console(width=160, record=True, file=StringIO())
+    console.print(page)
+    return console.export_text()
+
+
+# -- the log -----------------------------------------------------------------------------------------------------------
+
+
+def test_numbers_go_on_after_the_highest_that_a_name_has_had():
+    log = log_of(FIRST, SECOND, LIST, (b"intent/2", None), (b"intent/7", b"not json"))
+    assert (log.next_number("intent"), log.next_number("list"), log.next_number("new")) == (8, 2, 1)
+    assert log.newest("intent") == FIRST, "what was removed or refused is no version"
+    assert log.newest("new") is None
+
+
+def test_a_version_is_found_by_name_and_number_and_the_newest_by_name():
+    log = log_of(FIRST, SECOND)
+    assert (log.policy("intent@1"), log.policy("intent"), log.policy("builtin")) == (FIRST, SECOND, BUILTIN)
+    with pytest.raises(BadInput, match="no policy 'intent@3' on the topic; there is intent@1, intent@2"):
+        log.policy("intent@3")
+    with pytest.raises(BadInput, match="none yet: publish one"):
+        log_of().policy("intent")
+
+
+def test_the_one_before_is_the_last_other_one_that_was_current():
+    log = log_of(FIRST, SECOND, current(FIRST), current(SECOND), ON, current(SECOND))
+    assert log.before() == "intent@1"
+    assert log_of(FIRST, current(FIRST)).before() is None
+
+
+def test_the_one_before_is_known_when_compaction_has_removed_its_record():
+    assert log_of(FIRST, SECOND, (current(SECOND), "intent@1")).before() == "intent@1"
+    assert log_of(FIRST, (current(FIRST), "builtin")).before() == "builtin"
+
+
+def test_what_workers_refuse_is_in_the_log_with_the_reason_and_changes_nothing():
+    log = log_of(
+        FIRST, current(FIRST), msgspec.structs.replace(FIRST, seed=9), current(SECOND), (b"\xff", b"{"), (None, None)
+    )
+    assert log.book.current == FIRST
+    assert [bool(one.refused) for one in log.entries] == [False, False, True, True, True, False]
+    assert "publish the next number" in log.entries[2].refused
+    assert "publish it first" in log.entries[3].refused
+
+
+# -- pages -------------------------------------------------------------------------------------------------------------
+
+KINDS = [kind for kind in get_args(Rule) if not any(field.required for field in msgspec.structs.fields(kind))]
+EXAMPLES = [BUILTIN, LIST, SECOND, MADE, *[Policy(name="any", number=3, rule=kind()) for kind in KINDS]]
+
+
+@pytest.mark.parametrize("policy", EXAMPLES, ids=lambda policy: f"{policy.version} {type(policy.rule).__name__}")
+def test_a_policy_printed_as_a_file_is_the_same_policy(policy):
+    text = policy_file(msgspec.structs.replace(policy, name="again"))
+    again = decode_policy_file(text, "again.toml")
+    assert msgspec.structs.replace(again, name=policy.name, number=policy.number) == policy
+
+
+def test_differences_name_every_field_that_changes_from_what_to_what():
+    assert differences(FIRST, SECOND) == [
+        "  rule.explore         0.1 -> 0.5",
+        "  rails.raise_markets  none -> DE, FR",
+    ]
+    assert differences(SECOND, LIST) == [
+        "  rule.kind                session_intent -> list_price",
+        "  rule.discounts_permille  250, 200, 150, 100, 50, 0 -> absent",
+        "  rule.explore             0.5 -> absent",
+        "  rails.raise_markets      DE, FR -> none",
+    ]
+    assert differences(FIRST, msgspec.structs.replace(FIRST, number=5)) == []
+
+
+def test_the_page_of_what_is_in_force_says_what_prices_where():
+    page = text_of(force_page(log_of(LIST, MADE, (current(MADE), "builtin"))))
+    assert "made@1: sets prices since 2026-11-18" in page
+    assert "list@1: prices where model 0123456789abcdef is not in force" in page
+    assert "kill switch" not in page
+    assert "builtin: sets prices; none is published" in text_of(force_page(log_of()))
+
+
+def test_the_page_begins_with_a_kill_switch_that_is_on():
+    page = text_of(force_page(log_of(FIRST, current(FIRST), ON)))
+    assert page.startswith("The kill switch is on since 2026-11-18")
+    assert "(margin alarm): everybody pays list price" in page
+    assert "intent@1: sets prices when the kill switch is off" in page
+    assert "kill switch" not in text_of(force_page(log_of(ON, KillSwitch(on=False))))
+
+
+def test_what_is_in_force_as_json_names_versions_places_and_the_kill_switch():
+    plain = force_json(log_of(LIST, MADE, current(MADE), ON))
+    assert plain["kill_switch"] == {"on": True, "reason": "margin alarm", "time_ms": 1_795_000_000_003}
+    assert (plain["current"]["version"], plain["current"]["offset"], plain["current_since_ms"]) == (
+        "made@1",
+        1,
+        1_795_000_000_002,
+    )
+    assert (plain["fallback"]["version"], plain["fallback"]["rule"]) == ("list@1", {"kind": "list_price"})
+    assert force_json(log_of())["current"] == {"version": "builtin"} | msgspec.to_builtins(BUILTIN)
+    assert policy_json(FIRST, log_of(LIST, FIRST))["offset"] == 1
+
+
+def test_the_history_tells_every_record_in_order_and_marks_what_holds():
+    log = log_of(FIRST, current(FIRST), SECOND, (current(SECOND), "intent@1"), current(LIST), ON, (b"intent/1", None))
+    told = [(one["offset"], one["title"], one["replaces"], one["mark"]) for one in history_json(log)]
+    assert told == [
+        (0, "version intent@1", None, None),
+        (1, "current: intent@1", None, None),
+        (2, "version intent@2", None, "current"),
+        (3, "current: intent@2", "intent@1", "current"),
+        (4, "unusable record 'current'", None, None),
+        (5, "kill switch on: margin alarm", None, "on"),
+        (6, "removal of intent/1", None, None),
+    ]
+    page = text_of(history_page(log))
+    assert "in place of intent@1" in page
+    assert "refused: Policy list@1 is not on the topic: publish it first" in page
+
+
+# -- commands that ask no broker ---------------------------------------------------------------------------------------
+
+
+def test_check_says_what_a_file_is(tmp_path):
+    path = tmp_path / "made.toml"
+    path.write_text(policy_file(MADE), encoding="utf-8")
+    done = CliRunner().invoke(policy_command, ["check", str(path)])
+    assert done.exit_code == 0
+    assert f"{path} is a policy: made, session_intent" in done.stdout
+    assert "its fallback list@1 is published" in done.stdout
+    assert "made for model 0123456789abcdef; without that one, list@1 prices" in done.stdout
+
+
+def test_check_warns_of_another_model_and_not_of_the_right_one(tmp_path):
+    from features.artifact import artifact_digest
+
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "manifest.json").write_text("{}", encoding="utf-8")
+    for digest, warned in ((MADE.model, True), (artifact_digest(model), False)):
+        path = tmp_path / "made.toml"
+        path.write_text(policy_file(msgspec.structs.replace(MADE, model=digest)), encoding="utf-8")
+        done = CliRunner().invoke(policy_command, ["check", str(path), "--model", str(model)])
+        assert done.exit_code == 0
+        assert (
+            f"{model} is {artifact_digest(model)}: where that one is in force, list@1 prices" in done.stderr
+        ) is warned
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "cannot be read: No such file or directory; name a TOML file"),
+        (b"\xff\xfe", "cannot be read: it is not UTF-8 text"),
+        (b'name = "a"\nrule.kind = "list"\n', "line 2: rule.kind cannot be 'list'"),
+    ],
+)
+def test_a_file_that_is_no_policy_is_a_sentence_and_exit_code_2(tmp_path, capsys, content, says):
+    path = tmp_path / "p.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SystemExit) as ended:
+        main(["policy", "check", str(path)])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"pricetide: {path}")
+    assert says in said
+    assert "Traceback" not in said
+
+
+def test_apply_looks_at_the_file_before_it_asks_a_broker(tmp_path, capsys, free_port):
+    path = tmp_path / "p.toml"
+    path.write_text("name = 1\nrule.kind = 'list_price'\n", encoding="utf-8")
+    with pytest.raises(SystemExit) as ended:
+        main(["policy", "apply", str(path), "--bootstrap-servers", f"127.0.0.1:{free_port()}"])
+    assert ended.value.code == 2
+    assert "name must be text, is a whole number" in capsys.readouterr().err
