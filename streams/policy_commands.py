@@ -143,9 +143,9 @@ def _say_change(change: Change) -> None:
         if change.current_at is None:
             click.echo(f"{before} stays current. What {version} would change:")
         else:
-            click.echo(f"{version} is current in place of {before} (offset {change.current_at}); workers follow with their next "
-                       "batch. What changes:")  # fmt: skip
-        for line in differences(change.before, change.policy) or ["  nothing but the version"]:
+            click.echo(f"{version} is current instead of {before} (offset {change.current_at}); "
+                       "workers follow with their next batch.")  # fmt: skip
+        for line in differences(change.before, change.policy) or ["  no field but the version"]:
             click.echo(line)
     if change.kill_switch:
         click.echo("The kill switch is on: everybody pays list price until `pricetide killswitch off`.")

@@ -77,14 +77,14 @@ def test_an_operator_applies_rolls_back_and_reads_what_happened(settings, run, t
     first = run("policy", "apply", file_of(tmp_path, 0.1))
     assert first.exit_code == 0
     assert "Published careful@1 at offset 0." in first.stdout
-    assert "careful@1 is current in place of builtin" in first.stdout
+    assert "careful@1 is current instead of builtin" in first.stdout
     second = run("policy", "apply", file_of(tmp_path, 0.4))
-    assert "careful@2 is current in place of careful@1" in second.stdout
+    assert "careful@2 is current instead of careful@1" in second.stdout
     assert "  rule.explore  0.1 -> 0.4" in second.stdout
     assert "careful@2: sets prices since" in run("policy", "show").stdout
 
     back = run("policy", "rollback")
-    assert "careful@1 is current in place of careful@2" in back.stdout
+    assert "careful@1 is current instead of careful@2" in back.stdout
     assert "  rule.explore  0.4 -> 0.1" in back.stdout
     assert "careful@2 is current" in run("policy", "rollback", "careful@2").stdout
     assert "careful@2 is current already: nothing changes." in run("policy", "rollback", "careful@2").stdout
@@ -109,7 +109,7 @@ def test_the_same_content_is_not_published_twice_and_is_made_current_if_it_was_n
     assert len(on_topic(settings)) == 1
     again = run("policy", "apply", path).stdout
     assert "careful@1 says the same and is the newest of its name: nothing was published again." in again
-    assert "careful@1 is current in place of builtin" in again
+    assert "careful@1 is current instead of builtin" in again
     assert "careful@1 is current already: nothing changes." in run("policy", "apply", path).stdout
     assert [key for key, _ in on_topic(settings)] == [b"careful/1", b"current"]
 
