@@ -59,8 +59,8 @@ INTENT = HEAD + '[rule]\nkind = "session_intent"\n'
 BAD = [
     ("", "p.toml: name is missing; add it"),
     (HEAD, "p.toml: rule is missing; add it"),
-    (HEAD + "[rule]\n", "p.toml, line 2: rule.kind is missing; add it: one of list_price, session_intent"),
-    (HEAD + '[rule]\nkind = "thompsn"\n', "p.toml, line 3: rule.kind cannot be 'thompsn'; correct it: one of list_price, "),
+    (HEAD + "[rule]\n", "p.toml, line 2: rule.kind is missing; add it: one of "),
+    (HEAD + '[rule]\nkind = "thompsn"\n', "p.toml, line 3: rule.kind cannot be 'thompsn'; correct it: one of "),
     (INTENT + "explor = 0.2\n", "p.toml, line 4: rule.explor is unknown; did you mean explore? Known here: kind, "),
     (HEAD + 'rule = { kind = "list_price", typo = 1 }\n', "p.toml, line 2: rule.typo is unknown; remove it. Known here: kind"),
     (HEAD + "modell = 1\n" + INTENT[len(HEAD) :], "p.toml, line 2: modell is unknown; did you mean model? Known here: name, "),
