@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -24,20 +25,26 @@ _HEADER = re.compile(r"\s*\[+([^\[\]]+)\]+\s*(?:#.*)?")
 _WORDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false", "object": "a table",
           "array": "a list"}  # fmt: skip
 _KEY = re.compile(r"\s*([\w.\"' -]+?)\s*=")
-Path = tuple[str, ...]
+Keys = tuple[str, ...]
 """Keys from the root of the file to a value: ("rails", "multipliers[2]")."""
 
 
-def decode_policy_file(text: str, source: str) -> Policy:
-    """Return the policy in `text`, with number 1 in the place of the one that publishing gives.
-
-    Args:
-        text: the content of a TOML file.
-        source: the name of the file, for errors.
+def read_policy(file: Path) -> Policy:
+    """Return the policy in `file`, with number 1 in the place of the one that publishing gives.
 
     Raises:
-        BadInput: one sentence with file, line, key, what is wrong and what to do.
+        BadInput: it cannot be read, or is no policy; one sentence with file, line, key, what is wrong and what to do.
     """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise BadInput(f"{file} cannot be read: {reason}; name a TOML file with a policy") from None
+    return decode_policy_file(text, str(file))
+
+
+def decode_policy_file(text: str, source: str) -> Policy:
+    """Return the policy in the TOML `text`; `source` names it in errors. Raises as `read_policy`."""
     try:
         content = tomllib.loads(text, parse_float=_finite)
     except ValueError as error:
@@ -64,16 +71,16 @@ def _finite(text: str) -> float:
     return value
 
 
-def _sentence(source: str, text: str, path: Path, what: str, remedy: str) -> str:
+def _sentence(source: str, text: str, path: Keys, what: str, remedy: str) -> str:
     number = line_of(text, path)
     return f"{source}{'' if number is None else f', line {number}'}: {what}; {remedy}"
 
 
-def _explained(problem: str, content: dict[str, Any]) -> tuple[Path, str, str]:
+def _explained(problem: str, content: dict[str, Any]) -> tuple[Keys, str, str]:
     """Return where the problem is that msgspec found in `content`, what it is, and what to do about it."""
     match = _PROBLEM.fullmatch(problem)
     what, place = (match["what"], match["path"]) if match else (problem, None)
-    path: Path = tuple(place.split(".")) if place else ()
+    path: Keys = tuple(place.replace("[...]", "[]").split(".")) if place else ()
     field = _FIELD.fullmatch(what)
     if field:
         return _explained_field((*path, field[2]), field[1].startswith("missing"), content)
@@ -86,7 +93,7 @@ def _explained(problem: str, content: dict[str, Any]) -> tuple[Path, str, str]:
     return path, what if what.startswith(name) else f"{name}: {what}", "correct it"
 
 
-def _explained_field(path: Path, missing: bool, content: dict[str, Any]) -> tuple[Path, str, str]:
+def _explained_field(path: Keys, missing: bool, content: dict[str, Any]) -> tuple[Keys, str, str]:
     name = ".".join(path)
     if missing:
         return path, f"{name} is missing", "add it" + _choices(path, content)
@@ -96,13 +103,13 @@ def _explained_field(path: Path, missing: bool, content: dict[str, Any]) -> tupl
     return path, f"{name} is unknown", f"{remedy} Known here: {', '.join(known)}"
 
 
-def _choices(path: Path, content: dict[str, Any]) -> str:
+def _choices(path: Keys, content: dict[str, Any]) -> str:
     """Return the values of a key that chooses among structs, in words; nothing for any other key."""
     tags = [str(struct.tag) for struct in _structs(path[:-1], content) if struct.tag_field == path[-1]]
     return f": one of {', '.join(tags)}" if tags else ""
 
 
-def _keys(path: Path, content: dict[str, Any]) -> list[str]:
+def _keys(path: Keys, content: dict[str, Any]) -> list[str]:
     """Return the keys that the table at `path` may have."""
     keys: dict[str, None] = {}
     for struct in _structs(path, content):
@@ -111,7 +118,7 @@ def _keys(path: Path, content: dict[str, Any]) -> list[str]:
     return list(keys)
 
 
-def _structs(path: Path, content: dict[str, Any]) -> list[inspect.StructType]:
+def _structs(path: Keys, content: dict[str, Any]) -> list[inspect.StructType]:
     """Return what the table at `path` may become: several where its tag does not say which."""
     found = list(_members(inspect.type_info(Policy)))
     for part in path:
@@ -131,13 +138,13 @@ def _members(one: inspect.Type) -> Iterator[inspect.StructType]:
         yield one
 
 
-def line_of(text: str, path: Path) -> int | None:
+def line_of(text: str, path: Keys) -> int | None:
     """Return the line, from 1, where `path` stands in TOML `text`, or its nearest table that does; None if none does.
 
     Reads headers and keys line by line: a string of several lines that looks like a key may mislead it.
     """
     wanted = tuple(part.partition("[")[0] for part in path)
-    table: Path = ()
+    table: Keys = ()
     best: tuple[int, int] | None = None
     for number, line in enumerate(text.splitlines(), 1):
         header, key = _HEADER.fullmatch(line), _KEY.match(line)
@@ -153,5 +160,5 @@ def line_of(text: str, path: Path) -> int | None:
     return None if best is None else best[1]
 
 
-def _split(dotted: str) -> Path:
+def _split(dotted: str) -> Keys:
     return tuple(part.strip(" \"'") for part in dotted.split("."))

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from contracts.errors import BadInput
 from contracts.policies import Policy
-from contracts.policy_files import decode_policy_file
+from contracts.policy_files import read_policy
 from streams.options import with_settings
 from streams.settings import Settings
 
@@ -25,26 +24,12 @@ def policy() -> None:
     """See and change what prices are chosen by."""
 
 
-def read_policy_file(path: Path) -> Policy:
-    """Return the policy in the file at `path`.
-
-    Raises:
-        BadInput: it cannot be read, or is no policy.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise BadInput(f"{path} cannot be read: {reason}; name a TOML file with a policy") from None
-    return decode_policy_file(text, str(path))
-
-
 @policy.command()
 @_file
 @click.option("--model", type=click.Path(path_type=Path), help="Artifact that the policy should have been made for.")
 def check(file: Path, model: Path | None) -> None:
     """Say whether FILE.toml is a policy, and what is wrong if it is not. Asks no broker."""
-    draft = read_policy_file(file)
+    draft = read_policy(file)
     click.echo(f"{file} is a policy: {draft.name}, {_kind(draft)}")
     if draft.fallback is not None:
         click.echo(f"Whether its fallback {draft.fallback} is published, `pricetide policy apply` will see.")
@@ -59,7 +44,7 @@ def apply(settings: Settings, file: Path, no_activate: bool) -> None:
     """Publish FILE.toml as the next version of its name and make it current; workers follow with their next batch."""
     from streams.policy_changes import apply_policy
 
-    draft = read_policy_file(file)
+    draft = read_policy(file)
     _say_model(draft, settings.encoder.model)
     change = apply_policy(settings, draft, activate=not no_activate)
     if change.published_at is None:
