@@ -26,8 +26,16 @@ def contents(policy: Policy) -> dict[str, Any]:
 
 def _plain(policy: Policy) -> dict[str, Any]:
     """Return a policy as plain data without absent fields, identity first, tables last, as TOML wants them."""
-    plain = {name: value for name, value in msgspec.to_builtins(policy).items() if value is not None}
+    plain = _present(msgspec.to_builtins(policy))
     return dict(sorted(plain.items(), key=lambda item: (item[0] not in _IDENTITY, isinstance(item[1], dict))))
+
+
+def _present(plain: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _present(value) if isinstance(value, dict) else value
+        for name, value in plain.items()
+        if value is not None
+    }
 
 
 def _flat(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
