@@ -153,7 +153,7 @@ INCONSISTENT = {
     "an input of another name": (renamed_input, r"has inputs .*types.*, wanted .*kinds"),
     "another window": (
         lambda: replace(parts(), architecture=msgspec.structs.replace(SMALL, window=9)),
-        r"slab is .*of another window or size",
+        r"keys_0 is .*of another window or size",
     ),
     "wrong golden vectors": (lambda: golden(vectors=parts().golden.vectors + np.float32(1e-3)), r"off by 1\.0e-03"),
     "wrong golden logits": (lambda: golden(logits=parts().golden.logits * np.float32(1.01)), r"off by"),
