@@ -125,13 +125,15 @@ def of_opset(version: int) -> Parts:
 
 def renamed_input() -> Parts:
     def rename(graph):
-        for value in graph.graph.input:
+        for value in graph.input:
             if value.name == "kinds":
                 value.name = "types"
-        for node in graph.graph.node:
+        for node in graph.node:
             node.input[:] = ["types" if name == "kinds" else name for name in node.input]
+            for branch in (attribute.g for attribute in node.attribute if attribute.HasField("g")):
+                rename(branch)
 
-    return graph_with(rename)
+    return graph_with(lambda model: rename(model.graph))
 
 
 def golden(**fields: np.ndarray) -> Parts:
