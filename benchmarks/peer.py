@@ -1,8 +1,9 @@
-"""What others do instead of a step: encode the last tokens of a user again, here at its best, with the same weights.
+"""What others do instead of a step: encode the last tokens of a user again, with the same weights. In two ways.
 
-At its best: the last layer evaluates one query, that of the newest token; the items' vectors are taken from a table as a
-step does. Over the last W tokens it is another function than the step, over layers * (W - 1) + 1 tokens it is the same.
-Build time: needs torch. Nothing of the product uses this.
+EveryVector is the ordinary one: the network as it was trained, exported over whole sequences, a vector for every token.
+LastVector is cut down to what the newest token's vector needs: the last layer evaluates one query. Both take the items'
+vectors from a table as a step does. Over the last W tokens either is another function than the step, over
+layers * (W - 1) + 1 tokens it is the same. Build time: needs torch. Nothing of the product uses this.
 """
 
 from __future__ import annotations
@@ -14,8 +15,20 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 from transformers.models.qwen3.modeling_qwen3 import apply_rotary_pos_emb
 
-from features.graph import OPSET
 from model_export.network import MASKED, UserNetwork
+from model_export.onnx_graph import graph_bytes
+
+
+class EveryVector(nn.Module):
+    """The network over whole sequences, the first token at position 0."""
+
+    def __init__(self, network: UserNetwork) -> None:
+        super().__init__()
+        self.network = deepcopy(network).float().eval()
+
+    def forward(self, rows: Tensor, kinds: Tensor, features: Tensor, items: Tensor) -> Tensor:
+        """Return (B, T, v) of tokens (B, T)."""
+        return self.network.history(embedding(rows, items), kinds, features)[0]
 
 
 class LastVector(nn.Module):
@@ -60,26 +73,15 @@ def _last_query(layer: nn.Module, x: Tensor, mask: Tensor, rotation: tuple[Tenso
     return last + layer.mlp(layer.post_attention_layernorm(last))
 
 
-def export_peer(network: UserNetwork) -> bytes:
-    """Return the ONNX graph of LastVector: rows, kinds, features, items to vectors."""
+def export_peer(peer: EveryVector | LastVector) -> bytes:
+    """Return the ONNX graph of `peer`: rows, kinds, features, items to vectors."""
     users, tokens, items = (torch.export.Dim(name, max=1 << 20) for name in ("users", "tokens", "items"))
-    shape = network.architecture
     example = (
         torch.ones(3, 5, dtype=torch.int64),
         torch.zeros(3, 5, dtype=torch.int64),
-        torch.zeros(3, 5, network.feature.in_features),
-        torch.zeros(9, shape.width),
+        torch.zeros(3, 5, peer.network.feature.in_features),
+        torch.zeros(9, peer.network.architecture.width),
     )
     both = {0: users, 1: tokens}
-    program = torch.onnx.export(
-        LastVector(network),
-        example,
-        dynamo=True,
-        opset_version=OPSET,
-        verbose=False,
-        input_names=["rows", "kinds", "features", "items"],
-        output_names=["vectors"],
-        dynamic_shapes=(both, both, both, {0: items}),
-    )
-    assert program is not None
-    return bytes(program.model_proto.SerializeToString())
+    names = ("rows", "kinds", "features", "items")
+    return graph_bytes(peer.eval(), example, names, ("vectors",), (both, both, both, {0: items}))

@@ -17,6 +17,7 @@ import click
 from benchmarks import (
     bench_backtest,
     bench_encoder,
+    bench_encoder_cuda,
     bench_full_histories,
     bench_latency,
     bench_model,
@@ -36,11 +37,14 @@ BENCHMARKS: dict[str, Callable[[Lab], Report]] = {
     "full_histories": bench_full_histories.run,
     "backtest": bench_backtest.run,
     "encoder": bench_encoder.run,
+    "encoder_cuda": bench_encoder_cuda.run,
     "steps": bench_steps.run,
 }
 """In the order in which they run: the later ones use what the first one left in Kafka, and `steps` retunes the collector."""
-WITHOUT_BROKER = {"backtest", "encoder"}
+WITHOUT_BROKER = {"backtest", "encoder", "encoder_cuda"}
 """Nothing is started when only these are asked for."""
+ON_REQUEST = {"encoder_cuda"}
+"""What a machine may lack the hardware for runs only by its name."""
 
 
 def _lab(names: tuple[str, ...], kafka: str | None, work: Path, quick: bool) -> AbstractContextManager[Lab]:
@@ -58,13 +62,13 @@ def _lab(names: tuple[str, ...], kafka: str | None, work: Path, quick: bool) -> 
 )
 @click.option("--work", type=click.Path(path_type=Path), help="Where logs and state go; else a temporary directory.")
 def main(names: tuple[str, ...], quick: bool, kafka: str | None, results: Path, work: Path | None) -> None:
-    """Run the benchmarks NAMES, all of them without one."""
+    """Run the benchmarks NAMES; without one, all of them that need no GPU."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a new topic has no leader for a moment: not our news
     failed = False
     with tempfile.TemporaryDirectory(prefix="pricetide-bench-", dir=work) as directory:
         try:
             with _lab(names, kafka, Path(directory), quick) as lab:
-                for name in names or BENCHMARKS:
+                for name in names or [name for name in BENCHMARKS if name not in ON_REQUEST]:
                     where = machine(lab.broker, quick)
                     report = BENCHMARKS[name](lab)
                     publish(report, where, results)

@@ -67,7 +67,7 @@ class Architecture(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     @property
     def sizes(self) -> Sizes:
         """What of the graph's shapes this fixes."""
-        return Sizes(self.width, self.window, self.layers * 2 * self.kv_heads * self.head_dim, self.vector)
+        return Sizes(self.width, self.window, self.layers, self.kv_heads * self.head_dim, self.vector)
 
     @property
     def reach(self) -> int:

@@ -6,7 +6,7 @@ users (features.encoder) and does not read manifests (features.artifact).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -34,15 +34,29 @@ _FIXED, _LENGTH_DELIMITED = {1: 8, 5: 4}, 2
 _OPSET_IMPORT = 8
 
 
+Slabs = dict[str, NDArray[np.float32]]
+"""The rings of some users, by the names of the inputs."""
+
+
 class Sizes(NamedTuple):
     """What of a graph's shapes is fixed."""
 
     width: int
     """Floats of an item's input row."""
     window: int
-    ring: int
-    """Floats a ring keeps of one token: layers * 2 * kv_heads * head_dim."""
+    layers: int
+    key: int
+    """Floats of the keys, and of the values, that a layer keeps of a token: kv_heads * head_dim."""
     vector: int
+
+    @property
+    def slabs(self) -> list[str]:
+        """Names of the inputs that hold the rings, (users, window, key) each; as outputs their names end in _out."""
+        return [f"{part}_{layer}" for layer in range(self.layers) for part in ("keys", "values")]
+
+    def empty(self, users: int) -> Slabs:
+        """Return slabs of `users` rings and one scratch row, all zeros."""
+        return {name: np.zeros((users + 1, self.window, self.key), np.float32) for name in self.slabs}
 
 
 class Golden(NamedTuple):
@@ -142,15 +156,9 @@ def require_golden(session: InferenceSession, items: NDArray[np.float32], golden
         raise BadArtifact(
             f"golden.npz has {users} users with {tokens} tokens: wanted some, longer than the window; export the model again"
         )
-    slab = np.zeros((users + 1, sizes.window, sizes.ring), np.float32)
-    chunk = _run(session, items, golden, slab, 0, tokens)
-    vectors, logits = [], []
-    for position in range(tokens):
-        vector, logit, slab = _run(session, items, golden, slab, position, position + 1)
-        vectors.append(vector)
-        logits.append(logit)
-    stepped = np.concatenate(vectors, 1), np.concatenate(logits, 1)
-    for way, (vector, logit) in (("step by step", stepped), ("as one chunk", chunk[:2])):
+    ways = {"step by step": [1] * tokens, "as one chunk": [tokens]}
+    for way, lengths in ways.items():
+        vector, logit = run_through(session, items, golden, sizes, lengths)
         off = max(float(np.abs(vector - golden.vectors).max()), float(np.abs(logit - golden.logits).max()))
         if not off <= GOLDEN_TOLERANCE:  # NaN is not
             raise BadArtifact(
@@ -159,27 +167,32 @@ def require_golden(session: InferenceSession, items: NDArray[np.float32], golden
             )
 
 
-def _run(
-    session: InferenceSession,
-    items: NDArray[np.float32],
-    golden: Golden,
-    slab: NDArray[np.float32],
-    start: int,
-    end: int,
-) -> list[NDArray[np.float32]]:
-    users = len(golden.rows)
-    feed = {
-        "rows": golden.rows[:, start:end],
-        "kinds": golden.kinds[:, start:end],
-        "features": golden.features[:, start:end],
-        "position": np.full(users, start, np.int64),
-        "count": np.full(users, end - start, np.int64),
-        "slots": np.arange(users, dtype=np.int64),
-        "items": items,
-        "slab": slab,
-    }
-    outputs: list[NDArray[np.float32]] = session.run(["vectors", "logits", "slab_out"], feed)
-    return outputs
+def run_through(
+    session: InferenceSession, items: NDArray[np.float32], tokens: Golden, sizes: Sizes, lengths: Sequence[int]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Run the graph over `tokens`, from empty rings, in chunks of `lengths`; return vectors and logits of all of them."""
+    users = len(tokens.rows)
+    slabs = sizes.empty(users)
+    names = ["vectors", "logits", *(f"{name}_out" for name in sizes.slabs)]
+    vectors, logits, start = [], [], 0
+    for length in lengths:
+        part = slice(start, start + length)
+        feed = {
+            "rows": tokens.rows[:, part],
+            "kinds": tokens.kinds[:, part],
+            "features": tokens.features[:, part],
+            "position": np.full(users, start, np.int64),
+            "count": np.full(users, length, np.int64),
+            "slots": np.arange(users, dtype=np.int64),
+            "items": items,
+            **slabs,
+        }
+        vector, logit, *written = session.run(names, feed)
+        slabs = dict(zip(sizes.slabs, written, strict=True))
+        vectors.append(vector)
+        logits.append(logit)
+        start += length
+    return np.concatenate(vectors, 1), np.concatenate(logits, 1)
 
 
 Interface = dict[str, tuple[str, tuple[int | None, ...]]]
@@ -187,7 +200,7 @@ Interface = dict[str, tuple[str, tuple[int | None, ...]]]
 
 def _interface(sizes: Sizes) -> tuple[Interface, Interface]:
     whole, real = "tensor(int64)", "tensor(float)"
-    slab = (real, (None, sizes.window, sizes.ring))
+    slab = (real, (None, sizes.window, sizes.key))
     inputs: Interface = {
         "rows": (whole, (None, None)),
         "kinds": (whole, (None, None)),
@@ -196,12 +209,12 @@ def _interface(sizes: Sizes) -> tuple[Interface, Interface]:
         "count": (whole, (None,)),
         "slots": (whole, (None,)),
         "items": (real, (None, sizes.width)),
-        "slab": slab,
+        **dict.fromkeys(sizes.slabs, slab),
     }
     outputs: Interface = {
         "vectors": (real, (None, None, sizes.vector)),
         "logits": (real, (None, None)),
-        "slab_out": slab,
+        **{f"{name}_out": slab for name in sizes.slabs},
     }
     return inputs, outputs
 

@@ -7,14 +7,13 @@ the same bits in whatever batch it comes. Not here: item vectors (features.artif
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from math import log, log1p
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.tokens import HEADER_BYTES, KINDS, tokens
+from features.tokens import HEADER_BYTES, token_fields, tokens
 
 TOKENISATION = "1"
 """Raised with every change of this module's results; an artifact made under another one is refused."""
@@ -23,7 +22,6 @@ FEATURE_NAMES = ("log_price", "log_price_over_list", "list_known", "log_gap", "f
 UNKNOWN_ITEM = 0
 """The row of an item that the artifact has not seen."""
 
-_NUMBERS: Mapping[str, int] = {kind: number for number, kind in enumerate(KINDS)}
 _SCALE = 0.1
 _RATIO_MAX = 2.0
 _BLANK = bytes(HEADER_BYTES)
@@ -80,15 +78,21 @@ def read_inputs(history: bytes, befores: Mapping[int, int | None], rows: Mapping
             front of it: a user's first token here. Token 0 must be in it.
         rows: from item id to row.
     """
-    kinds, items, prices, list_prices, times = zip(*tokens(history), strict=True)
-    before: list[int | None] = [None, *times[:-1]]
-    for number, time_ms in befores.items():
-        before[number] = time_ms
-    numbers = chain.from_iterable(map(token_features, prices, list_prices, times, before))
+    kinds: list[int] = []
+    items: list[int] = []
+    numbers: list[float] = []
+    times: list[int] = []
+    before: int | None = None
+    for number, (kind, item, price, list_price, time_ms) in enumerate(token_fields(history)):
+        kinds.append(kind)
+        items.append(rows.get(item, UNKNOWN_ITEM))
+        numbers += token_features(price, list_price, time_ms, befores.get(number, before))
+        times.append(time_ms)
+        before = time_ms
     return Inputs(
-        rows=np.array([rows.get(item, UNKNOWN_ITEM) for item in items], np.int64),
-        kinds=np.array([_NUMBERS[kind] for kind in kinds], np.int64),
-        features=np.fromiter(numbers, np.float32, len(times) * len(FEATURE_NAMES)).reshape(len(times), -1),
+        rows=np.array(items, np.int64),
+        kinds=np.array(kinds, np.int64),
+        features=np.array(numbers, np.float32).reshape(-1, len(FEATURE_NAMES)),
         times=times,
     )
 

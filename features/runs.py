@@ -1,13 +1,13 @@
 """Runs of the encoder's graph over a resident slab: sessions, buffers and bindings, on the CPU or on a CUDA device.
 
-The slab is bound as input and as output, so the graph writes it in place. A run has one of a few fixed sizes, with
-buffers that are bound once; what is missing in a run goes to the slab's last row, which is nobody's. Does not know users
+The slabs are bound as inputs and as outputs, so the graph writes them in place. A run has one of a few fixed sizes, with
+buffers that are bound once; what is missing in a run goes to the slabs' last row, which is nobody's. Does not know users
 (features.encoder).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -65,9 +65,9 @@ class GraphRuns:
         shape = artifact.manifest.architecture.sizes
         self._vector = shape.vector
         self._items = self._on_device(artifact.item_rows)
-        self._empty = self._on_device(np.zeros((1, shape.window, shape.ring), np.float32))
-        slab = self._on_device(np.zeros((slots + 1, shape.window, shape.ring), np.float32))
-        self._buffers = [_Buffers(self, size, slots, slab) for size in sizes]
+        self._empty = self._values(shape.empty(0))
+        slabs = self._values(shape.empty(slots))
+        self._buffers = [_Buffers(self, size, slots, slabs) for size in sizes]
         self.width = sizes[-1]
 
     def step(self, tokens: Tokens, chosen: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -108,8 +108,8 @@ class GraphRuns:
             "count": counts,
             "slots": nobody,
         }
-        given = {name: self._on_device(np.ascontiguousarray(value)) for name, value in feed.items()}
-        given |= {"items": self._items, "slab": self._empty}
+        given = self._values({name: np.ascontiguousarray(value) for name, value in feed.items()})
+        given |= {"items": self._items, **self._empty}
         vectors, logits = self._any_length.run_with_ort_values(["vectors", "logits"], given)
         return vectors.numpy(), logits.numpy()
 
@@ -117,6 +117,9 @@ class GraphRuns:
     def _any_length(self) -> InferenceSession:
         """The session for chunks, opened when there are any: the one for steps is of fixed sizes."""
         return open_session(self._graph, self._provider)
+
+    def _values(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, OrtValue]:
+        return {name: self._on_device(array) for name, array in arrays.items()}
 
     def _on_device(self, array: NDArray[Any]) -> OrtValue:
         """Return `array` where the graph runs; on the CPU the value is the array's own memory."""
@@ -126,7 +129,7 @@ class GraphRuns:
 class _Buffers:
     """What runs of one size read and write, bound once."""
 
-    def __init__(self, runs: GraphRuns, size: int, scratch: int, slab: OrtValue) -> None:
+    def __init__(self, runs: GraphRuns, size: int, scratch: int, slabs: Mapping[str, OrtValue]) -> None:
         self.size = size
         self._session, self._scratch = runs._session, scratch
         self._rows = np.full((size, 1), UNKNOWN_ITEM, np.int64)
@@ -144,14 +147,15 @@ class _Buffers:
             "position": self._positions,
             "slots": self._slots,
         }
-        values = {name: runs._on_device(array) for name, array in host.items()}
+        values = runs._values(host)
         self._copied = [] if runs._provider == "cpu" else [(values[name], host[name]) for name in host]
-        values |= {"count": runs._on_device(np.ones(size, np.int64)), "items": runs._items, "slab": slab}
+        values |= {"count": runs._on_device(np.ones(size, np.int64)), "items": runs._items, **slabs}
         for name, value in values.items():
             self._binding.bind_ortvalue_input(name, value)
         for name, array in (("vectors", self._vectors), ("logits", self._logits)):
             self._binding.bind_ortvalue_output(name, runs._ort.OrtValue.ortvalue_from_numpy(array))
-        self._binding.bind_ortvalue_output("slab_out", slab)
+        for name, slab in slabs.items():
+            self._binding.bind_ortvalue_output(f"{name}_out", slab)
 
     def run(self, tokens: Tokens, chosen: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         users = len(chosen)

@@ -65,15 +65,21 @@ def newest(history: bytes, item: str) -> bytes:
 
 def tokens(history: bytes) -> Iterator[Token]:
     """Yield the tokens of `history`, oldest first."""
-    start = 0
-    while start < len(history):
+    for kind, item, price, list_price, event_time_ms in token_fields(history):
+        yield Token(KINDS[kind], item, price, list_price, event_time_ms)
+
+
+def token_fields(history: bytes) -> Iterator[tuple[int, str, int, int, int]]:
+    """Yield the fields of `tokens`, the kind as its number: for the event path, where a name per field costs too much."""
+    start, end = 0, len(history)
+    while start < end:
         body = start + HEADER_BYTES
         header = int.from_bytes(history[start:body], "big")
         start = body + (header >> 112)
-        yield Token(
-            kind=KINDS[header & 3],
-            item=history[body:start].decode(),
-            price=header >> 36 & _PRICE_MASK,
-            list_price=header >> 2 & _PRICE_MASK,
-            event_time_ms=header >> 70 & _TIME_MASK,
+        yield (
+            header & 3,
+            history[body:start].decode(),
+            header >> 36 & _PRICE_MASK,
+            header >> 2 & _PRICE_MASK,
+            header >> 70 & _TIME_MASK,
         )

@@ -28,8 +28,10 @@ from model_export.network import DEFAULT, UserNetwork, random_network
 from model_export.onnx_graph import graph_bytes
 from model_export.step_graph import StepGraph
 
-INPUTS = ("rows", "kinds", "features", "position", "count", "slots", "items", "slab")
-OUTPUTS = ("vectors", "logits", "slab_out")
+INPUTS = ("rows", "kinds", "features", "position", "count", "slots", "items")
+"""And the slabs behind them."""
+OUTPUTS = ("vectors", "logits")
+"""And the slabs behind them."""
 PRIOR_SLOPE = 1.5
 """Price slope of the propensity where the log identifies none: odds fall by 1.5 per cent for each per cent of price."""
 _GOLDEN_USERS = 4
@@ -56,19 +58,17 @@ class Model:
 def export_graph(network: UserNetwork) -> bytes:
     """Return the ONNX graph of `network`: inputs and outputs as StepGraph.forward has them, float32.
 
-    With a slab bound as input and output alike, the graph writes in place: the writing depends on the last layer, which
-    depends on every ring having been read. That takes two layers.
+    With slabs bound as inputs and outputs alike, a step writes in place: each slab is written once, and read after that.
     """
-    if network.architecture.layers < 2:
-        raise ValueError("a graph that writes its slab in place needs two layers at least")
+    slabs = network.architecture.sizes.slabs
     users, tokens, items, slab = (Dim(name, max=1 << 30) for name in ("users", "tokens", "items", "slab"))
     both = {0: users, 1: tokens}
     return graph_bytes(
         StepGraph(deepcopy(network).float()).eval(),
         _example(network.architecture),
-        INPUTS,
-        OUTPUTS,
-        (both, both, both, {0: users}, {0: users}, {0: users}, {0: items}, {0: slab}),
+        (*INPUTS, *slabs),
+        (*OUTPUTS, *(f"{name}_out" for name in slabs)),
+        (both, both, both, {0: users}, {0: users}, {0: users}, {0: items}, ({0: slab},) * len(slabs)),
     )
 
 
@@ -174,5 +174,5 @@ def _example(shape: Architecture) -> tuple[Tensor, ...]:
         torch.tensor([5, 1, 3]),
         torch.tensor([0, 1, 2]),
         torch.zeros(9, shape.width),
-        torch.zeros(7, shape.window, shape.sizes.ring),
+        *(torch.zeros(7, shape.window, shape.sizes.key) for _ in shape.sizes.slabs),
     )

@@ -174,8 +174,8 @@ class UserNetwork(nn.Module):
         at = torch.arange(item.shape[1])
         age = at[:, None] - at
         allowed = (age >= 0) & (age < self.architecture.window)
-        mask = torch.where(allowed, 0.0, MASKED).to(item.dtype).expand(len(item), 1, -1, -1)
-        start = torch.zeros(len(item), dtype=torch.int64) if position is None else position
+        mask = torch.where(allowed, 0.0, MASKED).to(item.dtype).expand(item.shape[0], 1, -1, -1)
+        start = torch.zeros(item.shape[0], dtype=torch.int64) if position is None else position
         hidden = self._hidden(self._embedded(item, kinds, features), mask, start[:, None] + at)
         return self._answers(hidden, item)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from features.graph import OPSET
 
 if TYPE_CHECKING:
+    from onnx import GraphProto
     from torch import Tensor, nn
 
 
@@ -19,7 +20,7 @@ def graph_bytes(
     example: tuple[Tensor, ...],
     inputs: Sequence[str],
     outputs: Sequence[str],
-    dynamic_shapes: Sequence[Mapping[int, Any]],
+    dynamic_shapes: Sequence[Mapping[int, Any] | Sequence[Mapping[int, Any]]],
 ) -> bytes:
     """Return the ONNX graph of `module` in inference mode, opset features.graph.OPSET.
 
@@ -28,7 +29,7 @@ def graph_bytes(
         example: arguments of one call; dimensions that are not dynamic are taken from them.
         inputs: names of the arguments.
         outputs: names of the results.
-        dynamic_shapes: per argument, torch.export.Dim by dimension.
+        dynamic_shapes: per argument, torch.export.Dim by dimension; for *arguments, a sequence of these.
     """
     import torch
 
@@ -45,10 +46,18 @@ def graph_bytes(
         )
     assert program is not None
     graph = program.model_proto
-    for node in graph.graph.node:  # where in the sources a node comes from
+    _forget_sources(graph.graph)
+    return bytes(graph.SerializeToString(deterministic=True))
+
+
+def _forget_sources(graph: GraphProto) -> None:
+    """Drop what says where in the sources a node comes from, in branches too."""
+    for node in graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
-    return bytes(graph.SerializeToString(deterministic=True))
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _forget_sources(attribute.g)
 
 
 @contextmanager

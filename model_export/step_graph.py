@@ -1,16 +1,22 @@
 """The step as it is exported: the weights of a UserNetwork, laid out so that few and large operators do the work.
 
 The same function as UserNetwork.history, token by token over rings; nothing is learned here. What makes it fast on a CPU:
-tokens of all users as the rows of one matrix; queries, keys and values from one product, turned together; the newest
-tokens' scores beside those of the ring instead of a copy of the ring with them behind; root mean squares written in the
-form that onnxruntime fuses; what does not change (feature mask, score scaling, calibration) inside the weights.
+tokens of all users as the rows of one matrix; queries, keys and values from one product, turned together; a step writes
+its token into the ring before it attends, so the ring as it lies in the slab is all there is to attend to; keys and values
+of each layer in a slab of their own, so that what is gathered is used as it comes; masks from a table; root mean squares
+written in the form that onnxruntime fuses; what does not change (feature mask, score scaling, calibration) inside the
+weights.
 
 Ring: the keys and values of position p lie in slot p % W, keys already rotated. Slots are a set, so their order means
 nothing. What a slot must be is finite: masked slots have probability 0, and 0 times NaN is NaN.
+
+Several tokens at once cannot be written first: they would overwrite what the first of them still sees. So the graph has
+two branches, chosen by the number of tokens. In a session for steps of one, onnxruntime knows it and keeps that branch alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -21,9 +27,12 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 from features.artifact import Architecture
 from model_export.network import MASKED, LatticeRotary, UserNetwork
 
+_Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""Of a layer's number, queries (N, H, D), keys and values (N, G * D): what the tokens take, (N, H * D)."""
+
 
 class StepGraph(nn.Module):
-    """New tokens of many users and the slab of their rings in; vectors, logits and the slab out."""
+    """New tokens of many users and the slabs of their rings in; vectors, logits and the slabs out."""
 
     def __init__(self, network: UserNetwork) -> None:
         """Copy the weights of `network`, of its calibration as it is now."""
@@ -38,12 +47,13 @@ class StepGraph(nn.Module):
         self.eps = float(final.variance_epsilon)
         self.kind = _fixed(network.kind.weight)
         self.feature, self.feature_bias = _fixed(network.feature.weight * network.seen), _fixed(network.feature.bias)
-        self.turn = _fixed(torch.cat((rotary.cosine, rotary.sine * sign), -1).float())
+        self.turn = _fixed(torch.cat((rotary.cosine, rotary.sine * sign), -1).float()[:, None])
         self.layers = nn.ModuleList(_Layer(cast(Qwen3DecoderLayer, layer), shape) for layer in network.trunk.layers)
         self.norm, self.ones = _fixed(final.weight), _fixed(torch.ones(shape.head_dim))
         self.heads = _fixed(torch.cat((network.head.weight, inner.weight)).t())
         self.repeat = _fixed(network.repeat.weight.t())
         self.inner_bias = _fixed(inner.bias)
+        self.masks = _fixed(_step_masks(shape.window))
         self.outer, self.outer_bias = _fixed(outer.weight * scale), _fixed(outer.bias * scale + offset)
 
     def forward(
@@ -55,8 +65,8 @@ class StepGraph(nn.Module):
         count: Tensor,
         slots: Tensor,
         items: Tensor,
-        slab: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        *slabs: Tensor,
+    ) -> tuple[Tensor, ...]:
         """Step: new tokens behind those whose keys and values the rings hold.
 
         Args:
@@ -65,41 +75,85 @@ class StepGraph(nn.Module):
             features: (B, K, F) float32.
             position: (B,) int64, tokens that came before the first new one.
             count: (B,) int64, valid tokens, 1 to K; what comes back for the others means nothing.
-            slots: (B,) int64, row of the slab that holds the user's ring; no user twice.
+            slots: (B,) int64, row of the slabs that holds the user's ring; no user twice.
             items: (N + 1, d) float32.
-            slab: (S, W, L * 2 * G * D) float32; row S - 1 is scratch, which takes the writes of tokens that are not kept.
+            slabs: keys and values of layer 0, of layer 1, ...: (S, W, G * D) float32 each; row S - 1 is scratch, which takes
+                the writes of tokens that are not kept.
 
         Returns:
-            Vectors (B, K, v), purchase logits (B, K) at list price, and the slab with the new keys and values. More than
+            Vectors (B, K, v), purchase logits (B, K) at list price, and the slabs with the new keys and values. More than
             W new tokens are prefill: all see what they must, the last W are kept.
         """
-        shape = self.architecture
+        only_one = torch.arange(rows.shape[1]).max() == 0
+        tokens = (rows, kinds, features, position, count, slots, items, *slabs)
+        done: tuple[Tensor, ...] = torch.cond(only_one, self._one, self._several, tokens)
+        return done
+
+    def _one(
+        self, rows: Tensor, kinds: Tensor, features: Tensor, position: Tensor, *others: Tensor
+    ) -> tuple[Tensor, ...]:
+        """One token of each user: written into its slot, then attended to like the others there."""
+        shape, (_, slots, items, *slabs) = self.architecture, others
+        slot = torch.remainder(position, shape.window)
+        mask = self.masks.index_select(0, torch.clamp(position, max=shape.window - 1))
+        if shape.kv_heads > 1:
+            mask = mask.repeat_interleave(shape.kv_heads, 0)
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            for place, new in ((2 * layer, key), (2 * layer + 1, value)):
+                slabs[place] = slabs[place].index_put((slots, slot), new)
+            keys, values = (slabs[place].index_select(0, slots) for place in (2 * layer, 2 * layer + 1))
+            return self._attended(query, keys, values, mask)
+
+        vectors, logits = self._through(rows[:, 0], kinds[:, 0], features[:, 0], position, items, attend)
+        new = rows.shape[1]  # which is 1; the branches must agree
+        return vectors[:, None].expand(-1, new, -1).contiguous(), logits.expand(-1, new).contiguous(), *slabs
+
+    def _several(
+        self, rows: Tensor, kinds: Tensor, features: Tensor, position: Tensor, *others: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Any number of tokens: attended to behind a copy of the ring, written in the end."""
+        shape, (count, slots, items, *slabs) = self.architecture, others
         batch, new = rows.shape
-        at = position[:, None] + torch.arange(new)
-        turn = _split(
-            embedding(torch.remainder(at, shape.lattice).reshape(-1), self.turn)[:, None], [shape.head_dim] * 2
-        )
-        ring = _split(slab.index_select(0, slots), [shape.kv_heads * shape.head_dim] * (2 * shape.layers))
-        mask = self._mask(position, at)
-        item = embedding(rows, items).reshape(-1, shape.width)
-        read = linear(features.reshape(-1, features.shape[-1]), self.feature, self.feature_bias)
-        x = item + embedding(kinds, self.kind).reshape(-1, shape.width) + read
-        records: list[Tensor] = []
+        step = torch.arange(new)
+        at = position[:, None] + step
+        queries = shape.heads // shape.kv_heads
+        mask = self._mask(position, at)[:, None, :, None].expand(-1, shape.kv_heads, -1, queries, -1)
+        mask = mask.flatten(0, 1).flatten(1, 2)
+        kept = (step < count[:, None]) & (step >= count[:, None] - shape.window)
+        row, slot = torch.where(kept, slots[:, None], slabs[0].shape[0] - 1), torch.remainder(at, shape.window)
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            seen = []
+            for place, part in ((2 * layer, key), (2 * layer + 1, value)):
+                record = part.reshape(batch, new, -1)
+                seen.append(torch.cat((slabs[place].index_select(0, slots), record), 1))
+                slabs[place] = slabs[place].index_put((row, slot), record)
+            return self._attended(query, seen[0], seen[1], mask)
+
+        flat = rows.reshape(-1), kinds.reshape(-1), features.reshape(batch * new, -1), at.reshape(-1)
+        vectors, logits = self._through(*flat, items, attend)
+        return vectors.reshape(batch, new, -1), logits.reshape(batch, new), *slabs
+
+    def _through(
+        self, rows: Tensor, kinds: Tensor, features: Tensor, at: Tensor, items: Tensor, attend: _Attend
+    ) -> tuple[Tensor, Tensor]:
+        """Return vectors (N, v) and logits (N, 1) of N tokens, at positions `at` (N,); `attend` knows the rings."""
+        shape = self.architecture
+        turn = _split(self.turn.index_select(0, torch.remainder(at, shape.lattice)), [shape.head_dim] * 2)
+        item = embedding(rows, items)
+        x = item + embedding(kinds, self.kind) + linear(features, self.feature, self.feature_bias)
         for number, layer in enumerate(cast(list[_Layer], self.layers)):
-            query, key, value = self._projected(layer, x, turn)
-            records += (key, value)
-            old = ring[2 * number], ring[2 * number + 1]
-            x = x + torch.matmul(self._attended(query, (key, value), old, mask), layer.out)
+            mixed = attend(number, *self._projected(layer, x, turn))
+            x = x + torch.matmul(mixed, layer.out)
             gate, up = torch.matmul(_normed(x, layer.after, self.eps), layer.gate_up).chunk(2, -1)
             x = x + torch.matmul(silu(gate) * up, layer.down)
         vector, inner = _split(torch.matmul(_normed(x, self.norm, self.eps), self.heads), [shape.vector, shape.width])
         vector = vector + torch.matmul(item, self.repeat)
-        logit = linear(silu(inner + self.inner_bias), self.outer, self.outer_bias)
-        record = torch.cat(records, -1).reshape(batch, new, -1)
-        return vector.reshape(batch, new, -1), logit.reshape(batch, new), self._written(slab, slots, at, count, record)
+        return vector, linear(silu(inner + self.inner_bias), self.outer, self.outer_bias)
 
     def _projected(self, layer: _Layer, x: Tensor, turn: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries (N, H * D), keys and values (N, G * D) of tokens (N, d); queries and keys rotated."""
+        """Return queries (N, H, D), keys and values (N, G * D) of tokens (N, d); queries and keys rotated."""
         shape = self.architecture
         width, turned = shape.head_dim, shape.heads + shape.kv_heads
         product = torch.matmul(_normed(x, layer.before, self.eps), layer.query_key_value)
@@ -108,33 +162,29 @@ class StepGraph(nn.Module):
         low, high = both.chunk(2, -1)
         both = both * turn[0] + torch.cat((high, low), -1) * turn[1]
         query, key = _split(both, [shape.heads, shape.kv_heads], 1)
-        return query.flatten(1), key.flatten(1), value
+        return query, key.flatten(1), value
 
-    def _attended(self, query: Tensor, new: tuple[Tensor, Tensor], old: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
-        """Return (N, H * D): what the tokens take from the ring, (B, W, G * D) each, and from one another."""
-        shape = self.architecture
-        batch, tokens, window = mask.shape[0], mask.shape[1], shape.window
-        ring_key, ring_value = (self._by_group(part, batch, window) for part in old)
-        new_key, new_value = (self._by_group(part, batch, tokens) for part in new)
-        asking = self._by_group(query, batch, tokens).reshape(batch * shape.kv_heads, -1, shape.head_dim)
-        scores = torch.cat(
-            (torch.matmul(asking, ring_key.transpose(1, 2)), torch.matmul(asking, new_key.transpose(1, 2))), -1
-        )
-        queries = shape.heads // shape.kv_heads
-        scores = scores.reshape(batch, shape.kv_heads, tokens, queries, -1) + mask[:, None, :, None]
-        share = torch.softmax(scores, -1).reshape(batch * shape.kv_heads, tokens * queries, -1)
-        from_ring, from_new = _split(share, [window, tokens])
-        mixed = torch.matmul(from_ring, ring_value) + torch.matmul(from_new, new_value)
-        if shape.kv_heads > 1:
-            mixed = mixed.reshape(batch, shape.kv_heads, tokens, -1).transpose(1, 2)
-        return mixed.reshape(-1, shape.heads * shape.head_dim)
+    def _attended(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        """Return (B * T, H * D): what queries (B * T, H, D) take from keys and values (B, S, G * D).
 
-    def _by_group(self, x: Tensor, batch: int, tokens: int) -> Tensor:
-        """Return (B * G, T, ...) of B * T rows that hold G groups side by side; with one group that is how they lie."""
-        groups = self.architecture.kv_heads
+        `mask` is one of (B * G, T * H / G, S): the queries that share keys lie side by side.
+        """
+        shape, batch = self.architecture, keys.shape[0]
+        groups, width, heads = shape.kv_heads, shape.head_dim, shape.heads
         if groups == 1:
-            return x.reshape(batch, tokens, -1)
-        return x.reshape(batch, tokens, groups, -1).transpose(1, 2).reshape(batch * groups, tokens, -1)
+            asking = query.reshape(batch, -1, width)
+        else:  # one group needs no transposition, and onnxruntime would copy for it
+            asking = (
+                query.reshape(batch, -1, groups, heads // groups, width).transpose(1, 2).flatten(0, 1).flatten(1, 2)
+            )
+            keys, values = (
+                part.reshape(batch, -1, groups, width).transpose(1, 2).flatten(0, 1) for part in (keys, values)
+            )
+        shares = torch.softmax(torch.matmul(asking, keys.transpose(1, 2)) + mask, -1)
+        mixed = torch.matmul(shares, values)
+        if groups > 1:
+            mixed = mixed.reshape(batch, groups, -1, heads // groups * width).transpose(1, 2)
+        return mixed.reshape(-1, heads * width)
 
     def _mask(self, position: Tensor, at: Tensor) -> Tensor:
         """Return (B, K, W + K): 0 for the slots and new tokens that a new token attends to, MASKED for the others."""
@@ -145,13 +195,6 @@ class StepGraph(nn.Module):
         age = step[:, None] - step
         from_new = ((age >= 0) & (age < window)).expand(position.shape[0], -1, -1)
         return torch.where(torch.cat((from_ring, from_new), -1), 0.0, MASKED)
-
-    def _written(self, slab: Tensor, slots: Tensor, at: Tensor, count: Tensor, record: Tensor) -> Tensor:
-        """Return the slab with the last W valid records of each user in their slots, the others in the scratch row."""
-        window, step = self.architecture.window, torch.arange(at.shape[1])
-        kept = (step < count[:, None]) & (step >= count[:, None] - window)
-        row = torch.where(kept, slots[:, None], slab.shape[0] - 1)
-        return slab.index_put((row, torch.remainder(at, window)), record)
 
 
 class _Layer(nn.Module):
@@ -169,6 +212,12 @@ class _Layer(nn.Module):
         self.down = _fixed(mlp.down_proj.weight.t())
         self.before = _fixed(layer.input_layernorm.weight)
         self.after = _fixed(layer.post_attention_layernorm.weight)
+
+
+def _step_masks(window: int) -> Tensor:
+    """Return (W, 1, W): what a token sees of the ring that it is written into, by its position; from W - 1 on, all."""
+    place = torch.arange(window)
+    return torch.where(place <= place[:, None, None], 0.0, MASKED)
 
 
 def _fixed(weight: Tensor) -> nn.Parameter:

@@ -18,7 +18,7 @@ from safetensors.torch import load
 
 from contracts.errors import BadArtifact
 from features.artifact import Artifact, load_artifact
-from features.graph import Golden, open_session
+from features.graph import Golden, open_session, run_through
 from features.inputs import FEATURE_NAMES
 from features.tokens import KINDS
 from model_export.export import recompute
@@ -58,11 +58,14 @@ def verify(directory: Path, seed: int = 0) -> Verified:
         golden = Golden(**{name: arrays[name] for name in Golden._fields})
     exact = recompute(network, artifact.item_rows, golden.rows, golden.kinds, golden.features)
     fresh = _fresh(artifact, network, np.random.default_rng(seed))
+    session, sizes = open_session(artifact.graph), artifact.manifest.architecture.sizes
     found = Verified(
         artifact.digest,
         _off((golden.vectors, golden.logits), exact),
-        _off(_run(artifact, fresh, [1] * fresh.rows.shape[1]), (fresh.vectors, fresh.logits)),
-        _off(_run(artifact, fresh, list(_CHUNKS)), (fresh.vectors, fresh.logits)),
+        *(
+            _off(run_through(session, artifact.item_rows, fresh, sizes, lengths), (fresh.vectors, fresh.logits))
+            for lengths in ([1] * sum(_CHUNKS), _CHUNKS)
+        ),
     )
     for what, off in zip(
         ("The golden vectors", "The graph, step by step,", "The graph, in chunks,"), found[1:], strict=True
@@ -95,32 +98,6 @@ def _fresh(artifact: Artifact, network: UserNetwork, random: np.random.Generator
     features = random.random((*shape, len(FEATURE_NAMES)), np.float32)
     vectors, logits = recompute(network, artifact.item_rows, rows, kinds, features)
     return Golden(rows, kinds, features, vectors.astype(np.float32), logits.astype(np.float32))
-
-
-def _run(artifact: Artifact, tokens: Golden, lengths: list[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Run the graph over `tokens` in chunks of `lengths`; return vectors and logits of all."""
-    session = open_session(artifact.graph)
-    sizes = artifact.manifest.architecture.sizes
-    users = len(tokens.rows)
-    slab = np.zeros((users + 1, sizes.window, sizes.ring), np.float32)
-    vectors, logits, start = [], [], 0
-    for length in lengths:
-        part = slice(start, start + length)
-        feed = {
-            "rows": tokens.rows[:, part],
-            "kinds": tokens.kinds[:, part],
-            "features": tokens.features[:, part],
-            "position": np.full(users, start),
-            "count": np.full(users, length),
-            "slots": np.arange(users),
-            "items": artifact.item_rows,
-            "slab": slab,
-        }
-        vector, logit, slab = session.run(["vectors", "logits", "slab_out"], feed)
-        vectors.append(vector)
-        logits.append(logit)
-        start += length
-    return np.concatenate(vectors, 1), np.concatenate(logits, 1)
 
 
 def _off(given: tuple[NDArray[np.floating], ...], exact: tuple[NDArray[np.floating], ...]) -> float:

@@ -45,11 +45,10 @@ class Histories:
         )
 
     def empty(self):
-        sizes = DEFAULT.sizes
-        return np.zeros((USERS + 3, sizes.window, sizes.ring), np.float32)
+        return DEFAULT.sizes.empty(USERS + 2)
 
-    def run(self, slab, slots, at, count, position=None):
-        """Run `count[i]` tokens of user i from `at[i]` on, padded to the longest; return vectors, logits and the slab."""
+    def run(self, slabs, slots, at, count, position=None):
+        """Run `count[i]` tokens of user i from `at[i]` on, padded to the longest; return vectors, logits and the slabs."""
         users = np.arange(USERS)[:, None]
         columns = np.minimum(at[:, None] + np.arange(count.max()), TOKENS - 1)
         feed = {
@@ -60,17 +59,18 @@ class Histories:
             "count": count,
             "slots": slots,
             "items": self.model.item_rows,
-            "slab": slab,
+            **slabs,
         }
-        return self.session.run(["vectors", "logits", "slab_out"], feed)
+        vectors, logits, *written = self.session.run(["vectors", "logits", *(f"{name}_out" for name in slabs)], feed)
+        return vectors, logits, dict(zip(slabs, written, strict=True))
 
     def stepped(self, tokens, start, first=0):
         """Step `tokens` tokens from column `first`, the first at position `start`, from empty rings."""
-        slab, slots, one = self.empty(), np.arange(USERS), np.ones(USERS, np.int64)
+        slabs, slots, one = self.empty(), np.arange(USERS), np.ones(USERS, np.int64)
         out = []
         for step in range(tokens):
             at = np.full(USERS, first + step)
-            vectors, logits, slab = self.run(slab, slots, at, one, at - first + start)
+            vectors, logits, slabs = self.run(slabs, slots, at, one, at - first + start)
             out.append((vectors[:, 0], logits[:, 0]))
         return np.stack([vector for vector, _ in out], 1), np.stack([logit for _, logit in out], 1)
 
@@ -107,12 +107,12 @@ def test_the_reference_itself_is_the_same_at_any_position(histories):
 def test_ragged_bursts_of_one_to_eight_equal_the_recompute(histories):
     random = np.random.default_rng(3)
     slots = random.permutation(USERS + 2)[:USERS]
-    slab, at = histories.empty(), np.zeros(USERS, np.int64)
+    slabs, at = histories.empty(), np.zeros(USERS, np.int64)
     seen = np.zeros((USERS, TOKENS), bool)
     worst = 0.0
     while (at < TOKENS).all():
         count = np.minimum(random.integers(1, 9, USERS), TOKENS - at)
-        vectors, logits, slab = histories.run(slab, slots, at, count)
+        vectors, logits, slabs = histories.run(slabs, slots, at, count)
         for user, (start, length) in enumerate(zip(at, count, strict=True)):
             tokens = slice(start, start + length)
             seen[user, tokens] = True
@@ -126,11 +126,11 @@ def test_ragged_bursts_of_one_to_eight_equal_the_recompute(histories):
 @pytest.mark.parametrize("tokens", [1, 63, 64, 65, 200])
 def test_a_prefill_of_any_length_and_the_steps_after_it_equal_the_recompute(histories, tokens):
     slots, length = np.arange(USERS), np.full(USERS, tokens)
-    vectors, logits, slab = histories.run(histories.empty(), slots, np.zeros(USERS, np.int64), length)
+    vectors, logits, slabs = histories.run(histories.empty(), slots, np.zeros(USERS, np.int64), length)
     assert histories.off(vectors, logits, slice(tokens)) <= TOLERANCE
     for at in range(tokens, tokens + 70):
         one = np.ones(USERS, np.int64)
-        vectors, logits, slab = histories.run(slab, slots, np.full(USERS, at), one)
+        vectors, logits, slabs = histories.run(slabs, slots, np.full(USERS, at), one)
         assert histories.off(vectors, logits, slice(at, at + 1)) <= TOLERANCE
 
 
@@ -151,25 +151,28 @@ def test_a_ring_of_others_and_what_lies_in_masked_slots_have_no_weight_at_all(hi
     slots, one, at = np.arange(USERS), np.ones(USERS, np.int64), np.zeros(USERS, np.int64)
     clean = histories.run(histories.empty(), slots, at, one)
     dirty = histories.empty()
-    dirty[:] = np.random.default_rng(1).standard_normal(dirty.shape) * 100
+    for slab in dirty.values():
+        slab[:] = np.random.default_rng(1).standard_normal(slab.shape) * 100
     stained = histories.run(dirty, slots, at, one)
     assert np.array_equal(clean[0], stained[0])
     assert np.array_equal(clean[1], stained[1])
 
 
-def test_a_run_changes_one_slot_of_each_of_its_users_and_the_scratch_row_alone(histories):
-    slots, count = np.array([4, 2, 0, 5, 1, 7]), np.array([1, 2, 1, 3, 1, 1])
+@pytest.mark.parametrize("count", [[1, 2, 1, 3, 1, 1], [1, 1, 1, 1, 1, 1]], ids=["bursts", "steps"])
+def test_a_run_changes_the_slots_of_its_tokens_and_the_scratch_row_alone(histories, count):
+    slots = np.array([4, 2, 0, 5, 1, 7])
     before = histories.empty()
-    after = histories.run(before, slots, np.full(USERS, 70), count)[2]
-    changed = {(row, slot) for row, slot in np.argwhere((after != before).any(-1)).tolist() if row != len(before) - 1}
+    after = histories.run(before, slots, np.full(USERS, 70), np.array(count))[2]
     expected = {(slot, (70 + k) % 64) for slot, length in zip(slots, count, strict=True) for k in range(length)}
-    assert changed == expected
+    for name, slab in after.items():
+        places = np.argwhere((slab != before[name]).any(-1)).tolist()
+        assert {(row, slot) for row, slot in places if row != len(slab) - 1} == expected
 
 
 def test_a_step_alone_equals_a_step_in_company(histories):
     slots, one = np.arange(USERS), np.ones(USERS, np.int64)
-    slab = histories.run(histories.empty(), slots, np.zeros(USERS, np.int64), np.full(USERS, 100))[2]
-    together = histories.run(slab, slots, np.full(USERS, 100), one)[0]
+    slabs = histories.run(histories.empty(), slots, np.zeros(USERS, np.int64), np.full(USERS, 100))[2]
+    together = histories.run(slabs, slots, np.full(USERS, 100), one)[0]
     for user in range(USERS):
         feed = {
             "rows": histories.rows[user : user + 1, 100:101],
@@ -179,7 +182,7 @@ def test_a_step_alone_equals_a_step_in_company(histories):
             "count": np.array([1]),
             "slots": np.array([user]),
             "items": histories.model.item_rows,
-            "slab": slab,
+            **slabs,
         }
         alone = histories.session.run(["vectors"], feed)[0]
         assert np.abs(alone[0] - together[user]).max() <= 1e-6

@@ -9,9 +9,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra model-export: pip install 'pricetide[model-export]'")
 torch.set_num_threads(1)
 
-from model_export.export import recompute  # noqa: E402 - torch first, or there is nothing to test
+from features.graph import Golden, open_session, run_through  # noqa: E402 - torch first, or there is nothing to test
+from model_export.export import export_graph, recompute  # noqa: E402
 from model_export.network import DEFAULT, random_network  # noqa: E402
-from model_export.step_graph import StepGraph  # noqa: E402
 
 USERS, TOKENS = 4, 60
 
@@ -27,17 +27,8 @@ def test_any_number_of_key_heads_steps_to_the_recompute(kv_heads):
     rows, kinds = random.integers(0, 30, (USERS, TOKENS)), random.integers(0, 4, (USERS, TOKENS))
     features = random.random((USERS, TOKENS, 5)).astype(np.float32)
     exact = recompute(network, items, rows, kinds, features)
-    step, slab, at, worst = StepGraph(network).eval(), torch.zeros(USERS + 1, 8, shape.sizes.ring), 0, 0.0
-    while at < TOKENS:
-        part = slice(at, at + int(random.integers(1, 12)))
-        tokens = (torch.from_numpy(array[:, part]) for array in (rows, kinds, features))
-        length = rows[:, part].shape[1]
-        with torch.inference_mode():
-            vectors, logits, slab = step(
-                *tokens, torch.full((USERS,), at), torch.full((USERS,), length), torch.arange(USERS),
-                torch.from_numpy(items), slab,
-            )  # fmt: skip
-        worst = max(worst, np.abs(vectors.numpy() - exact[0][:, part]).max())
-        worst = max(worst, np.abs(logits.numpy() - exact[1][:, part]).max())
-        at += length
-    assert worst <= 1e-5
+    tokens = Golden(rows, kinds, features, *exact)
+    session, lengths = open_session(export_graph(network)), [1, 1, 11, 1, 7, 8, 9, 1, 1, 20]
+    assert sum(lengths) == TOKENS
+    for found, wanted in zip(run_through(session, items, tokens, shape.sizes, lengths), exact, strict=True):
+        assert np.abs(found - wanted).max() <= 1e-5
