@@ -33,6 +33,7 @@ from features.inputs import FEATURE_NAMES, read_inputs
 from features.rings import Rings
 from features.runs import GraphRuns, Tokens
 from features.state import decode_state
+from features.signals import NO_SIGNALS, SIGNAL_NAMES
 from features.tokens import append_token, token_of
 from features.vectors import TokenAsk
 from pricing.engine import Step
@@ -171,14 +172,14 @@ def stepping(
     """Return a go that steps `users` users at `position`, other ones each time; `runs` has RESIDENT slots."""
     feed = sequences(artifact, random, 1, users)
     everybody, everyone = random.permutation(RESIDENT), np.arange(users)
-    at = np.full(users, position)
+    at, signals = np.full(users, position), random.random((users, len(SIGNAL_NAMES)), np.float32)
     turn = 0
 
     def go() -> None:
         nonlocal turn
         slots = everybody[turn : turn + users]
         turn = (turn + users) % (RESIDENT - users)
-        runs.step(Tokens(feed["rows"][:, 0], feed["kinds"][:, 0], feed["features"][:, 0], at, slots), everyone)
+        runs.step(Tokens(feed["rows"][:, 0], feed["kinds"][:, 0], feed["features"][:, 0], signals, at, slots), everyone)
 
     for _ in range(RESIDENT // users):  # memory that nobody has touched yet is not there yet
         go()
@@ -214,7 +215,7 @@ class _Shopper:
         at = START_MS + 60_000 * self.position
         event = View(event_id="e", user="u", item=item, event_time_ms=at, price=price, currency="USD")
         token = token_of(event, price + int(random.integers(0, 2)) * 900)
-        asked = TokenAsk(self.name, self.position, self.history, token)
+        asked = TokenAsk(self.name, self.position, self.history, token, NO_SIGNALS)
         self.history, self.kept = append_token(self.history, self.kept, token, 128)
         self.position += 1
         return asked

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from contracts.errors import BadArtifact
 from features.graph import OPSET, Golden, Sizes, graph_opset, open_session, require_golden, require_interface
 from features.inputs import FEATURE_NAMES, TOKENISATION
+from features.signals import SIGNAL_NAMES, SIGNALS
 from features.tokens import KINDS
 
 MANIFEST = "manifest.json"
@@ -103,6 +104,8 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     opset: int = OPSET
     tokenisation: str = TOKENISATION
     feature_names: tuple[str, ...] = FEATURE_NAMES
+    signals: str = SIGNALS
+    signal_names: tuple[str, ...] = SIGNAL_NAMES
     kinds: tuple[str, ...] = KINDS
 
 
@@ -263,6 +266,8 @@ def _manifest(written: bytes) -> Manifest:
         ("opset", manifest.opset, OPSET),
         ("tokenisation", manifest.tokenisation, TOKENISATION),
         ("feature_names", manifest.feature_names, FEATURE_NAMES),
+        ("signals", manifest.signals, SIGNALS),
+        ("signal_names", manifest.signal_names, SIGNAL_NAMES),
         ("kinds", manifest.kinds, KINDS),
     ):
         if theirs != ours:
@@ -317,6 +322,7 @@ def _golden(written: bytes, rows: int, sizes: Sizes) -> Golden:
     _required("golden.npz rows", golden.rows, np.int64, tokens)
     _required("golden.npz kinds", golden.kinds, np.int64, tokens)
     _required("golden.npz features", golden.features, np.float32, (*tokens, len(FEATURE_NAMES)))
+    _required("golden.npz signals", golden.signals, np.float32, (*tokens, len(SIGNAL_NAMES)))
     _required("golden.npz vectors", golden.vectors, np.float32, (*tokens, sizes.vector))
     _required("golden.npz logits", golden.logits, np.float32, tokens)
     for name, values, end in (("rows", golden.rows, rows), ("kinds", golden.kinds, len(KINDS))):

@@ -24,6 +24,7 @@ from features.inputs import last_token, read_inputs, suffix
 from features.rings import NOTHING, Ring, Rings
 from features.runs import GraphRuns, Tokens
 from features.schedule import schedule
+from features.signals import NO_SIGNALS, SIGNAL_NAMES, Signals
 from features.vectors import Encoded, TokenAsk
 
 RUN_SIZES: dict[Provider, tuple[int, ...]] = {"cpu": (64,), "cuda": (64, 1024, 4096)}
@@ -40,6 +41,8 @@ class UserHistory(NamedTuple):
     """Tokens ever appended, >= 1."""
     history: bytes
     """The token history, the last token included."""
+    signals: Signals = NO_SIGNALS
+    """As of the last token; without them the vector stands, and the logit means nothing."""
 
 
 class Encoder:
@@ -130,7 +133,8 @@ class Encoder:
             return None
         before, last = last_token(history)
         nobody = object()
-        vector: NDArray[np.float32] = self.encode(nobody, [TokenAsk(user, position - 1, before, last)]).vectors[0]
+        ask = TokenAsk(user, position - 1, before, last, NO_SIGNALS)
+        vector: NDArray[np.float32] = self.encode(nobody, [ask]).vectors[0]
         self.release(nobody)
         return vector
 
@@ -171,6 +175,7 @@ class Encoder:
                 if number == numbers[0]:
                     part.befores[begun] = before_ms
             part.pieces.append(ask.token)
+            part.signals.append(ask.signals)
             part.targets.append(number)
             part.positions.append(ask.position)
             ready = ask.position + 1
@@ -184,8 +189,11 @@ class Encoder:
         inputs = read_inputs(b"".join(part.pieces), part.befores, self.artifact.rows)
         lengths = np.array(part.lengths, np.int64)
         slots = np.repeat(np.array([ring.row for ring in part.rings], np.int64), lengths)
-        tokens = Tokens(inputs.rows, inputs.kinds, inputs.features, np.array(part.positions, np.int64), slots)
         targets = np.array(part.targets, np.int64)
+        signals = np.zeros((len(targets), len(SIGNAL_NAMES)), np.float32)
+        signals[targets != _NOBODY] = part.signals
+        positions = np.array(part.positions, np.int64)
+        tokens = Tokens(inputs.rows, inputs.kinds, inputs.features, signals, positions, slots)
         for chosen in schedule(lengths, self._runs.width):
             vectors, logits = self._runs.step(tokens, chosen)
             target = targets[chosen]
@@ -205,10 +213,12 @@ class Encoder:
         inputs = read_inputs(b"".join(past.history for past in pasts), befores, self.artifact.rows)
         places = starts[:, None] + np.minimum(np.arange(counts.max()), counts[:, None] - 1)
         positions = np.array([user.position for user in users], np.int64) - counts
-        vectors, logits = self._runs.chunks(
-            inputs.rows[places], inputs.kinds[places], inputs.features[places], positions, counts
-        )
         last = np.arange(len(users)), counts - 1
+        signals = np.zeros((*places.shape, len(SIGNAL_NAMES)), np.float32)
+        signals[last] = [user.signals for user in users]
+        vectors, logits = self._runs.chunks(
+            inputs.rows[places], inputs.kinds[places], inputs.features[places], signals, positions, counts
+        )
         return Encoded(vectors[last], logits[last])
 
 
@@ -219,12 +229,14 @@ _NOBODY = -1
 class _Part:
     """Tokens of some users of a batch, user after user."""
 
-    __slots__ = ("befores", "lengths", "pieces", "positions", "rings", "targets")
+    __slots__ = ("befores", "lengths", "pieces", "positions", "rings", "signals", "targets")
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
         self.befores: dict[int, int | None] = {}
         self.positions: list[int] = []
         self.targets: list[int] = []
+        self.signals: list[Signals] = []
+        """Of the tokens that are asked for."""
         self.rings: list[Ring] = []
         self.lengths: list[int] = []

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from contracts.errors import BadArtifact, BadSettings
 from features.inputs import FEATURE_NAMES
+from features.signals import SIGNAL_NAMES
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -62,13 +63,14 @@ class Sizes(NamedTuple):
 class Golden(NamedTuple):
     """Sequences of tokens from position 0 on, and what the exporter's float64 network makes of each of them.
 
-    Shapes: rows and kinds int64 (users, tokens), features float32 (users, tokens, FEATURE_NAMES), vectors float32
-    (users, tokens, vector), logits float32 (users, tokens).
+    Shapes: rows and kinds int64 (users, tokens), features float32 (users, tokens, FEATURE_NAMES), signals float32 (users,
+    tokens, SIGNAL_NAMES), vectors float32 (users, tokens, vector), logits float32 (users, tokens).
     """
 
     rows: NDArray[np.int64]
     kinds: NDArray[np.int64]
     features: NDArray[np.float32]
+    signals: NDArray[np.float32]
     vectors: NDArray[np.float32]
     logits: NDArray[np.float32]
 
@@ -181,6 +183,7 @@ def run_through(
             "rows": tokens.rows[:, part],
             "kinds": tokens.kinds[:, part],
             "features": tokens.features[:, part],
+            "signals": tokens.signals[:, part],
             "position": np.full(users, start, np.int64),
             "count": np.full(users, length, np.int64),
             "slots": np.arange(users, dtype=np.int64),
@@ -205,6 +208,7 @@ def _interface(sizes: Sizes) -> tuple[Interface, Interface]:
         "rows": (whole, (None, None)),
         "kinds": (whole, (None, None)),
         "features": (real, (None, None, len(FEATURE_NAMES))),
+        "signals": (real, (None, None, len(SIGNAL_NAMES))),
         "position": (whole, (None,)),
         "count": (whole, (None,)),
         "slots": (whole, (None,)),

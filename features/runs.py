@@ -17,25 +17,29 @@ from numpy.typing import NDArray
 from features.artifact import Artifact
 from features.graph import Provider, open_session
 from features.inputs import FEATURE_NAMES, UNKNOWN_ITEM
+from features.signals import SIGNAL_NAMES
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, IOBinding, OrtValue
 
 
 class Tokens:
-    """Tokens of a batch, ready for runs; n of them. Arrays as in features.inputs.Inputs, and two more."""
+    """Tokens of a batch, ready for runs; n of them. Arrays as in features.inputs.Inputs, and three more."""
 
-    __slots__ = ("features", "kinds", "positions", "rows", "slots")
+    __slots__ = ("features", "kinds", "positions", "rows", "signals", "slots")
 
     def __init__(
         self,
         rows: NDArray[np.int64],
         kinds: NDArray[np.int64],
         features: NDArray[np.float32],
+        signals: NDArray[np.float32],
         positions: NDArray[np.int64],
         slots: NDArray[np.int64],
     ) -> None:
         self.rows, self.kinds, self.features = rows, kinds, features
+        self.signals = signals
+        """(n, SIGNAL_NAMES)."""
         self.positions = positions
         """(n,) tokens of the user before it."""
         self.slots = slots
@@ -84,6 +88,7 @@ class GraphRuns:
         rows: NDArray[np.int64],
         kinds: NDArray[np.int64],
         features: NDArray[np.float32],
+        signals: NDArray[np.float32],
         positions: NDArray[np.int64],
         counts: NDArray[np.int64],
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -93,6 +98,7 @@ class GraphRuns:
             rows: (users, K).
             kinds: (users, K).
             features: (users, K, FEATURE_NAMES).
+            signals: (users, K, SIGNAL_NAMES).
             positions: (users,) of the first token.
             counts: (users,) valid tokens, 1..K.
 
@@ -104,6 +110,7 @@ class GraphRuns:
             "rows": rows,
             "kinds": kinds,
             "features": features,
+            "signals": signals,
             "position": positions,
             "count": counts,
             "slots": nobody,
@@ -135,6 +142,7 @@ class _Buffers:
         self._rows = np.full((size, 1), UNKNOWN_ITEM, np.int64)
         self._kinds = np.zeros((size, 1), np.int64)
         self._features = np.zeros((size, 1, len(FEATURE_NAMES)), np.float32)
+        self._signals = np.zeros((size, 1, len(SIGNAL_NAMES)), np.float32)
         self._positions = np.zeros(size, np.int64)
         self._slots = np.full(size, scratch, np.int64)
         self._vectors = np.zeros((size, 1, runs._vector), np.float32)
@@ -144,6 +152,7 @@ class _Buffers:
             "rows": self._rows,
             "kinds": self._kinds,
             "features": self._features,
+            "signals": self._signals,
             "position": self._positions,
             "slots": self._slots,
         }
@@ -162,6 +171,7 @@ class _Buffers:
         self._rows[:users, 0] = tokens.rows[chosen]
         self._kinds[:users, 0] = tokens.kinds[chosen]
         self._features[:users, 0] = tokens.features[chosen]
+        self._signals[:users, 0] = tokens.signals[chosen]
         self._positions[:users] = tokens.positions[chosen]
         self._slots[:users] = tokens.slots[chosen]
         self._slots[users:] = self._scratch

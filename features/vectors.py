@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.errors import BrokenInvariant
+from features.signals import Signals
 
 
 class TokenAsk(NamedTuple):
@@ -25,6 +26,8 @@ class TokenAsk(NamedTuple):
     history: bytes
     """The user's tokens before this one, oldest first; as many as the state keeps."""
     token: bytes
+    signals: Signals
+    """As of this token; only its logit reads them (features.signals)."""
 
 
 class Encoded(NamedTuple):

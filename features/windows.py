@@ -148,16 +148,24 @@ def totals(state: UserState, now_ms: int) -> tuple[Totals, Totals, Totals]:
 
     A window is its number of whole tiles, the one that `now_ms` lies in included.
     """
-    minute, hour, day = now_ms // MINUTE_MS - MINUTES, now_ms // HOUR_MS - HOURS, now_ms // DAY_MS - DAYS
+    minute, hour = now_ms // MINUTE_MS - MINUTES, now_ms // HOUR_MS - HOURS
     in_hours = _sum(state.hours, hour) + _sum(state.minutes, hour * 60 + 59)
-    in_days = _sum(state.days, day) + _sum(state.hours, day * 24 + 23) + _sum(state.minutes, day * 1440 + 1439)
-    return _unpack(_sum(state.minutes, minute)), _unpack(in_hours), _unpack(in_days)
+    return _unpack(_sum(state.minutes, minute)), _unpack(in_hours), month(state, now_ms)
+
+
+def month(state: UserState, now_ms: int) -> Totals:
+    """Return the totals of the last 30 days alone, as `totals` has them."""
+    day = now_ms // DAY_MS - DAYS
+    return _unpack(
+        _sum(state.days, day) + _sum(state.hours, day * 24 + 23) + _sum(state.minutes, day * 1440 + 1439)
+    )
 
 
 def _sum(tiles: bytes, gone: int) -> int:
     """Return the sum of the counters of the tiles after `gone`."""
     total = 0
-    for start in range(_end_of(tiles, gone), len(tiles), TILE_BYTES):
+    begin = 0 if _from_bytes(tiles[:4], "big") > gone else _end_of(tiles, gone)  # the most frequent case first
+    for start in range(begin, len(tiles), TILE_BYTES):
         total += _from_bytes(tiles[start : start + TILE_BYTES], "big") & _COUNTERS
     return total
 

@@ -19,6 +19,7 @@ from contracts.log import Log, catalogue_records, records
 from contracts.merge import Merge
 from contracts.semantics import Semantics
 from features.fold import Folded, fold, fold_consent
+from features.signals import Signals, signals_of
 from features.state import UserState, expired_state
 from features.tokens import HEADER_BYTES, Kind, tokens
 
@@ -45,6 +46,11 @@ class Applied(NamedTuple):
     def kind(self) -> Kind:
         """The kind of the event's token."""
         return next(tokens(self.token)).kind
+
+    @property
+    def signals(self) -> Signals:
+        """The signals as of the event, while `state` is as it left it."""
+        return signals_of(self.state, self.event.item, self.item)
 
 
 def catalogue_of(log: Log) -> Catalogue:

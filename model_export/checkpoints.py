@@ -33,7 +33,10 @@ class Checkpoint(Struct):
     best_epoch: int = 0
     best_score: float = -1.0
     metrics: dict[str, float] = {}
-    calibration: tuple[float, float] = (1.0, 0.0)
+    judged: Tensor = torch.empty(0, dtype=torch.int64)
+    """Places of the validation slice's examples of the propensity."""
+    logits: Tensor = torch.empty(0, dtype=torch.float64)
+    """What the trunk of the best epoch says of them."""
 
 
 def write_checkpoint(directory: Path, identity: str, checkpoint: Checkpoint) -> None:

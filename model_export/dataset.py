@@ -21,6 +21,7 @@ from contracts.catalogue import Catalogue
 from contracts.errors import BadInput
 from contracts.log import Log
 from features.inputs import FEATURE_NAMES, UNKNOWN_ITEM, token_features
+from features.signals import SIGNAL_NAMES, Signals
 from features.tokens import KINDS, tokens
 from model_export.applied import Applied, applied_events, catalogue_of
 from model_export.propensity import PURCHASE_WITHIN_MS, purchase_labels
@@ -56,6 +57,8 @@ class Tokens:
     kind: NDArray[np.int64]
     features: NDArray[np.float32]
     """(n, F): features.inputs, as in the graph."""
+    signals: NDArray[np.float32]
+    """(n, S): features.signals, as of each token."""
     time_ms: NDArray[np.int64]
     bought: NDArray[np.bool_]
     """Whether the user buys the token's item within PURCHASE_WITHIN_MS after it."""
@@ -134,6 +137,7 @@ class _Columns:
         self.item: list[str] = []
         self.kind: list[int] = []
         self.features: list[tuple[float, ...]] = []
+        self.signals: list[Signals] = []
         self.time_ms: list[int] = []
 
     def add(self, applied: Applied) -> None:
@@ -142,6 +146,7 @@ class _Columns:
         self.item.append(token.item)
         self.kind.append(KINDS.index(token.kind))
         self.features.append(token_features(token.price, token.list_price, token.event_time_ms, applied.before_ms))
+        self.signals.append(applied.signals)
         self.time_ms.append(token.event_time_ms)
 
     def tokens(self, known: Mapping[str, int], until_ms: int) -> Tokens:
@@ -159,6 +164,7 @@ class _Columns:
             row=rows[order],
             kind=kind[order].astype(np.int64),
             features=np.array(self.features, dtype=np.float32).reshape(-1, len(FEATURE_NAMES))[order],
+            signals=np.array(self.signals, dtype=np.float32).reshape(-1, len(SIGNAL_NAMES))[order],
             time_ms=time_ms[order],
             bought=purchase_labels(user[order], codes[order], kind[order], time_ms[order]),
         )

@@ -28,6 +28,8 @@ class Examples(NamedTuple):
     kind: Tensor
     features: Tensor
     """(n, F)."""
+    signals: Tensor
+    """(n, S)."""
     target: Tensor
     """Row of the user's next event; UNKNOWN_ITEM where there is none, or its item is not known."""
     repeated: NDArray[np.bool_]
@@ -62,6 +64,7 @@ def examples_of(dataset: Dataset, learn_ms: int) -> Examples:
         row=torch.from_numpy(row),
         kind=torch.from_numpy(tokens.kind),
         features=torch.from_numpy(tokens.features),
+        signals=torch.from_numpy(tokens.signals),
         target=torch.from_numpy(np.where(continues, np.append(row[1:], UNKNOWN_ITEM), UNKNOWN_ITEM)),
         repeated=continues & np.append(tokens.item[1:] == tokens.item[:-1], False),
         bought=torch.from_numpy(tokens.bought),

@@ -23,12 +23,13 @@ from torch.export import Dim
 from features.artifact import Architecture, Parts, write_artifact
 from features.graph import Golden
 from features.inputs import FEATURE_NAMES
+from features.signals import SIGNAL_NAMES
 from features.tokens import KINDS
 from model_export.network import DEFAULT, UserNetwork, random_network
 from model_export.onnx_graph import graph_bytes
 from model_export.step_graph import StepGraph
 
-INPUTS = ("rows", "kinds", "features", "position", "count", "slots", "items")
+INPUTS = ("rows", "kinds", "features", "signals", "position", "count", "slots", "items")
 """And the slabs behind them."""
 OUTPUTS = ("vectors", "logits")
 """And the slabs behind them."""
@@ -68,7 +69,7 @@ def export_graph(network: UserNetwork) -> bytes:
         _example(network.architecture),
         (*INPUTS, *slabs),
         (*OUTPUTS, *(f"{name}_out" for name in slabs)),
-        (both, both, both, {0: users}, {0: users}, {0: users}, {0: items}, ({0: slab},) * len(slabs)),
+        (both, both, both, both, {0: users}, {0: users}, {0: users}, {0: items}, ({0: slab},) * len(slabs)),
     )
 
 
@@ -108,8 +109,9 @@ def golden_of(model: Model, seed: int) -> Golden:
     rows = random.integers(0, len(model.item_rows), shape)
     kinds = random.integers(0, len(KINDS), shape)
     features = random.random((*shape, len(FEATURE_NAMES)), np.float32)
-    vectors, logits = recompute(model.network, model.item_rows, rows, kinds, features)
-    return Golden(rows, kinds, features, vectors.astype(np.float32), logits.astype(np.float32))
+    signals = random.random((*shape, len(SIGNAL_NAMES)), np.float32)
+    vectors, logits = recompute(model.network, model.item_rows, rows, kinds, features, signals)
+    return Golden(rows, kinds, features, signals, vectors.astype(np.float32), logits.astype(np.float32))
 
 
 def recompute(
@@ -118,6 +120,7 @@ def recompute(
     rows: NDArray[np.int64],
     kinds: NDArray[np.int64],
     features: NDArray[np.float32],
+    signals: NDArray[np.float32],
     position: int = 0,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return vectors (B, T, v) and logits (B, T) of whole histories in float64: what every step must equal.
@@ -128,6 +131,7 @@ def recompute(
         rows: (B, T) of `item_rows`.
         kinds: (B, T).
         features: (B, T, F).
+        signals: (B, T, S).
         position: of the first token.
     """
     exact = deepcopy(network).double().eval()
@@ -137,6 +141,7 @@ def recompute(
             torch.from_numpy(item_rows[rows]).double(),
             torch.from_numpy(kinds),
             torch.from_numpy(features).double(),
+            torch.from_numpy(signals).double(),
             start,
         )
     return vectors.numpy(), logits.numpy()
@@ -170,6 +175,7 @@ def _example(shape: Architecture) -> tuple[Tensor, ...]:
         torch.ones(users, tokens, dtype=torch.int64),
         torch.zeros(users, tokens, dtype=torch.int64),
         torch.zeros(users, tokens, len(FEATURE_NAMES)),
+        torch.zeros(users, tokens, len(SIGNAL_NAMES)),
         torch.tensor([0, 3, 200]),
         torch.tensor([5, 1, 3]),
         torch.tensor([0, 1, 2]),

@@ -16,12 +16,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout as drop
-from torch.nn.functional import embedding
+from torch.nn.functional import embedding, silu
 from transformers import AttentionInterface, AttentionMaskInterface, Qwen3Config, Qwen3Model
 from transformers.masking_utils import eager_mask
 
 from features.artifact import Architecture
 from features.inputs import FEATURE_NAMES
+from features.signals import SIGNAL_NAMES
 from features.tokens import KINDS
 
 ATTENTION = "pricetide_grouped"
@@ -120,12 +121,50 @@ def _trunk(architecture: Architecture) -> Qwen3Model:
     return trunk
 
 
+class SignalHead(nn.Module):
+    """What a token and the signals as of it say of a purchase, without the trunk: one hidden layer over standardised numbers."""
+
+    def __init__(self, *, sees_prices: bool = True, hidden: int = 64, dropped: float = 0.1) -> None:
+        super().__init__()
+        size = len(FEATURE_NAMES) + len(SIGNAL_NAMES)
+        self.kind = nn.Embedding(len(KINDS), hidden)
+        self.inner = nn.Linear(size, hidden)
+        self.outer = nn.Linear(hidden, 1)
+        self.drop = nn.Dropout(dropped)
+        nn.init.zeros_(self.kind.weight)
+        self.mean: Tensor
+        self.rate: Tensor
+        self.seen: Tensor
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("rate", torch.ones(size))
+        self.register_buffer("seen", torch.cat((_seen(sees_prices), torch.ones(len(SIGNAL_NAMES)))))
+
+    def standardise(self, features: Tensor, signals: Tensor) -> None:
+        """Take mean and spread from (n, F) and (n, S); a number that never changed there tells nothing, and is not read."""
+        read = torch.cat((features, signals), -1).double()
+        spread = read.std(0, correction=0) if len(read) else torch.zeros(read.shape[1])
+        self.mean.copy_(read.mean(0) if len(read) else torch.zeros(read.shape[1]))
+        self.rate.copy_(torch.where(spread > 1e-3, 1.0 / spread.clamp(min=1e-3), 0.0))
+
+    def forward(self, kinds: Tensor, features: Tensor, signals: Tensor) -> Tensor:
+        """Return logits (...) of kinds (...), features (..., F) and signals (..., S)."""
+        read = (torch.cat((features, signals), -1) - self.mean) * (self.rate * self.seen)
+        logit: Tensor = self.outer(self.drop(silu(self.inner(self.drop(read)) + self.kind(kinds))))[..., 0]
+        return logit
+
+
+def _seen(prices: bool) -> Tensor:
+    """Return (F,): 0 for a feature that must not be seen."""
+    return torch.tensor([prices or "price" not in name for name in FEATURE_NAMES], dtype=torch.float32)
+
+
 class UserNetwork(nn.Module):
     """Tokens of users to vectors and purchase logits; `items`, the table of input vectors, is given and not a part.
 
     vector = head(h) + repeat(items[row]): the second path lets a vector point at its own item, which comes next in many
-    sessions, without spending the trunk on it. logit = scale * purchase(h) + offset, at list price: a price p adds
-    -slope * log(p / list), which the artifact states and pricing applies. `scale` and `offset` are the calibration.
+    sessions, without spending the trunk on it. logit = a * purchase(h) + b * signals + offset, at list price: a price p adds
+    -slope * log(p / list), which the artifact states and pricing applies. a, b and offset are the calibration
+    (model_export.purchase_head).
     `seen` is 0 for features that the trunk must not see: where the slope is learned, a trunk that sees the price could
     explain it away.
     """
@@ -141,11 +180,11 @@ class UserNetwork(nn.Module):
         self.repeat = nn.Linear(width, architecture.vector, bias=False)
         nn.init.eye_(self.repeat.weight)  # a candidate begins with its input row, so this points at the item itself
         self.purchase = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1))
-        seen = [sees_prices or "price" not in name for name in FEATURE_NAMES]
+        self.signals = SignalHead(sees_prices=sees_prices)
         self.seen: Tensor
         self.calibration: Tensor
-        self.register_buffer("seen", torch.tensor(seen, dtype=torch.float32))
-        self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
+        self.register_buffer("seen", _seen(sees_prices))
+        self.register_buffer("calibration", torch.tensor([1.0, 1.0, 0.0]))
 
     def _embedded(self, item: Tensor, kinds: Tensor, features: Tensor) -> Tensor:
         embedded: Tensor = item + self.kind(kinds) + self.feature(features * self.seen)
@@ -156,19 +195,27 @@ class UserNetwork(nn.Module):
         return cast(Tensor, done.last_hidden_state)
 
     def _answers(self, hidden: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
-        logit: Tensor = self.purchase(hidden)[..., 0] * self.calibration[0] + self.calibration[1]
+        logit: Tensor = self.purchase(hidden)[..., 0]
         vector: Tensor = self.head(hidden) + self.repeat(item)
         return vector, logit
 
     def history(
-        self, item: Tensor, kinds: Tensor, features: Tensor, position: Tensor | None = None
+        self,
+        item: Tensor,
+        kinds: Tensor,
+        features: Tensor,
+        signals: Tensor | None = None,
+        position: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return vectors (B, T, v) and logits (B, T) of whole sequences, every token over all that came before it.
+
+        Logits are calibrated ones of trunk and signals; without signals those of the trunk alone, as they are.
 
         Args:
             item: (B, T, d) input vectors of the items.
             kinds: (B, T) int64.
             features: (B, T, F).
+            signals: (B, T, S).
             position: (B,) int64, of the first token; None: 0.
         """
         at = torch.arange(item.shape[1])
@@ -177,7 +224,11 @@ class UserNetwork(nn.Module):
         mask = torch.where(allowed, 0.0, MASKED).to(item.dtype).expand(item.shape[0], 1, -1, -1)
         start = torch.zeros(item.shape[0], dtype=torch.int64) if position is None else position
         hidden = self._hidden(self._embedded(item, kinds, features), mask, start[:, None] + at)
-        return self._answers(hidden, item)
+        vector, logit = self._answers(hidden, item)
+        if signals is not None:
+            of_trunk, of_signals, offset = self.calibration
+            logit = logit * of_trunk + self.signals(kinds, features, signals) * of_signals + offset
+        return vector, logit
 
 
 def random_network(architecture: Architecture, seed: int) -> UserNetwork:

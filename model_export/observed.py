@@ -56,7 +56,8 @@ class _Reading:
         if applied.partition != self._partition or len(self._asks) == _ASKS_AT_A_TIME:
             self.flush()
             self._partition = applied.partition
-        self._asks.append(TokenAsk(applied.event.user.encode(), applied.position, applied.history, applied.token))
+        user = applied.event.user.encode()
+        self._asks.append(TokenAsk(user, applied.position, applied.history, applied.token, applied.signals))
 
     def flush(self) -> None:
         """Ask for what waits."""

@@ -43,7 +43,9 @@ class StepGraph(nn.Module):
         sign = torch.cat((-torch.ones(half), torch.ones(half))).to(rotary.sine.dtype)
         final = network.trunk.norm
         inner, outer = cast(nn.Linear, network.purchase[0]), cast(nn.Linear, network.purchase[2])
-        scale, offset = network.calibration
+        of_trunk, of_signals, offset = network.calibration
+        head = network.signals
+        rate = head.rate * head.seen
         self.eps = float(final.variance_epsilon)
         self.kind = _fixed(network.kind.weight)
         self.feature, self.feature_bias = _fixed(network.feature.weight * network.seen), _fixed(network.feature.bias)
@@ -54,13 +56,18 @@ class StepGraph(nn.Module):
         self.repeat = _fixed(network.repeat.weight.t())
         self.inner_bias = _fixed(inner.bias)
         self.masks = _fixed(_step_masks(shape.window))
-        self.outer, self.outer_bias = _fixed(outer.weight * scale), _fixed(outer.bias * scale + offset)
+        self.signal = _fixed(head.inner.weight * rate)
+        self.signal_bias = _fixed(head.inner.bias - linear(head.mean * rate, head.inner.weight))
+        self.signal_kind = _fixed(head.kind.weight)
+        self.outer = _fixed(torch.cat((outer.weight * of_trunk, head.outer.weight * of_signals), 1))
+        self.outer_bias = _fixed(outer.bias * of_trunk + head.outer.bias * of_signals + offset)
 
     def forward(
         self,
         rows: Tensor,
         kinds: Tensor,
         features: Tensor,
+        signals: Tensor,
         position: Tensor,
         count: Tensor,
         slots: Tensor,
@@ -73,6 +80,7 @@ class StepGraph(nn.Module):
             rows: (B, K) int64 rows of `items`.
             kinds: (B, K) int64.
             features: (B, K, F) float32.
+            signals: (B, K, S) float32; only the logits read them.
             position: (B,) int64, tokens that came before the first new one.
             count: (B,) int64, valid tokens, 1 to K; what comes back for the others means nothing.
             slots: (B,) int64, row of the slabs that holds the user's ring; no user twice.
@@ -85,12 +93,12 @@ class StepGraph(nn.Module):
             W new tokens are prefill: all see what they must, the last W are kept.
         """
         only_one = torch.arange(rows.shape[1]).max() == 0
-        tokens = (rows, kinds, features, position, count, slots, items, *slabs)
+        tokens = (rows, kinds, features, signals, position, count, slots, items, *slabs)
         done: tuple[Tensor, ...] = torch.cond(only_one, self._one, self._several, tokens)
         return done
 
     def _one(
-        self, rows: Tensor, kinds: Tensor, features: Tensor, position: Tensor, *others: Tensor
+        self, rows: Tensor, kinds: Tensor, features: Tensor, signals: Tensor, position: Tensor, *others: Tensor
     ) -> tuple[Tensor, ...]:
         """One token of each user: written into its slot, then attended to like the others there."""
         shape, (_, slots, items, *slabs) = self.architecture, others
@@ -105,12 +113,12 @@ class StepGraph(nn.Module):
             keys, values = (slabs[place].index_select(0, slots) for place in (2 * layer, 2 * layer + 1))
             return self._attended(query, keys, values, mask)
 
-        vectors, logits = self._through(rows[:, 0], kinds[:, 0], features[:, 0], position, items, attend)
+        vectors, logits = self._through((rows[:, 0], kinds[:, 0], features[:, 0], signals[:, 0]), position, items, attend)
         new = rows.shape[1]  # which is 1; the branches must agree
         return vectors[:, None].expand(-1, new, -1).contiguous(), logits.expand(-1, new).contiguous(), *slabs
 
     def _several(
-        self, rows: Tensor, kinds: Tensor, features: Tensor, position: Tensor, *others: Tensor
+        self, rows: Tensor, kinds: Tensor, features: Tensor, signals: Tensor, position: Tensor, *others: Tensor
     ) -> tuple[Tensor, ...]:
         """Any number of tokens: attended to behind a copy of the ring, written in the end."""
         shape, (count, slots, items, *slabs) = self.architecture, others
@@ -131,15 +139,15 @@ class StepGraph(nn.Module):
                 slabs[place] = slabs[place].index_put((row, slot), record)
             return self._attended(query, seen[0], seen[1], mask)
 
-        flat = rows.reshape(-1), kinds.reshape(-1), features.reshape(batch * new, -1), at.reshape(-1)
-        vectors, logits = self._through(*flat, items, attend)
+        read = features.reshape(batch * new, -1), signals.reshape(batch * new, -1)
+        vectors, logits = self._through((rows.reshape(-1), kinds.reshape(-1), *read), at.reshape(-1), items, attend)
         return vectors.reshape(batch, new, -1), logits.reshape(batch, new), *slabs
 
     def _through(
-        self, rows: Tensor, kinds: Tensor, features: Tensor, at: Tensor, items: Tensor, attend: _Attend
+        self, tokens: tuple[Tensor, ...], at: Tensor, items: Tensor, attend: _Attend
     ) -> tuple[Tensor, Tensor]:
         """Return vectors (N, v) and logits (N, 1) of N tokens, at positions `at` (N,); `attend` knows the rings."""
-        shape = self.architecture
+        shape, (rows, kinds, features, signals) = self.architecture, tokens
         turn = _split(self.turn.index_select(0, torch.remainder(at, shape.lattice)), [shape.head_dim] * 2)
         item = embedding(rows, items)
         x = item + embedding(kinds, self.kind) + linear(features, self.feature, self.feature_bias)
@@ -150,7 +158,9 @@ class StepGraph(nn.Module):
             x = x + torch.matmul(silu(gate) * up, layer.down)
         vector, inner = _split(torch.matmul(_normed(x, self.norm, self.eps), self.heads), [shape.vector, shape.width])
         vector = vector + torch.matmul(item, self.repeat)
-        return vector, linear(silu(inner + self.inner_bias), self.outer, self.outer_bias)
+        counted = linear(torch.cat((features, signals), -1), self.signal, self.signal_bias)
+        inner = torch.cat((inner + self.inner_bias, counted + embedding(kinds, self.signal_kind)), -1)
+        return vector, linear(silu(inner), self.outer, self.outer_bias)
 
     def _projected(self, layer: _Layer, x: Tensor, turn: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries (N, H, D), keys and values (N, G * D) of tokens (N, d); queries and keys rotated."""

@@ -1,11 +1,11 @@
-"""Training: two stages over the tokens of a log, every epoch a checkpoint.
+"""Training: two stages over the tokens of a log, every epoch a checkpoint, and then the head that reads signals.
 
-The stage `choose` learns from what lies before the validation slice, validates after every epoch, stops early, and
-fits the calibration. The stage `final` learns anew, from the slice, too, for as many epochs as did best: what happened
-last tells most. All randomness of an epoch comes from (seed, stage, epoch), and the learning rate from the place in the
+The stage `choose` learns from what lies before the validation slice, validates after every epoch, and stops early. The
+stage `final` learns anew, from the slice, too, for as many epochs as did best: what happened last tells most. The signal
+head takes seconds, and goes the same way (purchase_head). All randomness of an epoch comes from (seed, stage, epoch), and the learning rate from the place in the
 epoch, so a run that was interrupted and resumed equals one that was not, bit for bit, on one machine.
 
-The network's calibration is that of the stage `choose`: the final network has no data left that it did not see. Not here:
+The network's calibration is from the stage `choose`: the final network has no data left that it did not see. Not here:
 the losses (objectives), the artifact (export), the test (evaluation).
 """
 
@@ -31,7 +31,8 @@ from model_export.examples import Batch, Examples, batches, examples_of
 from model_export.item_tables import ItemDropout, ItemTables
 from model_export.network import DEFAULT, UserNetwork
 from model_export.objectives import NextItem, Purchase
-from model_export.validation import Answers, answers_of, next_item_metrics, platt_of, propensity_figures
+from model_export.purchase_head import bought_share, choose_head, learn_head, slice_of
+from model_export.validation import answers_of, next_item_metrics, propensity_figures
 
 Share = Annotated[float, Meta(ge=0, lt=1)]
 Positive = Annotated[int, Meta(gt=0)]
@@ -135,9 +136,7 @@ class Training:
                 optimizer={},
             )
         learner = self._final(checkpoint) if self._options.refit else self._learner(CHOOSE, checkpoint.best)
-        scale, offset = checkpoint.calibration
-        learner.network.calibration.copy_(torch.tensor([scale, offset]))
-        metrics = checkpoint.metrics
+        metrics = checkpoint.metrics | self._head(learner, checkpoint)
         if self._options.randomised_prices:
             metrics = metrics | {"price_slope": float(learner.purchase.slope)}
         return Trained(learner=learner.eval(), metrics=metrics, epochs=checkpoint.best_epoch)
@@ -159,7 +158,8 @@ class Training:
             checkpoint.epoch += 1
             if (score := _score(metrics)) > checkpoint.best_score:
                 checkpoint.best, checkpoint.best_epoch, checkpoint.best_score = _copy(learner), checkpoint.epoch, score
-                checkpoint.metrics, checkpoint.calibration = metrics, self._calibration(answers)
+                checkpoint.metrics, checkpoint.judged = metrics, torch.from_numpy(answers.logit_token)
+                checkpoint.logits = torch.from_numpy(answers.logits)
             checkpoint.state, checkpoint.optimizer = _copy(learner), optimizer.state_dict()
             write_checkpoint(self._directory, self._identity(), checkpoint)
             self._tell(_line(checkpoint.epoch, losses, metrics))
@@ -246,9 +246,21 @@ class Training:
         guess = next_item.loss(vectors[asked], targets, learner.tables, random) if len(targets) else vectors.sum() * 0
         return guess, learner.purchase.loss(logits[judged], features[judged], examples.bought[token[judged]])
 
-    def _calibration(self, answers: Answers) -> tuple[float, float]:
-        fitted = platt_of(answers.logits, answers.bought)
-        return fitted.scale, fitted.offset
+    def _head(self, learner: Learner, checkpoint: Checkpoint) -> dict[str, float]:
+        """Learn the signal head, put it and the calibration into the network; return how good the propensity is."""
+        options, until_ms = self._options, self._dataset.until_ms
+        early = examples_of(self._dataset, self._dataset.validation_ms)
+        part = slice_of(early, checkpoint.judged.numpy(), checkpoint.logits.numpy())
+        told = (learner.purchase, options.seed, not options.randomised_prices)
+        chosen = choose_head(early, part, *told, self._tell)
+        head, mix = chosen.head, chosen.mix
+        if options.refit:
+            all_of_it = examples_of(self._dataset, until_ms)
+            head = learn_head(all_of_it, *told, chosen.epochs)
+            mix = mix.moved(bought_share(early), bought_share(all_of_it))
+        learner.network.signals.load_state_dict(head.state_dict())
+        learner.network.calibration.copy_(torch.tensor(mix))
+        return chosen.metrics
 
 
 def _score(metrics: dict[str, float]) -> float:

@@ -34,9 +34,11 @@ class Answers(NamedTuple):
     """Per next event, whether it is no repeat of the last item."""
     rank_user: NDArray[np.int32]
     logits: NDArray[np.float64]
-    """Per token whose purchase, or none, is known by the slice's end; not calibrated."""
+    """The trunk's, per token whose purchase, or none, is known by the slice's end; not calibrated."""
     bought: NDArray[np.bool_]
     logit_user: NDArray[np.int32]
+    logit_token: NDArray[np.int64]
+    """Places of those tokens in the examples."""
 
 
 def answers_of(network: UserNetwork, tables: ItemTables, examples: Examples) -> Answers:
@@ -61,7 +63,7 @@ def answers_of(network: UserNetwork, tables: ItemTables, examples: Examples) -> 
                 asked.append((*ranks, ~examples.repeated[of], examples.user[of]))
             for at in _pieces(there & examples.judged_later[flat]):
                 of = flat[at]
-                judged.append((logit[at].double().numpy(), examples.bought[of].numpy(), examples.user[of]))
+                judged.append((logit[at].double().numpy(), examples.bought[of].numpy(), examples.user[of], of))
     return Answers(*map(np.concatenate, zip(*asked, strict=True)), *map(np.concatenate, zip(*judged, strict=True)))
 
 

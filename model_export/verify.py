@@ -20,6 +20,7 @@ from contracts.errors import BadArtifact
 from features.artifact import Artifact, load_artifact
 from features.graph import Golden, open_session, run_through
 from features.inputs import FEATURE_NAMES
+from features.signals import SIGNAL_NAMES
 from features.tokens import KINDS
 from model_export.export import recompute
 from model_export.network import UserNetwork
@@ -56,7 +57,7 @@ def verify(directory: Path, seed: int = 0) -> Verified:
     network = _network(artifact, directory)
     with np.load(directory / "golden.npz", allow_pickle=False) as arrays:
         golden = Golden(**{name: arrays[name] for name in Golden._fields})
-    exact = recompute(network, artifact.item_rows, golden.rows, golden.kinds, golden.features)
+    exact = recompute(network, artifact.item_rows, golden.rows, golden.kinds, golden.features, golden.signals)
     fresh = _fresh(artifact, network, np.random.default_rng(seed))
     session, sizes = open_session(artifact.graph), artifact.manifest.architecture.sizes
     found = Verified(
@@ -96,8 +97,9 @@ def _fresh(artifact: Artifact, network: UserNetwork, random: np.random.Generator
     rows = random.integers(0, len(artifact.item_rows), shape)
     kinds = random.integers(0, len(KINDS), shape)
     features = random.random((*shape, len(FEATURE_NAMES)), np.float32)
-    vectors, logits = recompute(network, artifact.item_rows, rows, kinds, features)
-    return Golden(rows, kinds, features, vectors.astype(np.float32), logits.astype(np.float32))
+    signals = random.random((*shape, len(SIGNAL_NAMES)), np.float32)
+    vectors, logits = recompute(network, artifact.item_rows, rows, kinds, features, signals)
+    return Golden(rows, kinds, features, signals, vectors.astype(np.float32), logits.astype(np.float32))
 
 
 def _off(given: tuple[NDArray[np.floating], ...], exact: tuple[NDArray[np.floating], ...]) -> float:

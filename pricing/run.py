@@ -17,6 +17,7 @@ from contracts.events import Click, Consent, Purchase, ShopEvent, View
 from contracts.intake import Inbound
 from contracts.semantics import Semantics
 from features.fold import Folded, fold, fold_consent
+from features.signals import signals_of
 from features.state import UserState, decode_state, encode_state, expired_state
 from features.tokens import newest
 from features.vectors import TokenAsk
@@ -143,7 +144,8 @@ class Run:
         if folded is _IMPLAUSIBLE:
             self._count("implausible")
         if self._encoding:
-            self.tokens.append(TokenAsk(key, position, history, newest(state.history, event.item)))
+            signals = signals_of(state, event.item, None if found is None else found[1])
+            self.tokens.append(TokenAsk(key, position, history, newest(state.history, event.item), signals))
         if found is None:
             return Unpriced(inbound, self.applied, "unknown_item", event.user)
         priced = self._menus.of(found[0], found[1], event.market)

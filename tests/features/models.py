@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
 
 import pytest
@@ -17,6 +18,7 @@ torch.set_num_threads(1)
 
 from features.artifact import Architecture, Artifact, Parts, load_artifact, write_artifact  # noqa: E402
 from features.encoder import TokenAsk  # noqa: E402
+from features.signals import SIGNAL_NAMES, Signals  # noqa: E402
 from features.tokens import append_token  # noqa: E402
 from model_export.export import Model, export_graph, golden_of, random_model  # noqa: E402
 from model_export.network import DEFAULT  # noqa: E402
@@ -73,6 +75,12 @@ def token(kind: int, item: str, price: int, list_price: int, time_ms: int) -> by
     return (len(name) << 112 | time_ms << 70 | price << 36 | list_price << 2 | kind).to_bytes(16, "big") + name
 
 
+def signals(name: bytes, position: int) -> Signals:
+    """Return signals that differ from user to user and from token to token."""
+    random = Random(f"{name!r} {position}")
+    return tuple(random.uniform(0, 3) for _ in SIGNAL_NAMES)
+
+
 @dataclass
 class Shopper:
     """A user whose tokens are appended as a state does it."""
@@ -85,10 +93,10 @@ class Shopper:
 
     def ask(self, made: bytes) -> TokenAsk:
         """Append a token, and return what the engine asks about it."""
-        asked = TokenAsk(self.name, self.position, self.history, made)
+        asked = TokenAsk(self.name, self.position, self.history, made, signals(self.name, self.position))
         self.history, self.kept = append_token(self.history, self.kept, made, self.history_max)
         self.position += 1
         return asked
 
 
-__all__ = ["DEFAULT", "ITEMS", "SMALL", "START_MS", "Shopper", "artifact", "model", "parts", "token"]
+__all__ = ["DEFAULT", "ITEMS", "SMALL", "START_MS", "Shopper", "artifact", "model", "parts", "signals", "token"]

@@ -91,6 +91,8 @@ DAMAGED = {
     "another opset by the manifest": (changed_manifest(opset=21), r"opset is 21, this release reads 20"),
     "another tokenisation": (changed_manifest(tokenisation="0"), r"tokenisation is '0', this release reads '1'"),
     "other features": (changed_manifest(feature_names=["log_price"]), r"feature_names is"),
+    "other signals": (changed_manifest(signal_names=["views, 30 d"]), r"signal_names is"),
+    "signals of another version": (changed_manifest(signals="0"), r"signals is '0', this release reads '1'"),
     "other kinds of tokens": (changed_manifest(kinds=["view", "click"]), r"kinds is"),
     "another window by the manifest": (changed_manifest(architecture__window=4), r"of another window or size"),
     "other heads by the manifest": (changed_manifest(architecture__kv_heads=2), r"of another window or size"),
@@ -168,6 +170,11 @@ INCONSISTENT = {
         lambda: replace(parts(), golden=type(parts().golden)(*(array[:, :8] for array in parts().golden))),
         r"4 users with 8 tokens: wanted some, longer than the window",
     ),
+    "golden signals of another list": (
+        lambda: golden(signals=parts().golden.signals[..., 1:]),
+        r"golden\.npz signals is float32 \(4, 16, 13\)",
+    ),
+    "other golden signals": (lambda: golden(signals=parts().golden.signals + np.float32(0.1)), r"off by"),
     "golden rows of no item": (lambda: golden(rows=parts().golden.rows + 40), r"rows are not all within 0\.\.40"),
     "golden rows in one line": (lambda: golden(rows=parts().golden.rows[0]), r"golden\.npz rows is int64"),
     "items in float64": (

@@ -67,5 +67,7 @@ def test_cuda_re_embeds_users_in_wide_chunks(on_cuda):
     asks = list({ask.user: ask for ask in last}.values())
     wanted = Encoder(artifact(DEFAULT), 40).encode("p", last)
     place = {ask.user: number for number, ask in enumerate(last)}
-    found = on_cuda.re_embed([UserHistory(ask.position + 1, ask.history + ask.token) for ask in asks])
-    assert np.abs(found.vectors - wanted.vectors[[place[ask.user] for ask in asks]]).max() <= TOLERANCE
+    found = on_cuda.re_embed([UserHistory(ask.position + 1, ask.history + ask.token, ask.signals) for ask in asks])
+    rows = [place[ask.user] for ask in asks]
+    assert np.abs(found.vectors - wanted.vectors[rows]).max() <= TOLERANCE
+    assert np.abs(found.logits - wanted.logits[rows]).max() <= TOLERANCE

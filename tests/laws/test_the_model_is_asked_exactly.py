@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.policies import ListPrice, Policy
+from features.signals import signals_of
 from features.state import decode_state
 from features.tokens import tokens
 from features.vectors import TokenAsk
@@ -42,7 +43,9 @@ def twin(shop: Shop, batch: list) -> list[TokenAsk]:
         kept = list(tokens(after.history))
         assert kept == [*tokens(history), kept[-1]][-shop.semantics.history_events_max :]
         token = after.history[-16 - len(inbound.event.item.encode()) :]
-        asks.append(TokenAsk(inbound.key, position, history, token))
+        found = shop.catalogue.at(inbound.event.item, inbound.event.event_time_ms)
+        signals = signals_of(after, inbound.event.item, None if found is None else found[1])
+        asks.append(TokenAsk(inbound.key, position, history, token, signals))
     return asks
 
 

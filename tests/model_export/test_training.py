@@ -11,6 +11,7 @@ torch.set_num_threads(1)
 from contracts.errors import BadInput  # noqa: E402 - torch first, or there is nothing to test
 from contracts.log import open_log  # noqa: E402
 from features.inputs import FEATURE_NAMES  # noqa: E402
+from features.signals import SIGNAL_NAMES  # noqa: E402
 from model_export.dataset import read_dataset, text_vectors  # noqa: E402
 from model_export.network import DEFAULT, UserNetwork  # noqa: E402
 from model_export.runs import read_run  # noqa: E402
@@ -88,8 +89,10 @@ def test_training_beats_chance_and_early_stopping_keeps_the_best_epoch(dataset, 
     trained = Training(dataset, text, options, tmp_path, lines.append).run()
     chance = sum(1 / rank for rank in range(1, 21)) / len(dataset.items.ids)
     assert trained.metrics["mrr"] > 2.5 * chance
-    assert 1 <= trained.epochs <= len(lines) <= 6
-    scores = [line.split("; ")[1] for line in lines]
+    *epochs, head = lines
+    assert 1 <= trained.epochs <= len(epochs) <= 6
+    assert head.startswith("head:")
+    scores = [line.split("; ")[1] for line in epochs]
     assert f"recall {trained.metrics['recall']:.4f}" in scores[trained.epochs - 1]
 
 
@@ -97,14 +100,15 @@ def test_a_run_stops_when_nothing_gets_better(dataset, text, tmp_path):
     lines = []
     still = Options(epochs=6, patience=1, learning_rate=0.0, item_learning_rate=0.0, negatives=8, refit=False)
     Training(dataset, text, still, tmp_path, lines.append).run()
-    assert len(lines) == 2
+    assert [line.split()[0] for line in lines] == ["epoch", "epoch", "head:"]
 
 
 def test_the_calibration_is_in_the_network_and_comes_from_the_validation_slice(trained_run):
     _, model = read_run(trained_run)
-    scale, offset = model.network.calibration.tolist()
-    assert scale > 0
-    assert (scale, offset) != (1.0, 0.0)
+    trunk, signals, offset = model.network.calibration.tolist()
+    assert min(trunk, signals) >= 0
+    assert max(trunk, signals) > 0
+    assert (trunk, signals, offset) != (1.0, 1.0, 0.0)
 
 
 def test_platt_scaling_makes_predictions_match_what_happened():
@@ -136,11 +140,13 @@ def test_prices_that_nobody_randomised_cannot_give_a_slope(shop_log, tmp_path):
 
 
 def test_a_network_whose_slope_is_learned_does_not_see_prices():
-    network = UserNetwork(DEFAULT, sees_prices=False)
+    network = UserNetwork(DEFAULT, sees_prices=False).eval()
     features = torch.rand(1, 4, len(FEATURE_NAMES))
     dearer = features.clone()
     for name in ("log_price", "log_price_over_list"):
         dearer[..., FEATURE_NAMES.index(name)] += 1
     item, kinds = torch.rand(1, 4, DEFAULT.width), torch.zeros(1, 4, dtype=torch.int64)
+    signals = torch.rand(1, 4, len(SIGNAL_NAMES))
     with torch.inference_mode():
-        assert torch.equal(network.history(item, kinds, features)[1], network.history(item, kinds, dearer)[1])
+        logits = [network.history(item, kinds, seen, signals)[1] for seen in (features, dearer)]
+    assert torch.equal(*logits)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from features.encoder import Encoder, UserHistory
-from tests.features.models import DEFAULT, ITEMS, START_MS, Shopper, artifact, model, token
+from tests.features.models import DEFAULT, ITEMS, START_MS, Shopper, artifact, model, signals, token
 
 TOLERANCE = 1e-5
 HISTORY_MAX = 128
@@ -61,8 +61,15 @@ def recomputed(user: int, position: int = 0, tokens: slice = slice(None)):
     ).astype(np.float32)
     rows = np.where(items < len(ITEMS), items + 1, 0)
     made = model(DEFAULT)
+    told = np.array([signals(f"user-{user}".encode(), position + at) for at in range(len(times))], np.float32)
     vectors, logits = recompute(
-        made.network, made.item_rows, rows[None, tokens], kinds[None, tokens], features[None, tokens], position
+        made.network,
+        made.item_rows,
+        rows[None, tokens],
+        kinds[None, tokens],
+        features[None, tokens],
+        told[None, tokens],
+        position,
     )
     return vectors[0], logits[0]
 
@@ -139,7 +146,9 @@ def test_positions_beyond_a_million_equal_the_recompute():
 
 def test_wide_chunks_equal_the_recompute():
     made = [shopper(user)[0] for user in range(USERS)]
-    encoded = Encoder(artifact(DEFAULT), 1).re_embed([UserHistory(one.position, one.history) for one in made])
+    encoded = Encoder(artifact(DEFAULT), 1).re_embed([
+            UserHistory(one.position, one.history, signals(one.name, one.position - 1)) for one in made
+        ])
     last = [(vectors[-1:], logits[-1:]) for vectors, logits in exact()]
     assert worst([(encoded.vectors[n : n + 1], encoded.logits[n : n + 1]) for n in range(USERS)], last) <= TOLERANCE
 

@@ -13,6 +13,7 @@ torch.set_num_threads(1)
 
 from features.graph import open_session  # noqa: E402 - torch first, or there is nothing to test
 from features.inputs import FEATURE_NAMES  # noqa: E402
+from features.signals import SIGNAL_NAMES  # noqa: E402
 from features.tokens import KINDS  # noqa: E402
 from model_export.export import export_graph, random_model, recompute  # noqa: E402
 from model_export.network import DEFAULT  # noqa: E402
@@ -32,6 +33,7 @@ class Histories:
         self.rows = random.integers(0, 401, (USERS, TOKENS))
         self.kinds = random.integers(0, len(KINDS), (USERS, TOKENS))
         self.features = random.standard_normal((USERS, TOKENS, len(FEATURE_NAMES))).astype(np.float32)
+        self.signals = random.standard_normal((USERS, TOKENS, len(SIGNAL_NAMES))).astype(np.float32)
         self.vectors, self.logits = self.recomputed(slice(None))
 
     def recomputed(self, tokens, position=0):
@@ -41,6 +43,7 @@ class Histories:
             self.rows[:, tokens],
             self.kinds[:, tokens],
             self.features[:, tokens],
+            self.signals[:, tokens],
             position,
         )
 
@@ -55,6 +58,7 @@ class Histories:
             "rows": self.rows[users, columns],
             "kinds": self.kinds[users, columns],
             "features": self.features[users, columns],
+            "signals": self.signals[users, columns],
             "position": at if position is None else position,
             "count": count,
             "slots": slots,
@@ -178,6 +182,7 @@ def test_a_step_alone_equals_a_step_in_company(histories):
             "rows": histories.rows[user : user + 1, 100:101],
             "kinds": histories.kinds[user : user + 1, 100:101],
             "features": histories.features[user : user + 1, 100:101],
+            "signals": histories.signals[user : user + 1, 100:101],
             "position": np.array([100]),
             "count": np.array([1]),
             "slots": np.array([user]),
