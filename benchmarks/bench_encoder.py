@@ -32,8 +32,8 @@ from features.graph import open_session
 from features.inputs import FEATURE_NAMES, read_inputs
 from features.rings import Rings
 from features.runs import GraphRuns, Tokens
-from features.state import decode_state
 from features.signals import NO_SIGNALS, SIGNAL_NAMES
+from features.state import decode_state
 from features.tokens import append_token, token_of
 from features.vectors import TokenAsk
 from pricing.engine import Step

@@ -156,9 +156,7 @@ def totals(state: UserState, now_ms: int) -> tuple[Totals, Totals, Totals]:
 def month(state: UserState, now_ms: int) -> Totals:
     """Return the totals of the last 30 days alone, as `totals` has them."""
     day = now_ms // DAY_MS - DAYS
-    return _unpack(
-        _sum(state.days, day) + _sum(state.hours, day * 24 + 23) + _sum(state.minutes, day * 1440 + 1439)
-    )
+    return _unpack(_sum(state.days, day) + _sum(state.hours, day * 24 + 23) + _sum(state.minutes, day * 1440 + 1439))
 
 
 def _sum(tiles: bytes, gone: int) -> int:

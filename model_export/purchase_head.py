@@ -112,7 +112,9 @@ class Chosen(NamedTuple):
     metrics: dict[str, float]
 
 
-def choose_head(examples: Examples, part: Slice, purchase: Purchase, seed: int, sees_prices: bool, tell: Tell) -> Chosen:
+def choose_head(
+    examples: Examples, part: Slice, purchase: Purchase, seed: int, sees_prices: bool, tell: Tell
+) -> Chosen:
     """Learn from what is judged before the slice, and return what did best on it, by log-loss of the mix.
 
     Args:
@@ -177,7 +179,9 @@ def learn_head(
                 features = examples.features[at]
                 logits = head(examples.kind[at], features, examples.signals[at])
                 optimizer.zero_grad()
-                torch.autograd.backward(purchase.loss(logits, features, examples.bought[at]), inputs=[*head.parameters()])
+                torch.autograd.backward(
+                    purchase.loss(logits, features, examples.bought[at]), inputs=[*head.parameters()]
+                )
                 optimizer.step()
             judge(head.eval(), epoch + 1)
     return head.eval()

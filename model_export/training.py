@@ -2,8 +2,9 @@
 
 The stage `choose` learns from what lies before the validation slice, validates after every epoch, and stops early. The
 stage `final` learns anew, from the slice, too, for as many epochs as did best: what happened last tells most. The signal
-head takes seconds, and goes the same way (purchase_head). All randomness of an epoch comes from (seed, stage, epoch), and the learning rate from the place in the
-epoch, so a run that was interrupted and resumed equals one that was not, bit for bit, on one machine.
+head takes seconds, and goes the same way (purchase_head). All randomness of an epoch comes from (seed, stage, epoch), and
+the learning rate from the place in the epoch, so a run that was interrupted and resumed equals one that was not, bit for
+bit, on one machine.
 
 The network's calibration is from the stage `choose`: the final network has no data left that it did not see. Not here:
 the losses (objectives), the artifact (export), the test (evaluation).

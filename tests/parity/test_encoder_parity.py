@@ -146,9 +146,9 @@ def test_positions_beyond_a_million_equal_the_recompute():
 
 def test_wide_chunks_equal_the_recompute():
     made = [shopper(user)[0] for user in range(USERS)]
-    encoded = Encoder(artifact(DEFAULT), 1).re_embed([
-            UserHistory(one.position, one.history, signals(one.name, one.position - 1)) for one in made
-        ])
+    encoded = Encoder(artifact(DEFAULT), 1).re_embed(
+        [UserHistory(one.position, one.history, signals(one.name, one.position - 1)) for one in made]
+    )
     last = [(vectors[-1:], logits[-1:]) for vectors, logits in exact()]
     assert worst([(encoded.vectors[n : n + 1], encoded.logits[n : n + 1]) for n in range(USERS)], last) <= TOLERANCE
 
