@@ -161,11 +161,13 @@ def month(state: UserState, now_ms: int) -> Totals:
 
 def _sum(tiles: bytes, gone: int) -> int:
     """Return the sum of the counters of the tiles after `gone`."""
+    if not tiles:
+        return 0
     total = 0
     begin = 0 if _from_bytes(tiles[:4], "big") > gone else _end_of(tiles, gone)  # the most frequent case first
     for start in range(begin, len(tiles), TILE_BYTES):
-        total += _from_bytes(tiles[start : start + TILE_BYTES], "big") & _COUNTERS
-    return total
+        total += _from_bytes(tiles[start : start + TILE_BYTES], "big")
+    return total & _COUNTERS  # the indices, which stand above the counters, have been added up, too
 
 
 def _unpack(total: int) -> Totals:
