@@ -21,6 +21,7 @@ from features.artifact import Artifact
 from features.encoder import RUN_SIZES
 from features.graph import Provider, open_session
 from features.runs import GraphRuns, Tokens
+from features.signals import SIGNAL_NAMES
 
 TURNS, TURNS_QUICK = 25, 3
 FLOATS = 1 << 27
@@ -113,7 +114,8 @@ def _wrong(artifact: Artifact, runs: GraphRuns, random: np.random.Generator) -> 
     worst = 0.0
     for at in range(steps):
         rows, kinds, features = (feed[name][:, at] for name in ("rows", "kinds", "features"))
-        tokens = Tokens(rows, kinds, features, np.full(users, at), np.arange(users))
+        signals = random.random((users, len(SIGNAL_NAMES)), np.float32)
+        tokens = Tokens(rows, kinds, features, signals, np.full(users, at), np.arange(users))
         found, wanted = (device.step(tokens, np.arange(users))[0] for device in (runs, on_cpu))
         worst = max(worst, float(np.abs(found - wanted).max()))
     return [] if worst <= TOLERANCE else [f"vectors differ from those of the CPU by {worst:.1e}"]

@@ -113,7 +113,9 @@ class StepGraph(nn.Module):
             keys, values = (slabs[place].index_select(0, slots) for place in (2 * layer, 2 * layer + 1))
             return self._attended(query, keys, values, mask)
 
-        vectors, logits = self._through((rows[:, 0], kinds[:, 0], features[:, 0], signals[:, 0]), position, items, attend)
+        vectors, logits = self._through(
+            (rows[:, 0], kinds[:, 0], features[:, 0], signals[:, 0]), position, items, attend
+        )
         new = rows.shape[1]  # which is 1; the branches must agree
         return vectors[:, None].expand(-1, new, -1).contiguous(), logits.expand(-1, new).contiguous(), *slabs
 
@@ -143,9 +145,7 @@ class StepGraph(nn.Module):
         vectors, logits = self._through((rows.reshape(-1), kinds.reshape(-1), *read), at.reshape(-1), items, attend)
         return vectors.reshape(batch, new, -1), logits.reshape(batch, new), *slabs
 
-    def _through(
-        self, tokens: tuple[Tensor, ...], at: Tensor, items: Tensor, attend: _Attend
-    ) -> tuple[Tensor, Tensor]:
+    def _through(self, tokens: tuple[Tensor, ...], at: Tensor, items: Tensor, attend: _Attend) -> tuple[Tensor, Tensor]:
         """Return vectors (N, v) and logits (N, 1) of N tokens, at positions `at` (N,); `attend` knows the rings."""
         shape, (rows, kinds, features, signals) = self.architecture, tokens
         turn = _split(self.turn.index_select(0, torch.remainder(at, shape.lattice)), [shape.head_dim] * 2)
