@@ -34,6 +34,7 @@ class Checkpoint(Struct):
     best_score: float = -1.0
     metrics: dict[str, float] = {}
     calibration: tuple[float, float] = (1.0, 0.0)
+    pointing: float = 1.0
 
 
 def write_checkpoint(directory: Path, identity: str, checkpoint: Checkpoint) -> None:
