@@ -62,9 +62,9 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Of what stands per item and per category: most items are met a few times only."""
     tokens_per_batch: Positive = 1_024
     negatives: Positive = 8_192
-    hide_ids: Share = 0.1
+    hide_ids: Share = 0.3
     hide_rows: Share = 0.05
-    hide_floats: Share = 0.1
+    hide_floats: Share = 0.2
     purchase_share: float = 1.0
     """Weight of the purchase loss; that of the next item is 1."""
     randomised_prices: bool = False
