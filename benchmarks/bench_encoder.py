@@ -247,7 +247,7 @@ def _encoding(artifact: Artifact, random: np.random.Generator, turns: int) -> tu
 def _weights(lab: Lab, artifact: Artifact) -> list[str]:
     """Return sentences about the bytes of a user: resident, stored, in the changelog."""
     sizes = artifact.manifest.architecture.sizes
-    ring = sizes.window * sizes.layers * 2 * sizes.key * 4
+    ring = (sizes.window * sizes.layers * 2 * sizes.key + 2 * sizes.recent) * 4
     tracemalloc.start()
     rings = Rings(RESIDENT)
     for number in range(RESIDENT):

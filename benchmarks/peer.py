@@ -50,7 +50,7 @@ class LastVector(nn.Module):
         for layer in trunk.layers[:-1]:
             x = layer(x, attention_mask=mask, position_embeddings=rotation)
         x = _last_query(trunk.layers[-1], x, mask[:, :, -1:], rotation)
-        return self.network._answers(trunk.norm(x), item[:, -1:])[0][:, 0]
+        return self.network._answers(trunk.norm(x), item)[0][:, 0]
 
 
 def _last_query(layer: nn.Module, x: Tensor, mask: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:

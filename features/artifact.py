@@ -64,11 +64,14 @@ class Architecture(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """M: rotations repeat after so many positions."""
     vector: Positive
     """Length of a user vector."""
+    recent: Positive
+    """R: tokens, the newest first, whose items a user vector points at past the layers; at most the window."""
 
     @property
     def sizes(self) -> Sizes:
         """What of the graph's shapes this fixes."""
-        return Sizes(self.width, self.window, self.layers, self.kv_heads * self.head_dim, self.vector)
+        key = self.kv_heads * self.head_dim
+        return Sizes(self.width, self.window, self.layers, key, self.vector, self.recent)
 
     @property
     def reach(self) -> int:
@@ -275,6 +278,11 @@ def _manifest(written: bytes) -> Manifest:
                 f"{MANIFEST}: {what} is {theirs!r}, this release reads {ours!r}: export the model with this release, or "
                 "run the release that made it"
             )
+    if manifest.architecture.recent > manifest.architecture.window:
+        raise BadArtifact(
+            f"{MANIFEST}: the model points at {manifest.architecture.recent} recent items, more than its window of "
+            f"{manifest.architecture.window} tokens: a rebuild could not know them; export the model again"
+        )
     if set(manifest.files) != set(FILES):
         raise BadArtifact(f"{MANIFEST} lists the files {sorted(manifest.files)}, wanted {sorted(FILES)}: {_AGAIN}")
     return manifest

@@ -35,7 +35,9 @@ _FIXED, _LENGTH_DELIMITED = {1: 8, 5: 4}, 2
 _OPSET_IMPORT = 8
 
 
-Slabs = dict[str, NDArray[np.float32]]
+RECENT = "recent"
+"""The slab of the rows of the items of a user's last tokens."""
+Slabs = dict[str, NDArray[Any]]
 """The rings of some users, by the names of the inputs."""
 
 
@@ -49,15 +51,21 @@ class Sizes(NamedTuple):
     key: int
     """Floats of the keys, and of the values, that a layer keeps of a token: kv_heads * head_dim."""
     vector: int
+    recent: int
+    """Tokens whose items' rows are kept."""
 
     @property
     def slabs(self) -> list[str]:
-        """Names of the inputs that hold the rings, (users, window, key) each; as outputs their names end in _out."""
-        return [f"{part}_{layer}" for layer in range(self.layers) for part in ("keys", "values")]
+        """Names of the inputs that hold the rings; as outputs their names end in _out.
+
+        Keys and values (users, window, key) of each layer, float32, and the rows of recent items (users, recent), int64.
+        """
+        return [*(f"{part}_{layer}" for layer in range(self.layers) for part in ("keys", "values")), RECENT]
 
     def empty(self, users: int) -> Slabs:
         """Return slabs of `users` rings and one scratch row, all zeros."""
-        return {name: np.zeros((users + 1, self.window, self.key), np.float32) for name in self.slabs}
+        rings: Slabs = {name: np.zeros((users + 1, self.window, self.key), np.float32) for name in self.slabs[:-1]}
+        return {**rings, RECENT: np.zeros((users + 1, self.recent), np.int64)}
 
 
 class Golden(NamedTuple):
@@ -203,7 +211,10 @@ Interface = dict[str, tuple[str, tuple[int | None, ...]]]
 
 def _interface(sizes: Sizes) -> tuple[Interface, Interface]:
     whole, real = "tensor(int64)", "tensor(float)"
-    slab = (real, (None, sizes.window, sizes.key))
+    slabs: Interface = {
+        **dict.fromkeys(sizes.slabs, (real, (None, sizes.window, sizes.key))),
+        RECENT: (whole, (None, sizes.recent)),
+    }
     inputs: Interface = {
         "rows": (whole, (None, None)),
         "kinds": (whole, (None, None)),
@@ -213,12 +224,12 @@ def _interface(sizes: Sizes) -> tuple[Interface, Interface]:
         "count": (whole, (None,)),
         "slots": (whole, (None,)),
         "items": (real, (None, sizes.width)),
-        **dict.fromkeys(sizes.slabs, slab),
+        **slabs,
     }
     outputs: Interface = {
         "vectors": (real, (None, None, sizes.vector)),
         "logits": (real, (None, None)),
-        **{f"{name}_out": slab for name in sizes.slabs},
+        **{f"{name}_out": slab for name, slab in slabs.items()},
     }
     return inputs, outputs
 

@@ -37,6 +37,7 @@ class Checkpoint(Struct):
     """Places of the validation slice's examples of the propensity."""
     logits: Tensor = torch.empty(0, dtype=torch.float64)
     """What the trunk of the best epoch says of them."""
+    pointing: float = 1.0
 
 
 def write_checkpoint(directory: Path, identity: str, checkpoint: Checkpoint) -> None:

@@ -180,5 +180,5 @@ def _example(shape: Architecture) -> tuple[Tensor, ...]:
         torch.tensor([5, 1, 3]),
         torch.tensor([0, 1, 2]),
         torch.zeros(9, shape.width),
-        *(torch.zeros(7, shape.window, shape.sizes.key) for _ in shape.sizes.slabs),
+        *(torch.from_numpy(slab) for slab in shape.sizes.empty(6).values()),
     )

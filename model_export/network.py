@@ -29,10 +29,12 @@ ATTENTION = "pricetide_grouped"
 MASKED = -1e9
 """Added to the score of what must not be attended to: exp() of it is exactly 0, and unlike -inf it never makes a NaN."""
 _LAYER = "sliding_attention"
+_SPREAD = 0.02
+"""Of the weights that move the shares, which begin at 1, 1/2, 1/4, ... by age."""
 
 
 DEFAULT = Architecture(
-    kind="qwen3", width=64, layers=2, heads=4, kv_heads=1, head_dim=16, window=64, lattice=4096, vector=64
+    kind="qwen3", width=64, layers=2, heads=4, kv_heads=1, head_dim=16, window=64, lattice=4096, vector=128, recent=8
 )
 
 
@@ -161,10 +163,12 @@ def _seen(prices: bool) -> Tensor:
 class UserNetwork(nn.Module):
     """Tokens of users to vectors and purchase logits; `items`, the table of input vectors, is given and not a part.
 
-    vector = head(h) + repeat(items[row]): the second path lets a vector point at its own item, which comes next in many
-    sessions, without spending the trunk on it. logit = a * purchase(h) + b * signals + offset, at list price: a price p adds
-    -slope * log(p / list), which the artifact states and pricing applies. a, b and offset are the calibration
-    (model_export.purchase_head).
+    vector = head(h) + repeat(s_0 x_0 + ... + s_(R-1) x_(R-1)): x_a is the input vector of the item a tokens ago, s = shares(h)
+    what the trunk gives to each age. The narrow values of a ring cannot tell thousands of items apart, and the items of the
+    last tokens come again in many sessions; so the vector points at them past the trunk, which says how much at which. All
+    shares are times `pointing`, which is chosen after training (model_export.training).
+    logit = a * purchase(h) + b * signals + offset, at list price: a price p adds -slope * log(p / list), which the artifact
+    states and pricing applies. a, b and offset are the calibration (model_export.purchase_head).
     `seen` is 0 for features that the trunk must not see: where the slope is learned, a trunk that sees the price could
     explain it away.
     """
@@ -179,12 +183,17 @@ class UserNetwork(nn.Module):
         self.head = nn.Linear(width, architecture.vector, bias=False)
         self.repeat = nn.Linear(width, architecture.vector, bias=False)
         nn.init.eye_(self.repeat.weight)  # a candidate begins with its input row, so this points at the item itself
+        self.shares = nn.Linear(width, architecture.recent)
+        nn.init.normal_(self.shares.weight, 0.0, _SPREAD)
+        self.shares.bias.data = 0.5 ** torch.arange(architecture.recent, dtype=torch.float32)
         self.purchase = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1))
         self.signals = SignalHead(sees_prices=sees_prices)
         self.seen: Tensor
         self.calibration: Tensor
         self.register_buffer("seen", _seen(sees_prices))
         self.register_buffer("calibration", torch.tensor([1.0, 1.0, 0.0]))
+        self.pointing: Tensor
+        self.register_buffer("pointing", torch.tensor(1.0))
 
     def _embedded(self, item: Tensor, kinds: Tensor, features: Tensor) -> Tensor:
         embedded: Tensor = item + self.kind(kinds) + self.feature(features * self.seen)
@@ -195,8 +204,9 @@ class UserNetwork(nn.Module):
         return cast(Tensor, done.last_hidden_state)
 
     def _answers(self, hidden: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
+        """Return vectors and trunk logits of the last S tokens, `hidden` (B, S, d), of sequences of items (B, T, d)."""
         logit: Tensor = self.purchase(hidden)[..., 0]
-        vector: Tensor = self.head(hidden) + self.repeat(item)
+        vector: Tensor = self.head(hidden) + self.repeat(_recalled(item, self.shares(hidden) * self.pointing))
         return vector, logit
 
     def history(
@@ -231,6 +241,15 @@ class UserNetwork(nn.Module):
         return vector, logit
 
 
+def _recalled(rows: Tensor, shares: Tensor) -> Tensor:
+    """Return (B, S, n): for the last S tokens the rows (B, T, n) of each and of those before it, times its shares (B, S, R)."""
+    tokens, reach = rows.shape[1], shares.shape[-1]
+    at = torch.arange(tokens)
+    ages = at[tokens - shares.shape[1] :, None] - at
+    there = (ages >= 0) & (ages < reach)
+    return torch.where(there, shares.gather(-1, ages.clamp(0, reach - 1).expand(rows.shape[0], -1, -1)), 0.0) @ rows
+
+
 def random_network(architecture: Architecture, seed: int) -> UserNetwork:
     """Return a network with weights from `seed`, large enough that old tokens change new vectors: for tests and timing."""
     with torch.random.fork_rng(devices=[]):
@@ -242,4 +261,5 @@ def random_network(architecture: Architecture, seed: int) -> UserNetwork:
                     weight.normal_(0.0, 1.0 / math.sqrt(weight.shape[1]))
                 if name.endswith(("q_norm.weight", "k_norm.weight")):
                     weight.fill_(1.5)
+            network.shares.weight.mul_(0.25)  # vectors of about unit floats, as trained ones are
     return network

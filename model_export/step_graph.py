@@ -8,7 +8,8 @@ written in the form that onnxruntime fuses; what does not change (feature mask, 
 weights.
 
 Ring: the keys and values of position p lie in slot p % W, keys already rotated. Slots are a set, so their order means
-nothing. What a slot must be is finite: masked slots have probability 0, and 0 times NaN is NaN.
+nothing. What a slot must be is finite: masked slots have probability 0, and 0 times NaN is NaN. Beside it a slab keeps the
+rows of the items of the last R tokens, that of position p in place p % R.
 
 Several tokens at once cannot be written first: they would overwrite what the first of them still sees. So the graph has
 two branches, chosen by the number of tokens. In a session for steps of one, onnxruntime knows it and keeps that branch alone.
@@ -52,7 +53,9 @@ class StepGraph(nn.Module):
         self.turn = _fixed(torch.cat((rotary.cosine, rotary.sine * sign), -1).float()[:, None])
         self.layers = nn.ModuleList(_Layer(cast(Qwen3DecoderLayer, layer), shape) for layer in network.trunk.layers)
         self.norm, self.ones = _fixed(final.weight), _fixed(torch.ones(shape.head_dim))
-        self.heads = _fixed(torch.cat((network.head.weight, inner.weight)).t())
+        shares = network.shares.weight * network.pointing
+        self.heads = _fixed(torch.cat((network.head.weight, inner.weight, shares)).t())
+        self.share_bias = _fixed(network.shares.bias * network.pointing)
         self.repeat = _fixed(network.repeat.weight.t())
         self.inner_bias = _fixed(inner.bias)
         self.masks = _fixed(_step_masks(shape.window))
@@ -85,8 +88,8 @@ class StepGraph(nn.Module):
             count: (B,) int64, valid tokens, 1 to K; what comes back for the others means nothing.
             slots: (B,) int64, row of the slabs that holds the user's ring; no user twice.
             items: (N + 1, d) float32.
-            slabs: keys and values of layer 0, of layer 1, ...: (S, W, G * D) float32 each; row S - 1 is scratch, which takes
-                the writes of tokens that are not kept.
+            slabs: keys and values of layer 0, of layer 1, ...: (S, W, G * D) float32 each; then rows of recent items, (S, R)
+                int64. Row S - 1 is scratch, which takes the writes of tokens that are not kept.
 
         Returns:
             Vectors (B, K, v), purchase logits (B, K) at list price, and the slabs with the new keys and values. More than
@@ -101,7 +104,10 @@ class StepGraph(nn.Module):
         self, rows: Tensor, kinds: Tensor, features: Tensor, signals: Tensor, position: Tensor, *others: Tensor
     ) -> tuple[Tensor, ...]:
         """One token of each user: written into its slot, then attended to like the others there."""
-        shape, (_, slots, items, *slabs) = self.architecture, others
+        shape, (_, slots, items, *slabs, recent) = self.architecture, others
+        ages = torch.arange(shape.recent)
+        recent = recent.index_put((slots, torch.remainder(position, shape.recent)), rows[:, 0])
+        seen = recent[slots[:, None], torch.remainder(position[:, None] - ages, shape.recent)]
         slot = torch.remainder(position, shape.window)
         mask = self.masks.index_select(0, torch.clamp(position, max=shape.window - 1))
         if shape.kv_heads > 1:
@@ -113,25 +119,28 @@ class StepGraph(nn.Module):
             keys, values = (slabs[place].index_select(0, slots) for place in (2 * layer, 2 * layer + 1))
             return self._attended(query, keys, values, mask)
 
-        vectors, logits = self._through(
-            (rows[:, 0], kinds[:, 0], features[:, 0], signals[:, 0]), position, items, attend
-        )
+        vectors, logits = self._through((seen, kinds[:, 0], features[:, 0], signals[:, 0]), position, items, attend)
         new = rows.shape[1]  # which is 1; the branches must agree
-        return vectors[:, None].expand(-1, new, -1).contiguous(), logits.expand(-1, new).contiguous(), *slabs
+        return vectors[:, None].expand(-1, new, -1).contiguous(), logits.expand(-1, new).contiguous(), *slabs, recent
 
     def _several(
         self, rows: Tensor, kinds: Tensor, features: Tensor, signals: Tensor, position: Tensor, *others: Tensor
     ) -> tuple[Tensor, ...]:
         """Any number of tokens: attended to behind a copy of the ring, written in the end."""
-        shape, (count, slots, items, *slabs) = self.architecture, others
+        shape, (count, slots, items, *slabs, recent) = self.architecture, others
         batch, new = rows.shape
         step = torch.arange(new)
         at = position[:, None] + step
         queries = shape.heads // shape.kv_heads
         mask = self._mask(position, at)[:, None, :, None].expand(-1, shape.kv_heads, -1, queries, -1)
         mask = mask.flatten(0, 1).flatten(1, 2)
-        kept = (step < count[:, None]) & (step >= count[:, None] - shape.window)
-        row, slot = torch.where(kept, slots[:, None], slabs[0].shape[0] - 1), torch.remainder(at, shape.window)
+
+        def written(places: int) -> Tensor:
+            """Return the slab's row that takes each token, where a user has so many places: scratch for what is not kept."""
+            kept = (step < count[:, None]) & (step >= count[:, None] - places)
+            return torch.where(kept, slots[:, None], slabs[0].shape[0] - 1)
+
+        row, slot = written(shape.window), torch.remainder(at, shape.window)
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             seen = []
@@ -141,23 +150,33 @@ class StepGraph(nn.Module):
                 slabs[place] = slabs[place].index_put((row, slot), record)
             return self._attended(query, seen[0], seen[1], mask)
 
+        ages = torch.arange(shape.recent)
+        before = recent[slots[:, None], torch.remainder(position[:, None] + ages, shape.recent)]  # oldest first
+        seen = torch.cat((before, rows), 1)[:, shape.recent + step[:, None] - ages]
+        recent = recent.index_put((written(shape.recent), torch.remainder(at, shape.recent)), rows)
         read = features.reshape(batch * new, -1), signals.reshape(batch * new, -1)
-        vectors, logits = self._through((rows.reshape(-1), kinds.reshape(-1), *read), at.reshape(-1), items, attend)
-        return vectors.reshape(batch, new, -1), logits.reshape(batch, new), *slabs
+        vectors, logits = self._through((seen.flatten(0, 1), kinds.reshape(-1), *read), at.reshape(-1), items, attend)
+        return vectors.reshape(batch, new, -1), logits.reshape(batch, new), *slabs, recent
 
     def _through(self, tokens: tuple[Tensor, ...], at: Tensor, items: Tensor, attend: _Attend) -> tuple[Tensor, Tensor]:
-        """Return vectors (N, v) and logits (N, 1) of N tokens, at positions `at` (N,); `attend` knows the rings."""
-        shape, (rows, kinds, features, signals) = self.architecture, tokens
+        """Return vectors (N, v) and logits (N, 1) of N tokens, at positions `at` (N,); `attend` knows the rings.
+
+        The first of `tokens` is (N, R): row of the token's item and of those before it, the newest first; what was before
+        position 0 is any row.
+        """
+        shape, (seen, kinds, features, signals) = self.architecture, tokens
         turn = _split(self.turn.index_select(0, torch.remainder(at, shape.lattice)), [shape.head_dim] * 2)
-        item = embedding(rows, items)
-        x = item + embedding(kinds, self.kind) + linear(features, self.feature, self.feature_bias)
+        near = embedding(seen, items)
+        x = near[:, 0] + embedding(kinds, self.kind) + linear(features, self.feature, self.feature_bias)
         for number, layer in enumerate(cast(list[_Layer], self.layers)):
             mixed = attend(number, *self._projected(layer, x, turn))
             x = x + torch.matmul(mixed, layer.out)
             gate, up = torch.matmul(_normed(x, layer.after, self.eps), layer.gate_up).chunk(2, -1)
             x = x + torch.matmul(silu(gate) * up, layer.down)
-        vector, inner = _split(torch.matmul(_normed(x, self.norm, self.eps), self.heads), [shape.vector, shape.width])
-        vector = vector + torch.matmul(item, self.repeat)
+        read = torch.matmul(_normed(x, self.norm, self.eps), self.heads)
+        vector, inner, shares = _split(read, [shape.vector, shape.width, shape.recent])
+        shares = torch.where(at[:, None] >= torch.arange(shape.recent), shares + self.share_bias, 0.0)
+        vector = vector + torch.matmul(torch.matmul(shares[:, None], near)[:, 0], self.repeat)
         counted = linear(torch.cat((features, signals), -1), self.signal, self.signal_bias)
         inner = torch.cat((inner + self.inner_bias, counted + embedding(kinds, self.signal_kind)), -1)
         return vector, linear(silu(inner), self.outer, self.outer_bias)

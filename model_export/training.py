@@ -1,13 +1,13 @@
 """Training: two stages over the tokens of a log, every epoch a checkpoint, and then the head that reads signals.
 
-The stage `choose` learns from what lies before the validation slice, validates after every epoch, and stops early. The
-stage `final` learns anew, from the slice, too, for as many epochs as did best: what happened last tells most. The signal
-head takes seconds, and goes the same way (purchase_head). All randomness of an epoch comes from (seed, stage, epoch), and
-the learning rate from the place in the epoch, so a run that was interrupted and resumed equals one that was not, bit for
-bit, on one machine.
+The stage `choose` learns from what lies before the validation slice, validates after every epoch, stops early, and
+chooses how much vectors point at recent items. The stage `final` learns anew, from the slice, too, for as many epochs as
+did best: what happened last tells most. The signal head takes seconds, and goes the same way (purchase_head). All
+randomness of an epoch comes from (seed, stage, epoch), and the learning rate from the place in the epoch, so a run that was
+interrupted and resumed equals one that was not, bit for bit, on one machine.
 
-The network's calibration is from the stage `choose`: the final network has no data left that it did not see. Not here:
-the losses (objectives), the artifact (export), the test (evaluation).
+The network's calibration and `pointing` are from the stage `choose`: the final network has no data left that it did not
+see. Not here: the losses (objectives), the artifact (export), the test (evaluation).
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ from model_export.validation import answers_of, next_item_metrics, propensity_fi
 Share = Annotated[float, Meta(ge=0, lt=1)]
 Positive = Annotated[int, Meta(gt=0)]
 CHOOSE, FINAL = "choose", "final"
+POINTINGS = (1.0, 1.2, 1.4, 1.7)
+"""How much vectors may point at recent items, times what was learned. A network meets the transitions that it learned from
+again and again, and trusts them more than those to come deserve."""
 
 Progress = Callable[[int, int | None], None]
 Tell = Callable[[str], None]
@@ -60,9 +63,9 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Of what stands per item and per category: most items are met a few times only."""
     tokens_per_batch: Positive = 1_024
     negatives: Positive = 8_192
-    hide_ids: Share = 0.1
+    hide_ids: Share = 0.3
     hide_rows: Share = 0.05
-    hide_floats: Share = 0.1
+    hide_floats: Share = 0.2
     purchase_share: float = 1.0
     """Weight of the purchase loss; that of the next item is 1."""
     randomised_prices: bool = False
@@ -137,6 +140,7 @@ class Training:
                 optimizer={},
             )
         learner = self._final(checkpoint) if self._options.refit else self._learner(CHOOSE, checkpoint.best)
+        learner.network.pointing.fill_(checkpoint.pointing)
         metrics = checkpoint.metrics | self._head(learner, checkpoint)
         if self._options.randomised_prices:
             metrics = metrics | {"price_slope": float(learner.purchase.slope)}
@@ -164,6 +168,18 @@ class Training:
             checkpoint.state, checkpoint.optimizer = _copy(learner), optimizer.state_dict()
             write_checkpoint(self._directory, self._identity(), checkpoint)
             self._tell(_line(checkpoint.epoch, losses, metrics))
+        self._point(checkpoint, examples)
+
+    def _point(self, checkpoint: Checkpoint, examples: Examples) -> None:
+        """Choose how much vectors of the best epoch point at recent items; the metrics become those of the choice."""
+        learner = self._learner(CHOOSE, checkpoint.best).eval()
+        best = -1.0
+        for pointing in POINTINGS:
+            learner.network.pointing.fill_(pointing)
+            metrics = next_item_metrics(answers_of(learner.network, learner.tables, examples))
+            if (score := _score(metrics)) > best:
+                best, checkpoint.pointing = score, pointing
+                checkpoint.metrics = checkpoint.metrics | metrics | {"pointing": pointing}
 
     def _final(self, checkpoint: Checkpoint) -> Learner:
         """Run the second stage from `checkpoint` on and return what it has learned."""

@@ -23,7 +23,9 @@ from features.tokens import append_token  # noqa: E402
 from model_export.export import Model, export_graph, golden_of, random_model  # noqa: E402
 from model_export.network import DEFAULT  # noqa: E402
 
-SMALL = Architecture(kind="qwen3", width=16, layers=2, heads=2, kv_heads=1, head_dim=8, window=8, lattice=64, vector=12)
+SMALL = Architecture(
+    kind="qwen3", width=16, layers=2, heads=2, kv_heads=1, head_dim=8, window=8, lattice=64, vector=12, recent=4
+)
 ITEMS = [f"item-{number}" for number in range(40)]
 START_MS = 1_572_566_400_000
 

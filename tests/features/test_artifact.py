@@ -97,6 +97,8 @@ DAMAGED = {
     "another window by the manifest": (changed_manifest(architecture__window=4), r"of another window or size"),
     "other heads by the manifest": (changed_manifest(architecture__kv_heads=2), r"of another window or size"),
     "another width by the manifest": (changed_manifest(architecture__width=32), r"items\.npy is .*\(41, 32\)"),
+    "more recent items by the manifest": (changed_manifest(architecture__recent=6), r"of another window or size"),
+    "more recent items than the window": (changed_manifest(architecture__recent=9), r"more than its window of 8"),
     "fewer items by the manifest": (changed_manifest(items=39), r"items\.json has 40 ids"),
     "a list of files that lacks one": (changed_manifest(files={}), r"lists the files \[\]"),
     "a missing file": (removed("golden.npz"), r"golden\.npz cannot be read"),

@@ -92,8 +92,11 @@ def test_training_beats_chance_and_early_stopping_keeps_the_best_epoch(dataset, 
     *epochs, head = lines
     assert 1 <= trained.epochs <= len(epochs) <= 6
     assert head.startswith("head:")
-    scores = [line.split("; ")[1] for line in epochs]
-    assert f"recall {trained.metrics['recall']:.4f}" in scores[trained.epochs - 1]
+    told = [dict(part.rsplit(" ", 1) for part in line.split("; ")[1].split(", ")) for line in epochs]
+    scores = [float(metrics["ndcg"]) + float(metrics["ndcg without repeats"]) for metrics in told]
+    assert scores[trained.epochs - 1] == max(scores)
+    chosen = trained.metrics["ndcg"] + trained.metrics["ndcg_without_repeats"]
+    assert chosen >= max(scores) - 1e-3  # how much vectors point at recent items makes it no worse
 
 
 def test_a_run_stops_when_nothing_gets_better(dataset, text, tmp_path):
@@ -109,6 +112,23 @@ def test_the_calibration_is_in_the_network_and_comes_from_the_validation_slice(t
     assert min(trunk, signals) >= 0
     assert max(trunk, signals) > 0
     assert (trunk, signals, offset) != (1.0, 1.0, 0.0)
+
+
+def test_how_much_vectors_point_at_recent_items_is_chosen_on_the_validation_slice_and_is_in_the_network(
+    dataset, text, tmp_path, monkeypatch
+):
+    options = Options(epochs=1, negatives=32, seed=4, refit=False)
+    found = {}
+    for pointing in (1.0, 1.4):
+        monkeypatch.setattr("model_export.training.POINTINGS", (pointing,))
+        found[pointing] = Training(dataset, text, options, tmp_path / str(pointing)).run()
+    monkeypatch.setattr("model_export.training.POINTINGS", (1.0, 1.4))
+    chosen = Training(dataset, text, options, tmp_path / "both").run()
+    scores = {at: one.metrics["ndcg"] + one.metrics["ndcg_without_repeats"] for at, one in found.items()}
+    best = max(scores, key=scores.__getitem__)
+    assert scores[1.0] != scores[1.4]
+    assert chosen.metrics == found[best].metrics
+    assert chosen.learner.network.pointing.item() == pytest.approx(best)
 
 
 def test_platt_scaling_makes_predictions_match_what_happened():

@@ -105,7 +105,7 @@ def test_positions_beyond_a_million_change_nothing(histories):
 
 def test_the_reference_itself_is_the_same_at_any_position(histories):
     far, _ = histories.recomputed(slice(None), FAR)
-    assert np.abs(far - histories.vectors).max() <= 1e-9
+    assert np.abs(far - histories.vectors).max() <= 1e-6  # transformers' norms round to float32 on their way
 
 
 def test_ragged_bursts_of_one_to_eight_equal_the_recompute(histories):
@@ -167,10 +167,11 @@ def test_a_run_changes_the_slots_of_its_tokens_and_the_scratch_row_alone(histori
     slots = np.array([4, 2, 0, 5, 1, 7])
     before = histories.empty()
     after = histories.run(before, slots, np.full(USERS, 70), np.array(count))[2]
-    expected = {(slot, (70 + k) % 64) for slot, length in zip(slots, count, strict=True) for k in range(length)}
     for name, slab in after.items():
-        places = np.argwhere((slab != before[name]).any(-1)).tolist()
-        assert {(row, slot) for row, slot in places if row != len(slab) - 1} == expected
+        places = slab.shape[1]
+        expected = {(slot, (70 + k) % places) for slot, length in zip(slots, count, strict=True) for k in range(length)}
+        changed = (slab != before[name]).reshape(len(slab), places, -1).any(-1)
+        assert {(row, slot) for row, slot in np.argwhere(changed).tolist() if row != len(slab) - 1} == expected
 
 
 def test_a_step_alone_equals_a_step_in_company(histories):
