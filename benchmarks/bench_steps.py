@@ -38,6 +38,7 @@ from pricing.menus import MenuShelf
 from streams.commit import Commit
 from streams.ledger import Ledger
 from streams.producer import transactional_producer
+from streams.shell import COLLECT
 from streams.store import StateStore
 
 FETCH_BYTES_MAX = 1 << 20
@@ -45,8 +46,6 @@ FETCH_BYTES_MAX = 1 << 20
 SAMPLE_BATCHES = 4
 """Batches per partition, from the middle of the log, on which the parts of the engine are measured again."""
 REPEATS = 3
-COLLECT = (100_000, 50, 1_000)
-"""Thresholds of the garbage collector, as streams.shell sets them."""
 
 
 class Clock:

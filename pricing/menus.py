@@ -19,7 +19,9 @@ from pricing import policies, rails, reasons
 from pricing.lattice import charm_drops, full_lattice
 
 ITEMS_MAX = 32_768
-"""Item versions remembered by one shelf and kind of market, at 5 to 7 kB each; the first one judged goes first."""
+"""Item versions remembered by one shelf and kind of market, at 3 to 7 kB each; the first one judged goes first."""
+LISTED_MAX = 16_384
+"""List prices remembered by one shelf: a shop has fewer of them than items."""
 MENUS_MAX = 32
 """Last prices remembered per item."""
 
@@ -98,6 +100,23 @@ class Menu:
         return trail
 
 
+class Listed:
+    """What a list price alone makes of an item under one policy: its lattice, and what the charm endings leave of it."""
+
+    __slots__ = ("allowed", "charm", "json", "lattice", "multipliers")
+
+    def __init__(self, list_price: int, policy: Policy) -> None:
+        limits = policy.rails
+        drops = charm_drops(limits.charm_endings)
+        self.multipliers = full_lattice(list_price, limits.multipliers, drops)
+        """Price -> nominal multiplier in permille."""
+        self.lattice = lattice = tuple(sorted(self.multipliers))
+        self.json = msgspec.Raw(_to_json(lattice))
+        self.charm = rails.judge_charm(lattice, drops, list_price)
+        self.allowed = tuple([price for price in lattice if not drops[price % 100] or price == list_price])
+        """Ascending; the list price is among them."""
+
+
 class PricedItem:
     """One version of an item under one policy, in markets that may raise prices above list or may not.
 
@@ -119,27 +138,25 @@ class PricedItem:
         "version",
     )
 
-    def __init__(self, version: int, item: CatalogueItem, policy: Policy, may_raise: bool) -> None:
+    def __init__(self, version: int, item: CatalogueItem, policy: Policy, listed: Listed, may_raise: bool) -> None:
         self.version = version
         self.item = item
         self.policy = policy
         self.list_price = list_price = item.list_price
         limits = policy.rails
-        drops = charm_drops(limits.charm_endings)
-        self.multipliers = full_lattice(list_price, limits.multipliers, drops)
+        self.multipliers = listed.multipliers
         """Price -> nominal multiplier in permille."""
-        self.lattice = lattice = tuple(sorted(self.multipliers))
-        self.lattice_json = msgspec.Raw(_to_json(lattice))
+        self.lattice = lattice = listed.lattice
+        self.lattice_json = listed.json
         own = rails.own_bounds(item, limits.margin_min_permille)
         self.refused_by = next((bound[0] for bound in own if not rails.allows(bound, list_price)), None)
         bounds = own + rails.policy_bounds(list_price, limits, may_raise)
         judged = [rails.judge(bound, lattice, list_price) for bound in bounds]
-        judged.append(rails.judge_charm(lattice, drops, list_price))
+        judged.append(listed.charm)
         self._steps = tuple([step for step in judged if step is not None])
         low = max([low for _, low, _ in bounds if low is not None])
         high = min([high for _, _, high in bounds if high is not None])
-        inside = rails.within(low, high, lattice, list_price)
-        self._feasible = tuple([price for price in inside if not drops[price % 100] or price == list_price])
+        self._feasible = rails.within(low, high, listed.allowed, list_price)
         self._step_limit = rails.step_limit(list_price, limits)
         self._menus: dict[int, Menu] = {}
 
@@ -167,12 +184,13 @@ class PricedItem:
 class MenuBook:
     """The priced items of one policy; remembers the last ITEMS_MAX of them per kind of market."""
 
-    __slots__ = ("_items", "_raise_markets", "policy")
+    __slots__ = ("_items", "_listed", "_raise_markets", "policy")
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self._raise_markets = frozenset(policy.rails.raise_markets)
         self._items: tuple[dict[int, PricedItem], dict[int, PricedItem]] = ({}, {})
+        self._listed: dict[int, Listed] = {}
 
     def of(self, version: int, item: CatalogueItem, market: str | None) -> PricedItem:
         """Return `item`, of catalogue version `version`, as it is priced in `market`."""
@@ -182,8 +200,17 @@ class MenuBook:
         if known is None or known.item is not item:  # another catalogue may give the same version to another item
             if len(items) >= ITEMS_MAX:
                 del items[next(iter(items))]
-            known = items[version] = PricedItem(version, item, self.policy, may_raise)
+            known = items[version] = self.priced(version, item, may_raise)
         return known
+
+    def priced(self, version: int, item: CatalogueItem, may_raise: bool) -> PricedItem:
+        """Return `item` priced, not remembered but for what its list price makes of it."""
+        listed = self._listed.get(item.list_price)
+        if listed is None:
+            if len(self._listed) >= LISTED_MAX:
+                self._listed.clear()
+            listed = self._listed[item.list_price] = Listed(item.list_price, self.policy)
+        return PricedItem(version, item, self.policy, listed, may_raise)
 
 
 class MenuShelf:

@@ -117,7 +117,7 @@ class Court:
             currency=self._semantics.currency,
             list_price=offer.list_price,
         )
-        return PricedItem(GONE, bare, self._menus.policy, may_raise=False)
+        return self._menus.priced(GONE, bare, may_raise=False)
 
     def _unpriced(self, outcome: str, user: str | None, inbound: Inbound, version: int) -> None:
         self._outcomes.append(outcome)

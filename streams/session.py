@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from operator import attrgetter
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
@@ -322,7 +323,7 @@ class Session:
         metrics.batch.observe(len(batch.records))
         metrics.count(step)
         metrics.changelog_bytes.inc(sum(map(len, step.states.values())))
-        metrics.latency.observe(self.committed_at - min(record.received for record in batch.records))
+        metrics.latency.observe(self.committed_at - min(map(attrgetter("received"), batch.records)))
         if self._isolated:
             self._worker.crashes.forget(self._topology.sources, self.partition, self._ledger.positions)
 

@@ -18,7 +18,7 @@ from contracts.policies import ListPrice, Policy, Rails, SessionIntent
 from contracts.semantics import Semantics, Topology
 from features.state import Offer, SessionItem, UserState
 from pricing.draws import uniforms
-from pricing.menus import PricedItem
+from pricing.menus import MenuBook
 from pricing.offers import PRESCRIBED, Ask, prescribe, respond
 from pricing.policies import intent_level
 from pricing.records import Place, Recorder
@@ -103,7 +103,7 @@ def decisions_of(rnd: Random, policy: Policy, first: int) -> Counter[str]:
     market = rnd.choice([None, "BR"])
     may_raise = market in policy.rails.raise_markets
     item = an_item(rnd, policy.rails.margin_min_permille)
-    priced, terms = PricedItem(1, item, policy, may_raise), terms_of(item, policy.rails, may_raise)
+    priced, terms = MenuBook(policy).priced(1, item, may_raise), terms_of(item, policy.rails, may_raise)
     assert priced.refused_by is None
     ids = [OF(offset, item.item) for offset in range(first, first + PER_ITEM)]
     event = View(event_id="e", user="u", item="item", event_time_ms=NOW_MS, price=1, currency="USD", market=market)

@@ -13,7 +13,7 @@ from contracts.catalogue import CatalogueItem
 from contracts.ids import DecisionIds
 from contracts.policies import Policy, Rails, SessionIntent
 from pricing.draws import philox4x32, uniforms
-from pricing.menus import PricedItem
+from pricing.menus import MenuBook
 from pricing.offers import Ask, respond
 
 # Random123, tests/kat_vectors: philox4x32 10 rounds; counter, key, answer.
@@ -74,7 +74,7 @@ def test_each_price_is_drawn_as_often_as_its_propensity_says():
     item = CatalogueItem(item="a", valid_from_ms=0, title="", category="", brand="", currency="USD", list_price=12_999)
     rails = Rails(step_max_permille=400, band_low_permille=700)
     policy = Policy(name="wide", number=1, rule=SessionIntent(explore=0.3), rails=rails)
-    priced = PricedItem(0, item, policy, may_raise=False)
+    priced = MenuBook(policy).priced(0, item, may_raise=False)
     of = DecisionIds(0, "views", 1).of
     decision_ids = [of(offset, "a") for offset in range(100_000)]
     drawn: Counter[int] = Counter()

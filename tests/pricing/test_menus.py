@@ -20,7 +20,7 @@ SHARES = (500, 600, 700, 800, 900, 1000, 1100, 1200)
 
 def priced(one: CatalogueItem, may_raise: bool = True, **rails: object) -> PricedItem:
     policy = Policy(name="p", number=1, rule=SessionIntent(), rails=Rails(**{**WIDE, "multipliers": SHARES, **rails}))
-    return PricedItem(1, one, policy, may_raise)
+    return MenuBook(policy).priced(1, one, may_raise)
 
 
 BOUNDS = [
@@ -115,14 +115,26 @@ def test_the_same_version_of_another_catalogue_is_judged_anew():
     assert book.of(5, item("rug", 500), None).list_price == 500
 
 
+def test_items_of_one_list_price_share_its_lattice_and_keep_their_own_bounds():
+    book = MenuBook(BUILTIN)
+    bare, bounded = book.of(1, item("rug"), None), book.of(2, item("mat", floor=9_000), None)
+    assert bare.list_price == bounded.list_price
+    assert bare.lattice is bounded.lattice
+    assert min(bounded.menu(10_000).prices) >= 9_000 > min(bare.menu(10_000).prices)
+
+
 def test_caches_have_a_bound(monkeypatch):
     monkeypatch.setattr(menus, "ITEMS_MAX", 3)
+    monkeypatch.setattr(menus, "LISTED_MAX", 3)
     monkeypatch.setattr(menus, "MENUS_MAX", 3)
     book = MenuBook(BUILTIN)
     first = book.of(0, item(), None)
     for version in range(1, 10):
         book.of(version, item(), None)
     assert len(book._items[False]) == 3
+    for list_price in range(100, 110):
+        book.priced(0, item(list_price=list_price), may_raise=False)
+    assert len(book._listed) <= 3
     known = first.menu(1)
     for last in range(2, 10):
         first.menu(last)
