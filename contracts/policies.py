@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from contracts.errors import BadReference
-from contracts.rules import Greedy, LearningRule, LinearQ, Sarsa, Thompson
+from contracts.rules import Greedy, LinearQ, Sarsa, Thompson
 
 Permille = Annotated[int, Meta(ge=0, le=10_000)]
 Name = Annotated[str, Meta(pattern="^[a-z][a-z0-9_-]{0,63}$")]
@@ -80,6 +80,7 @@ class UniformRandom(Struct, frozen=True, kw_only=True, tag_field="kind", tag="un
     """Every feasible price alike: what a log for evaluation is best made of, and costs most."""
 
 
+PlainRule = ListPrice | FixedPrice | SessionIntent | UniformRandom
 Rule = ListPrice | FixedPrice | SessionIntent | UniformRandom | Thompson | Greedy | LinearQ | Sarsa
 
 

@@ -95,7 +95,7 @@ class Prior(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Standard deviation of it."""
     response: Annotated[float, Meta(ge=0.0, le=20.0)] = 1.0
     response_spread: Spread = 1.0
-    features_spread: Spread = 1.0
+    features_spread: Spread = 0.5
     """Standard deviation of what all features together may add to either, for features of unit size."""
     memory: Annotated[int, Meta(ge=1_000, le=10_000_000)] = 100_000
     """Outcomes after which half of what was learned is forgotten, back towards this prior: people change. It is also what
@@ -110,7 +110,7 @@ class Thompson(Struct, frozen=True, kw_only=True, tag_field="kind", tag="thompso
     money: Money = Money()
     samples: Annotated[int, Meta(ge=2, le=SAMPLES_MAX)] = 64
     """Points of the fixed table of normals over which the best price is counted."""
-    temper: Share = 1.0
+    temper: Share = 0.5
     """Share of the posterior's standard deviation that is sampled; less explores less. 1 is Thompson sampling proper."""
     explore: Share = 0.005
     """Share of draws spread evenly over the feasible lattice."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from hashlib import sha256
 from math import exp, pi, sqrt
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,14 +31,8 @@ _LARGE = 700.0
 """exp of more is no float."""
 
 
-class Moments(NamedTuple):
-    """What is believed of n draws: one Gaussian over (level, response) each. All (n,) float64."""
-
-    level: Floats
-    response: Floats
-    level_variance: Floats
-    covariance: Floats
-    response_variance: Floats
+MOMENTS = ("level", "response", "level variance", "covariance", "response variance")
+"""Columns of what is believed of a draw: one Gaussian over its level and its response."""
 
 
 class Posterior:
@@ -73,29 +66,25 @@ class Posterior:
         """D."""
         return len(self.mean) // 2
 
-    def project(self, contexts: Floats) -> Moments:
-        """Return what is believed of each of n contexts, (n, D) float64; equal rows give equal bits in any company."""
-        parts = [self._project(contexts[at : at + ROWS_AT_A_TIME]) for at in range(0, len(contexts), ROWS_AT_A_TIME)]
-        if len(parts) == 1:
-            return parts[0]
-        if not parts:
-            return Moments(*[np.empty(0)] * 5)
-        return Moments(*[np.concatenate(column) for column in zip(*parts, strict=True)])
+    def project(self, contexts: Floats) -> Floats:
+        """Return what is believed of each of n contexts, (n, D) float64; equal rows give equal bits in any company.
 
-    def _project(self, x: Floats) -> Moments:
+        Returns:
+            (n, 5) float64, columns as in MOMENTS.
+        """
+        moments = np.empty((len(contexts), len(MOMENTS)))
+        for at in range(0, len(contexts), ROWS_AT_A_TIME):
+            self._project(contexts[at : at + ROWS_AT_A_TIME], moments[at : at + ROWS_AT_A_TIME])
+        return moments
+
+    def _project(self, x: Floats, moments: Floats) -> None:
         width = self.width
-        means = (x[:, None] * self.mean.reshape(2, width)).sum(-1)
-        # row sums over each half of the covariance: (n, 2D, 2), the half of the weights last
-        spread = (x[:, None, None] * self.covariance.reshape(2 * width, 2, width)).sum(-1)
-        halves = np.ascontiguousarray(spread.reshape(-1, 2, width, 2).transpose(0, 1, 3, 2))
-        variances = (halves * x[:, None, None]).sum(-1)
-        return Moments(
-            means[:, 0].copy(),
-            means[:, 1].copy(),
-            variances[:, 0, 0].copy(),
-            variances[:, 0, 1].copy(),
-            variances[:, 1, 1].copy(),
-        )
+        moments[:, :2] = (x[:, None] * self.mean.reshape(2, width)).sum(-1)
+        # the lower half of the covariance: rows of both kinds against the level's columns, then the response's block
+        halves = (x[:, None] * self.covariance[:, :width]).sum(-1).reshape(-1, 2, width)
+        moments[:, 2:4] = (halves * x[:, None]).sum(-1)
+        block = (x[:, None] * self.covariance[width:, width:]).sum(-1)
+        moments[:, 4] = (block * x).sum(-1)
 
     def learn(self, x: Floats, shift: float, bought: bool) -> None:
         """Take one outcome of the price that was shown.

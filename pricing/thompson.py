@@ -7,12 +7,14 @@ the decision is in them. Not here: the belief itself (pricing.demand), the draw 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
 from contracts.rules import Greedy, Thompson
 from pricing.arms import Arms
-from pricing.demand import Moments, chances
+from pricing.demand import chances
 from pricing.normals import normals
 
 Floats = NDArray[np.float64]
@@ -23,20 +25,28 @@ TABLE = 1
 """Purpose of the table of normals."""
 
 
-def best(moments: Moments, arms: Arms) -> NDArray[np.int64]:
-    """Return (n,): the arm that is worth most under the means; the lowest price wins a tie."""
-    responses = np.maximum(moments.response, RESPONSE_MIN)
-    worth = chances(moments.level[:, None], responses[:, None], arms.shifts)[:, 0] * arms.gains
-    return worth.argmax(-1)
+@lru_cache(maxsize=64)
+def table(seed: int, samples: int, temper: float) -> tuple[Floats, Floats]:
+    """Return the table of normals of a policy, (samples,) for the level and for the response, tempered."""
+    first, second = normals(seed, TABLE, 2, samples) * temper
+    return first, second
 
 
-def weigh(rule: Thompson | Greedy, seed: int, moments: Moments, arms: Arms) -> Floats:
+def best(moments: Floats, arms: Arms) -> NDArray[np.int64]:
+    """Return (n,): the arm that is worth most under the mean of (n, 5) `moments`; the lowest price wins a tie."""
+    responses = np.maximum(moments[:, 1:2], RESPONSE_MIN)
+    worth = chances(moments[:, :1], responses, arms.shifts)[:, 0] * arms.gains
+    favourite: NDArray[np.int64] = worth.argmax(-1)
+    return favourite
+
+
+def weigh(rule: Thompson | Greedy, seed: int, moments: Floats, arms: Arms) -> Floats:
     """Return the probability of every arm, (n, k); 0 for padding. Rows sum to 1.
 
     Args:
         rule: parameters.
         seed: of the policy; names its table of normals.
-        moments: of the n draws.
+        moments: of the n draws, (n, 5) as pricing.demand projects them.
         arms: of the n draws.
     """
     rows, width = arms.shifts.shape
@@ -50,31 +60,31 @@ def weigh(rule: Thompson | Greedy, seed: int, moments: Moments, arms: Arms) -> F
     return softened(shares, rule.explore, arms)
 
 
-def _samples(rule: Thompson, seed: int, moments: Moments) -> tuple[Floats, Floats]:
+def _samples(rule: Thompson, seed: int, moments: Floats) -> tuple[Floats, Floats]:
     """Return the table's levels and responses for each draw, (n, samples) each."""
-    first, second = normals(seed, TABLE, 2, rule.samples) * rule.temper
-    deviation = np.sqrt(moments.level_variance)
-    shared = moments.covariance / deviation
-    own = np.sqrt(np.maximum(moments.response_variance - shared * shared, 0.0))
-    levels = deviation[:, None] * first
-    levels += moments.level[:, None]
-    responses = shared[:, None] * first
-    responses += own[:, None] * second
-    responses += moments.response[:, None]
-    return levels, np.maximum(responses, RESPONSE_MIN, out=responses)
+    first, second = table(seed, rule.samples, rule.temper)
+    level, response, variance = moments[:, :1], moments[:, 1:2], moments[:, 2:3]
+    covariance, spread = moments[:, 3:4], moments[:, 4:5]
+    deviation = np.sqrt(variance)
+    shared = covariance / deviation
+    own = np.sqrt(np.maximum(spread - shared * shared, 0.0))
+    return level + deviation * first, np.maximum(response + shared * first + own * second, RESPONSE_MIN)
 
 
 def _votes(levels: Floats, responses: Floats, arms: Arms) -> NDArray[np.int64]:
     """Return the best arm under each sample, (n, samples); the lowest price wins a tie, so never padding."""
     worth = chances(levels, responses, arms.shifts)
     worth *= arms.gains[:, None]
-    return worth.argmax(-1)
+    favourite: NDArray[np.int64] = worth.argmax(-1)
+    return favourite
 
 
 def softened(shares: Floats, explore: float, arms: Arms) -> Floats:
     """Return `shares` (n, k) mixed with an even share of `explore` for every feasible price."""
     if explore == 0.0:
         return shares
-    even = explore / arms.counts
-    mixed = shares * (1.0 - explore) + even
-    return np.where(np.arange(shares.shape[1]) < arms.counts, mixed, 0.0)
+    mixed = shares * (1.0 - explore)
+    mixed += explore / arms.counts
+    if len(shares) > 1:  # else there is no padding
+        mixed[np.arange(shares.shape[1]) >= arms.counts] = 0.0
+    return mixed
