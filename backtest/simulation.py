@@ -10,6 +10,7 @@ import time
 from bisect import bisect_right
 from hashlib import sha256
 from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 from msgspec import Struct
@@ -52,6 +53,15 @@ class Score(Struct, frozen=True, kw_only=True):
     """What the policy earned less than list price after the first 1,000 visits, in percent of list; None if there are no more."""
     events_per_second: float
     """Decisions with their updates, by the process's CPU time."""
+
+
+class Yardsticks(NamedTuple):
+    """What a policy is held against; expected margin of each visit, (T,)."""
+
+    listed: Floats
+    oracle: Floats
+    best_fixed: float
+    """Of the whole run."""
 
 
 def decision_ids(seed: int, count: int) -> list[str]:
@@ -136,16 +146,19 @@ def simulate(
     if discount_only:
         world = world.without_raises()
     taken, seconds = play(policy, world, seed, holdout)
-    return score(name, seed, policy.version, world, (taken * world.rewards).sum(-1), seconds)
+    return score(name, seed, policy.version, yardsticks_of(world), (taken * world.rewards).sum(-1), seconds)
 
 
-def score(name: str, seed: int, policy: str, world: World, earned: Floats, seconds: float) -> Score:
-    """Return the score of what was earned, (T,) expected margin of each visit."""
+def yardsticks_of(world: World) -> Yardsticks:
+    """Return what list price, the oracle and the best fixed price earn in `world`."""
     rewards = world.rewards
-    listed, best = rewards[:, world.list_arm], rewards.max(-1)
-    fixed = float(rewards.sum(0).max())
-    low, high = float(listed.sum()), float(best.sum())
-    late, late_list = float(earned[SETTLED:].sum()), float(listed[SETTLED:].sum())
+    return Yardsticks(rewards[:, world.list_arm], rewards.max(-1), float(rewards.sum(0).max()))
+
+
+def score(name: str, seed: int, policy: str, by: Yardsticks, earned: Floats, seconds: float) -> Score:
+    """Return the score of what was earned, (T,) expected margin of each visit."""
+    low, high, fixed = float(by.listed.sum()), float(by.oracle.sum()), by.best_fixed
+    late, late_list = float(earned[SETTLED:].sum()), float(by.listed[SETTLED:].sum())
     return Score(
         world=name,
         seed=seed,

@@ -10,16 +10,13 @@ Source of LOGIT and MIS: the project's reference on pricing, section 5.1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
 from statistics import NormalDist
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-Name = Literal["LOGIT", "MIS", "NULL", "CARRY"]
 PERMILLE = tuple(range(800, 1201, 50))
 """Multipliers of list price that may be charged."""
 COST_PERMILLE = 600
@@ -62,9 +59,9 @@ def margins(permille: tuple[int, ...]) -> Floats:
     return (np.array(permille) - COST_PERMILLE) / 1000.0
 
 
-def world_of(name: Name, seed: int, visits: int) -> World:
+def world_of(name: str, seed: int, visits: int) -> World:
     """Return the world LOGIT, MIS or NULL of `seed`, halves of `visits` before and after the change."""
-    return {"LOGIT": _logit, "MIS": _misspecified, "NULL": _null}[name](seed, visits)
+    return WORLDS[name](seed, visits)
 
 
 def _multipliers() -> Floats:
@@ -122,3 +119,5 @@ def _null(seed: int, visits: int) -> World:
     return World(x, chances, random.random(visits))
 
 
+WORLDS = {"LOGIT": _logit, "MIS": _misspecified, "NULL": _null}
+"""By name: what makes the world of a seed, with so many visits."""

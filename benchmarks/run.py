@@ -21,6 +21,7 @@ from benchmarks import (
     bench_full_histories,
     bench_latency,
     bench_model,
+    bench_policies,
     bench_recovery,
     bench_steps,
     bench_worker,
@@ -36,12 +37,17 @@ BENCHMARKS: dict[str, Callable[[Lab], Report]] = {
     "model": bench_model.run,
     "full_histories": bench_full_histories.run,
     "backtest": bench_backtest.run,
+    "policies": bench_policies.run,
     "encoder": bench_encoder.run,
     "encoder_cuda": bench_encoder_cuda.run,
     "steps": bench_steps.run,
 }
 """In the order in which they run: the later ones use what the first one left in Kafka, and `steps` retunes the collector."""
+<<<<<<< HEAD
 WITHOUT_BROKER = {"backtest", "encoder", "encoder_cuda"}
+=======
+WITHOUT_BROKER = {"backtest", "encoder", "policies"}
+>>>>>>> 33711ee (simulate, the CARRY world, and the policies' benchmark beside peers)
 """Nothing is started when only these are asked for."""
 ON_REQUEST = {"encoder_cuda"}
 """What a machine may lack the hardware for runs only by its name."""

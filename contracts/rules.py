@@ -94,7 +94,7 @@ class Prior(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     level_spread: Spread = 1.0
     """Standard deviation of it."""
     response: Annotated[float, Meta(ge=0.0, le=20.0)] = 1.0
-    response_spread: Spread = 1.0
+    response_spread: Spread = 0.5
     features_spread: Spread = 0.5
     """Standard deviation of what all features together may add to either, for features of unit size."""
     memory: Annotated[int, Meta(ge=1_000, le=10_000_000)] = 100_000

@@ -63,7 +63,8 @@ def scene_of(features: Features | None, seen: Sequence[Seen]) -> Scene:
         else:
             x[:, column] = [_SCALARS[name](each) for each in seen]
             column += 1
-    np.clip(x, -COMPONENT_MAX, COMPONENT_MAX, out=x)
+    np.minimum(x, COMPONENT_MAX, out=x)
+    np.maximum(x, -COMPONENT_MAX, out=x)
     return Scene(x, intents)
 
 
@@ -105,7 +106,7 @@ def _fill_vectors(x: Floats, features: Features, seen: Sequence[Seen]) -> None:
     directions = projection(features.seed, vectors.shape[1], features.dims)
     for at in range(0, len(rows), ROWS_AT_A_TIME):
         some = rows[at : at + ROWS_AT_A_TIME]
-        x[some, : len(directions)] = (vectors[at : at + ROWS_AT_A_TIME, None] * directions).sum(-1)
+        x[some, : len(directions)] = np.add.reduce(vectors[at : at + ROWS_AT_A_TIME, None] * directions, -1)
 
 
 @lru_cache(maxsize=16)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from contracts.errors import BadReference
 from contracts.rules import Prior
+from pricing.arms import Arms
 
 Floats = NDArray[np.float64]
 
@@ -31,14 +32,15 @@ _LARGE = 700.0
 """exp of more is no float."""
 
 
-MOMENTS = ("level", "response", "level variance", "covariance", "response variance")
-"""Columns of what is believed of a draw: one Gaussian over its level and its response."""
+MOMENTS = ("level", "response", "level deviation", "shared deviation", "own deviation")
+"""Columns of what is believed of a draw, one Gaussian over its level and its response: with independent standard normals u
+and v, level + level_deviation * u and response + shared_deviation * u + own_deviation * v."""
 
 
 class Posterior:
     """A Gaussian over the 2D weights, those of the level first. Changes in place by `learn`; `copy` to keep one."""
 
-    __slots__ = ("_drift", "_keep", "_prior_mean", "covariance", "mean", "outcomes")
+    __slots__ = ("_diagonal", "_drift", "_keep", "_pull", "covariance", "mean", "outcomes")
 
     def __init__(self, prior: Prior, width: int) -> None:
         """Begin at the prior.
@@ -50,16 +52,20 @@ class Posterior:
         mean, variance = np.zeros(2 * width), np.full(2 * width, prior.features_spread**2 / max(width - 1, 1))
         mean[0], mean[width] = prior.level, prior.response
         variance[0], variance[width] = prior.level_spread**2, prior.response_spread**2
-        self.mean: Floats = mean
-        """(2D,)."""
-        self.covariance: Floats = np.diag(variance)
-        """(2D, 2D), exactly symmetric."""
+        self._become(mean, np.diag(variance))
         self.outcomes = 0
         """Learned from so far."""
-        self._prior_mean = mean.copy()
         self._keep = 0.5 ** (1.0 / prior.memory)
         """Share of what was learned that is still known after one more outcome."""
         self._drift: Floats = (1.0 - self._keep**2) * variance
+        self._pull: Floats = (1.0 - self._keep) * mean
+
+    def _become(self, mean: Floats, covariance: Floats) -> None:
+        self.mean = mean
+        """(2D,) float64."""
+        self.covariance = covariance
+        """(2D, 2D) float64, exactly symmetric."""
+        self._diagonal = covariance.reshape(-1)[:: len(mean) + 1]
 
     @property
     def width(self) -> int:
@@ -79,12 +85,15 @@ class Posterior:
 
     def _project(self, x: Floats, moments: Floats) -> None:
         width = self.width
-        moments[:, :2] = (x[:, None] * self.mean.reshape(2, width)).sum(-1)
+        moments[:, :2] = _sums(x[:, None] * self.mean.reshape(2, width))
         # the lower half of the covariance: rows of both kinds against the level's columns, then the response's block
-        halves = (x[:, None] * self.covariance[:, :width]).sum(-1).reshape(-1, 2, width)
-        moments[:, 2:4] = (halves * x[:, None]).sum(-1)
-        block = (x[:, None] * self.covariance[width:, width:]).sum(-1)
-        moments[:, 4] = (block * x).sum(-1)
+        halves = _sums(x[:, None] * self.covariance[:, :width]).reshape(-1, 2, width)
+        variances = _sums(halves * x[:, None])
+        block = _sums(x[:, None] * self.covariance[width:, width:])
+        deviation = np.sqrt(variances[:, 0])
+        shared = variances[:, 1] / deviation
+        moments[:, 2], moments[:, 3] = deviation, shared
+        moments[:, 4] = np.sqrt(np.maximum(_sums(block * x) - shared * shared, 0.0))
 
     def learn(self, x: Floats, shift: float, bought: bool) -> None:
         """Take one outcome of the price that was shown.
@@ -95,17 +104,18 @@ class Posterior:
             bought: whether it was bought within the window.
         """
         z = np.concatenate((x, shift * x))
-        h = (self.covariance * z).sum(-1)
-        variance = float((z * h).sum())
-        chance = sigmoid(float((z * self.mean).sum()) / sqrt(1.0 + pi * variance / 8.0))
+        h = _sums(self.covariance * z)
+        variance = float(_sums(z * h))
+        chance = sigmoid(float(_sums(z * self.mean)) / sqrt(1.0 + pi * variance / 8.0))
         weight = max(chance * (1.0 - chance), WEIGHT_MIN)
         gain = 1.0 / (1.0 + weight * variance)
         g = h * sqrt(weight * gain)
         self.covariance -= g[:, None] * g
         self.covariance *= self._keep**2
-        self.covariance.flat[:: len(z) + 1] += self._drift
+        self._diagonal += self._drift
         self.mean += h * (gain * (bought - chance))
-        self.mean += (1.0 - self._keep) * (self._prior_mean - self.mean)
+        self.mean *= self._keep
+        self.mean += self._pull
         self.outcomes += 1
 
     def contributions(self, x: Floats) -> tuple[list[float], list[float]]:
@@ -116,8 +126,8 @@ class Posterior:
     def copy(self) -> Posterior:
         """Return a posterior that goes its own way."""
         twin = object.__new__(Posterior)
-        twin.mean, twin.covariance, twin.outcomes = self.mean.copy(), self.covariance.copy(), self.outcomes
-        twin._prior_mean, twin._keep, twin._drift = self._prior_mean, self._keep, self._drift
+        twin._become(self.mean.copy(), self.covariance.copy())
+        twin.outcomes, twin._keep, twin._drift, twin._pull = self.outcomes, self._keep, self._drift, self._pull
         return twin
 
     def encode(self) -> bytes:
@@ -144,7 +154,7 @@ class Posterior:
         if not np.isfinite(numbers).all() or np.linalg.eigvalsh(covariance)[0] <= 0.0:
             raise BadReference("A posterior is not finite and positive definite: roll back to the version before it")
         self.outcomes = int.from_bytes(value[:8], "little")
-        self.mean, self.covariance = numbers[:size].astype(np.float64), covariance
+        self._become(numbers[:size].astype(np.float64), covariance)
 
     def digest(self) -> str:
         """Return the sha256 of the exact bytes, 64 hexadecimal characters."""
@@ -158,11 +168,18 @@ def sigmoid(value: float) -> float:
     return 1.0 - share if value > 0 else share
 
 
-def chances(levels: Floats, responses: Floats, shifts: Floats) -> Floats:
-    """Return P(buy) of arms with `shifts` (n, k) for (n, s) pairs of level and response: (n, s, k)."""
-    against = responses[:, :, None] * -shifts[:, None]
-    against -= levels[:, :, None]
-    np.minimum(against, _LARGE, out=against)
-    np.exp(against, out=against)
-    against += 1.0
-    return np.reciprocal(against, out=against)
+def worths(levels: Floats, responses: Floats, arms: Arms) -> Floats:
+    """Return what is earned on average, gain * P(buy), by n draws with s pairs of level and response: (n, s, k)."""
+    odds = responses[:, :, None] * arms.shifts[:, None]
+    odds += levels[:, :, None]
+    np.negative(odds, out=odds)
+    np.minimum(odds, _LARGE, out=odds)
+    np.exp(odds, out=odds)
+    odds += 1.0
+    return np.divide(arms.gains[:, None], odds, out=odds)
+
+
+def _sums(products: Floats) -> Floats:
+    """Return the sums along the last axis, which is contiguous: the order of additions depends on its length alone."""
+    sums: Floats = np.add.reduce(products, -1)
+    return sums

@@ -50,7 +50,7 @@ class Values:
 
     def project(self, contexts: Floats) -> Floats:
         """Return the coefficients of each of n contexts (n, D), by power of the shift: (n, 3)."""
-        coefficients: Floats = (contexts[:, None] * self.weights).sum(-1)
+        coefficients: Floats = np.add.reduce(contexts[:, None] * self.weights, -1)
         return coefficients
 
     def learn(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from contracts.rules import Greedy, Thompson
 from pricing.arms import Arms
-from pricing.demand import chances
+from pricing.demand import worths
 from pricing.normals import normals
 
 Floats = NDArray[np.float64]
@@ -35,8 +35,7 @@ def table(seed: int, samples: int, temper: float) -> tuple[Floats, Floats]:
 def best(moments: Floats, arms: Arms) -> NDArray[np.int64]:
     """Return (n,): the arm that is worth most under the mean of (n, 5) `moments`; the lowest price wins a tie."""
     responses = np.maximum(moments[:, 1:2], RESPONSE_MIN)
-    worth = chances(moments[:, :1], responses, arms.shifts)[:, 0] * arms.gains
-    favourite: NDArray[np.int64] = worth.argmax(-1)
+    favourite: NDArray[np.int64] = worths(moments[:, :1], responses, arms)[:, 0].argmax(-1)
     return favourite
 
 
@@ -55,27 +54,22 @@ def weigh(rule: Thompson | Greedy, seed: int, moments: Floats, arms: Arms) -> Fl
     else:
         levels, responses = _samples(rule, seed, moments)
         votes, samples = _votes(levels, responses, arms), rule.samples
-    cells = votes + width * np.arange(rows)[:, None]
-    shares = np.bincount(cells.ravel(), minlength=rows * width).reshape(rows, width) / samples
+    if rows > 1:
+        votes = votes + width * np.arange(rows)[:, None]
+    shares = np.bincount(votes.ravel(), minlength=rows * width).reshape(rows, width) / samples
     return softened(shares, rule.explore, arms)
 
 
 def _samples(rule: Thompson, seed: int, moments: Floats) -> tuple[Floats, Floats]:
     """Return the table's levels and responses for each draw, (n, samples) each."""
     first, second = table(seed, rule.samples, rule.temper)
-    level, response, variance = moments[:, :1], moments[:, 1:2], moments[:, 2:3]
-    covariance, spread = moments[:, 3:4], moments[:, 4:5]
-    deviation = np.sqrt(variance)
-    shared = covariance / deviation
-    own = np.sqrt(np.maximum(spread - shared * shared, 0.0))
+    level, response, deviation, shared, own = (moments[:, at : at + 1] for at in range(5))
     return level + deviation * first, np.maximum(response + shared * first + own * second, RESPONSE_MIN)
 
 
 def _votes(levels: Floats, responses: Floats, arms: Arms) -> NDArray[np.int64]:
     """Return the best arm under each sample, (n, samples); the lowest price wins a tie, so never padding."""
-    worth = chances(levels, responses, arms.shifts)
-    worth *= arms.gains[:, None]
-    favourite: NDArray[np.int64] = worth.argmax(-1)
+    favourite: NDArray[np.int64] = worths(levels, responses, arms).argmax(-1)
     return favourite
 
 
