@@ -26,12 +26,15 @@ WARM_UP = 100
 class Peer(Protocol):
     """A bandit; `weigh` gives the probability of each arm for a visit, `learn` takes the outcome of the arm drawn."""
 
-    def weigh(self, x: np.ndarray) -> np.ndarray: ...
+    def weigh(self, x: np.ndarray) -> np.ndarray:
+        """Return the probability of each arm, (K,), for a visit with `x`, (16,)."""
 
-    def learn(self, x: np.ndarray, arm: int, reward: float, chance: float) -> None: ...
+    def learn(self, x: np.ndarray, arm: int, reward: float, chance: float) -> None:
+        """Take the reward of `arm`, which was drawn with probability `chance`."""
 
 
 def one_hot(arm: int, arms: int) -> np.ndarray:
+    """Return (arms,) zeros with a 1 at `arm`."""
     chances = np.zeros(arms)
     chances[arm] = 1.0
     return chances
@@ -47,11 +50,13 @@ class VowpalWabbit:
         self._shared = ""
 
     def weigh(self, x: np.ndarray) -> np.ndarray:
+        """Return the probability of each arm."""
         self._shared = "shared |U " + " ".join(f"x{number}:{value:.5f}" for number, value in enumerate(x))
         chances = np.array(self._vw.predict([self._shared, *self._actions]))
         return chances / chances.sum()
 
     def learn(self, x: np.ndarray, arm: int, reward: float, chance: float) -> None:
+        """Take one outcome."""
         lines = list(self._actions)
         lines[arm] = f"{arm}:{-reward:.6f}:{chance:.6f} {lines[arm]}"
         self._vw.learn([self._shared, *lines])
@@ -67,11 +72,13 @@ class MabWiserLinTS:
         self._begun: list[tuple[int, float, np.ndarray]] = []
 
     def weigh(self, x: np.ndarray) -> np.ndarray:
+        """Return the probability of each arm."""
         if len(self._begun) < WARM_UP:
             return np.full(self._arms, 1.0 / self._arms)
         return one_hot(int(self._mab.predict([x])), self._arms)
 
     def learn(self, x: np.ndarray, arm: int, reward: float, chance: float) -> None:
+        """Take one outcome."""
         if len(self._begun) >= WARM_UP:
             self._mab.partial_fit([arm], [reward], [x])
             return
@@ -90,9 +97,11 @@ class RiverLinUCB:
         self._arms = list(range(arms))
 
     def weigh(self, x: np.ndarray) -> np.ndarray:
+        """Return the probability of each arm."""
         return one_hot(self._policy.pull(self._arms, context=_named(x)), len(self._arms))
 
     def learn(self, x: np.ndarray, arm: int, reward: float, chance: float) -> None:
+        """Take one outcome."""
         self._policy.update(arm, _named(x), reward)
 
 
@@ -107,10 +116,12 @@ class TabularQ:
         self._q, self._n = np.zeros((16, arms)), np.zeros((16, arms))
 
     def weigh(self, x: np.ndarray) -> np.ndarray:
+        """Return the probability of each arm."""
         arms = self._q.shape[1]
         return one_hot(int(self._q[_segment(x)].argmax()), arms) * 0.9 + 0.1 / arms
 
     def learn(self, x: np.ndarray, arm: int, reward: float, chance: float) -> None:
+        """Take one outcome."""
         at = _segment(x), arm
         self._n[at] += 1.0
         self._q[at] += max(1.0 / self._n[at], 0.01) * (reward - self._q[at])
@@ -127,9 +138,11 @@ class LinearSarsa:
         self._w = np.zeros((arms, 17))
 
     def weigh(self, x: np.ndarray) -> np.ndarray:
+        """Return the probability of each arm."""
         return one_hot(int((self._w @ np.append(1.0, x)).argmax()), len(self._w)) * 0.9 + 0.1 / len(self._w)
 
     def learn(self, x: np.ndarray, arm: int, reward: float, chance: float) -> None:
+        """Take one outcome."""
         f = np.append(1.0, x)
         self._w[arm] += 0.01 * (reward - self._w[arm] @ f) * f
 

@@ -43,14 +43,10 @@ BENCHMARKS: dict[str, Callable[[Lab], Report]] = {
     "steps": bench_steps.run,
 }
 """In the order in which they run: the later ones use what the first one left in Kafka, and `steps` retunes the collector."""
-<<<<<<< HEAD
-WITHOUT_BROKER = {"backtest", "encoder", "encoder_cuda"}
-=======
-WITHOUT_BROKER = {"backtest", "encoder", "policies"}
->>>>>>> 33711ee (simulate, the CARRY world, and the policies' benchmark beside peers)
+WITHOUT_BROKER = {"backtest", "encoder", "encoder_cuda", "policies"}
 """Nothing is started when only these are asked for."""
-ON_REQUEST = {"encoder_cuda"}
-"""What a machine may lack the hardware for runs only by its name."""
+ON_REQUEST = {"encoder_cuda", "policies"}
+"""What a machine may lack the hardware for, or what needs the package index and an hour, runs only by its name."""
 
 
 def _lab(names: tuple[str, ...], kafka: str | None, work: Path, quick: bool) -> AbstractContextManager[Lab]:

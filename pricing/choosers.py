@@ -7,7 +7,7 @@ an arm by the decision's own number (pricing.draws). Not here: learning (pricing
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,19 @@ class Chooser(Protocol):
 
     def best(self, rows: Floats, arms: Arms) -> NDArray[np.int64]:
         """Return (n,): the arm that the policy aims at; any other one was drawn to explore."""
+
+
+class Sight(NamedTuple):
+    """What a learning policy sees of one draw, before its feasible prices are known."""
+
+    chooser: Chooser
+    row: Floats
+    """(1, c): of `Chooser.project`."""
+    x: Floats
+    """(D,): the features."""
+    knowledge: Posterior | Values
+    digest: str
+    """Of the knowledge."""
 
 
 class Plain:

@@ -25,9 +25,10 @@ Record = tuple[bytes, bytes]
 # positional and untyped. Thirty keyword arguments cost ten times as much, and lattice and trail are JSON already.
 _PriceRow = msgspec.defstruct("_PriceRow", [(name, Any) for name in PriceUpdate.__struct_fields__], gc=False)
 _FIELDS = Decision.__struct_fields__
+_REQUIRED = len(_FIELDS) - len(Decision.__struct_defaults__)
 _DecisionRow = msgspec.defstruct(
     "_DecisionRow",
-    [(name, Any) for name in _FIELDS[:-1]] + [(_FIELDS[-1], Any, None)],
+    [(name, Any) for name in _FIELDS[:_REQUIRED]] + [(name, Any, None) for name in _FIELDS[_REQUIRED:]],
     tag_field="record",
     tag="decision",
     omit_defaults=True,
@@ -126,6 +127,7 @@ class Recorder:
             self._places[inbound.source].at(inbound.offset),
             None if shop is None else shop.decision_id,
             preference,
+            *(() if verdict.learned is None else verdict.learned),
         )
         self.decisions.append((decision_key(user, decision_id), _to_json(decision)))
 
