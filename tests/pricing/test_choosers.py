@@ -65,9 +65,7 @@ def test_probabilities_sum_to_one_lie_on_feasible_prices_and_do_not_depend_on_co
     together, aims = chooser.weigh(rows, stacked(arms)), chooser.best(rows, stacked(arms))
     assert together.shape == (len(prices), max(map(len, prices)))
     for at, each in enumerate(prices):
-        alone = chooser.weigh(
-            chooser.project(Scene(seen.x[at : at + 1], seen.intents[at : at + 1])), arms[at]
-        )[0]
+        alone = chooser.weigh(chooser.project(Scene(seen.x[at : at + 1], seen.intents[at : at + 1])), arms[at])[0]
         assert (together[at, : len(each)] == alone).all()
         assert (together[at, len(each) :] == 0.0).all()
         assert alone.min() >= 0.0

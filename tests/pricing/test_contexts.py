@@ -70,4 +70,9 @@ def test_equal_draws_have_equal_bits_in_any_company(count, seed):
     assert all((scene_of(Features(), [each]).x[0] == row).all() for each, row in zip(seen, together, strict=True))
 
 
-PROJECTION_OF_SEED_0 = ['0x1.1b4763be9b4c2p-3', '0x1.6229756712ad5p-2', '-0x1.1b5a4d259c289p-2', '-0x1.c58a49cd48ce5p-1']
+PROJECTION_OF_SEED_0 = [
+    "0x1.1b4763be9b4c2p-3",
+    "0x1.6229756712ad5p-2",
+    "-0x1.1b5a4d259c289p-2",
+    "-0x1.c58a49cd48ce5p-1",
+]
