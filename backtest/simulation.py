@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from backtest.worlds import COST_PERMILLE, LIST_PRICE, World
 from contracts.policies import Policy
-from contracts.rules import Money
+from contracts.rules import LinearQ, Money, Sarsa
 from pricing.arms import Arms, one
 from pricing.choosers import Knowledge, chooser_of, ignorance
 from pricing.contexts import Seen, scene_of
@@ -106,7 +106,8 @@ class Player:
             self.knowledge.learn(self.x, shift, bought)
         elif isinstance(self.knowledge, Values):
             reward = float(self.arms.gains[0, arm]) if bought else 0.0
-            self.knowledge.learn(rule, self.x, shift, reward, None, None)  # type: ignore[arg-type]
+            assert isinstance(rule, LinearQ | Sarsa)
+            self.knowledge.learn(rule, self.x, shift, reward, None, None)
 
 
 def drawn(chances: list[float], u: float) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.policies import FixedPrice, ListPrice, PlainRule, Policy, Rule, SessionIntent, UniformRandom
-from contracts.rules import DemandRule, Features, Greedy, LinearQ, Sarsa, Thompson, ValueRule
+from contracts.rules import DemandRule, Features, Greedy, LearningRule, LinearQ, Sarsa, Thompson, ValueRule
 from pricing import q_linear, thompson
 from pricing.arms import Arms
 from pricing.contexts import Scene
@@ -38,14 +38,18 @@ class Chooser(Protocol):
     def weigh(self, rows: Floats, arms: Arms) -> Floats:
         """Return the probability of every arm, (n, k), from n rows of `project`; 0 for padding, each row sums to 1."""
 
-    def best(self, rows: Floats, arms: Arms) -> NDArray[np.int64]:
-        """Return (n,): the arm that the policy aims at; any other one was drawn to explore."""
+
+class Learner(Chooser, Protocol):
+    """A policy that learns; it aims at the arm of the highest value, the lowest price among equals, and explores others."""
+
+    def values(self, rows: Floats, arms: Arms) -> Floats:
+        """Return what the policy expects of every arm, (n, k)."""
 
 
 class Sight(NamedTuple):
     """What a learning policy sees of one draw, before its feasible prices are known."""
 
-    chooser: Chooser
+    chooser: Learner
     row: Floats
     """(1, c): of `Chooser.project`."""
     x: Floats
@@ -72,10 +76,10 @@ class Plain:
         if isinstance(self._rule, UniformRandom):
             return softened(np.zeros(arms.shifts.shape), 1.0, arms)
         shares = np.zeros(arms.shifts.shape)
-        shares[np.arange(len(shares)), self.best(rows, arms)] = 1.0
+        shares[np.arange(len(shares)), self._nearest(rows, arms)] = 1.0
         return softened(shares, 0.0 if isinstance(self._rule, ListPrice) else self._rule.explore, arms)
 
-    def best(self, rows: Floats, arms: Arms) -> NDArray[np.int64]:
+    def _nearest(self, rows: Floats, arms: Arms) -> NDArray[np.int64]:
         """Return the feasible price nearest at or below the target; the lowest if all lie above."""
         below = (arms.prices <= self._targets(rows, arms)).sum(-1)
         nearest: NDArray[np.int64] = np.clip(below - 1, 0, arms.counts[:, 0] - 1)
@@ -109,9 +113,9 @@ class OnDemand:
         """Return the probabilities; see Chooser."""
         return thompson.weigh(self._rule, self._seed, rows, arms)
 
-    def best(self, rows: Floats, arms: Arms) -> NDArray[np.int64]:
-        """Return the best arm under the mean."""
-        return thompson.best(rows, arms)
+    def values(self, rows: Floats, arms: Arms) -> Floats:
+        """Return what each arm earns under the mean."""
+        return thompson.values(rows, arms)
 
 
 class OnValues:
@@ -129,9 +133,9 @@ class OnValues:
         """Return the probabilities; see Chooser."""
         return q_linear.weigh(self._rule, rows, arms)
 
-    def best(self, rows: Floats, arms: Arms) -> NDArray[np.int64]:
-        """Return the arm of the highest value."""
-        return q_linear.best(rows, arms)
+    def values(self, rows: Floats, arms: Arms) -> Floats:
+        """Return Q of each arm."""
+        return q_linear.values(rows, arms)
 
 
 def ignorance(rule: Rule) -> Knowledge:
@@ -146,11 +150,15 @@ def ignorance(rule: Rule) -> Knowledge:
 def chooser_of(policy: Policy, knowledge: Knowledge = None) -> Chooser:
     """Return the chooser of `policy`; one that learns chooses by `knowledge`, or as one that has seen nothing yet."""
     rule = policy.rule
-    knows = ignorance(rule) if knowledge is None else knowledge
+    if isinstance(rule, LearningRule):
+        return learner_of(rule, policy.seed, ignorance(rule) if knowledge is None else knowledge)
+    return Plain(rule)
+
+
+def learner_of(rule: LearningRule, seed: int, knows: Knowledge) -> Learner:
+    """Return the chooser of a rule that learns, by what it knows."""
     if isinstance(rule, Thompson | Greedy):
         assert isinstance(knows, Posterior)
-        return OnDemand(rule, policy.seed, knows)
-    if isinstance(rule, LinearQ | Sarsa):
-        assert isinstance(knows, Values)
-        return OnValues(rule, knows)
-    return Plain(rule)
+        return OnDemand(rule, seed, knows)
+    assert isinstance(knows, Values)
+    return OnValues(rule, knows)

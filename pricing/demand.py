@@ -40,7 +40,7 @@ and v, level + level_deviation * u and response + shared_deviation * u + own_dev
 class Posterior:
     """A Gaussian over the 2D weights, those of the level first. Changes in place by `learn`; `copy` to keep one."""
 
-    __slots__ = ("_diagonal", "_drift", "_keep", "_pull", "covariance", "mean", "outcomes")
+    __slots__ = ("_both", "_diagonal", "_drift", "_keep", "_pull", "covariance", "mean", "outcomes")
 
     def __init__(self, prior: Prior, width: int) -> None:
         """Begin at the prior.
@@ -61,11 +61,12 @@ class Posterior:
         self._pull: Floats = (1.0 - self._keep) * mean
 
     def _become(self, mean: Floats, covariance: Floats) -> None:
-        self.mean = mean
+        self._both: Floats = np.concatenate((covariance, mean[None]))  # side by side: one product serves them both
+        self.mean: Floats = self._both[-1]
         """(2D,) float64."""
-        self.covariance = covariance
+        self.covariance: Floats = self._both[:-1]
         """(2D, 2D) float64, exactly symmetric."""
-        self._diagonal = covariance.reshape(-1)[:: len(mean) + 1]
+        self._diagonal = self.covariance.reshape(-1)[:: len(mean) + 1]
 
     @property
     def width(self) -> int:
@@ -104,9 +105,10 @@ class Posterior:
             bought: whether it was bought within the window.
         """
         z = np.concatenate((x, shift * x))
-        h = _sums(self.covariance * z)
+        products = _sums(self._both * z)
+        h = products[:-1]
         variance = float(_sums(z * h))
-        chance = sigmoid(float(_sums(z * self.mean)) / sqrt(1.0 + pi * variance / 8.0))
+        chance = sigmoid(float(products[-1]) / sqrt(1.0 + pi * variance / 8.0))
         weight = max(chance * (1.0 - chance), WEIGHT_MIN)
         gain = 1.0 / (1.0 + weight * variance)
         g = h * sqrt(weight * gain)
@@ -126,7 +128,7 @@ class Posterior:
     def copy(self) -> Posterior:
         """Return a posterior that goes its own way."""
         twin = object.__new__(Posterior)
-        twin._become(self.mean.copy(), self.covariance.copy())
+        twin._become(self.mean, self.covariance)
         twin.outcomes, twin._keep, twin._drift, twin._pull = self.outcomes, self._keep, self._drift, self._pull
         return twin
 

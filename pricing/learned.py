@@ -16,7 +16,7 @@ from contracts.policies import Policy
 from contracts.rules import LearningRule
 from features.vectors import Taste
 from pricing.arms import cost_of
-from pricing.choosers import Knowledge, Sight, chooser_of, ignorance
+from pricing.choosers import Knowledge, Sight, ignorance, learner_of
 from pricing.contexts import Seen, scene_of
 from pricing.demand import Posterior
 from pricing.menus import Chances, PricedItem
@@ -51,7 +51,7 @@ def sights_of(policy: Policy, knowledge: Knowledge, seen: Sequence[Seen]) -> lis
         return None
     knows = ignorance(policy.rule) if knowledge is None else knowledge
     assert knows is not None
-    chooser = chooser_of(policy, knows)
+    chooser = learner_of(policy.rule, policy.seed, knows)
     scene = scene_of(chooser.features, seen)
     if not np.isfinite(scene.x).all():
         raise BrokenInvariant(

@@ -10,7 +10,9 @@ from __future__ import annotations
 from itertools import accumulate
 
 import msgspec
+import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from contracts.catalogue import CatalogueItem
 from contracts.decisions import TrailStep
@@ -69,7 +71,7 @@ class Menu:
 
     def __init__(self, item: PricedItem, prices: tuple[int, ...], steps: tuple[TrailStep, ...]) -> None:
         self._item = item
-        self._arms: Arms | None = None
+        self._arms: tuple[Arms, NDArray[np.intp]] | None = None
         self._chances: dict[int, Chances] = {}
         self._pinned: dict[tuple[str, int], Trail] = {}
         self.prices = prices
@@ -105,10 +107,11 @@ class Menu:
             aimed, explored = reasons.of_draw(item.policy.rule, None, 1)
             return Chances((1.0,), (1.0,), 0, None, aimed, explored)
         if self._arms is None:
-            self._arms = item.arms(self.prices)
-        chooser, row = sight.chooser, sight.row
-        chances: list[float] = chooser.weigh(row, self._arms)[0].tolist()
-        target, ideal = int(chooser.best(row, self._arms)[0]), item.ideal(sight)
+            self._arms = item.arms(self.prices), np.searchsorted(item.lattice, self.prices)
+        arms, places = self._arms
+        chances: list[float] = sight.chooser.weigh(sight.row, arms)[0].tolist()
+        values = item.values(sight)
+        target, ideal = int(values[places].argmax()), item.lattice[int(values.argmax())]
         binding = rails.nearest_rail(self.trail.steps, ideal, self.prices[target])
         aimed, explored = reasons.of_draw(item.policy.rule, binding, len(self.prices))
         cumulative = (*accumulate(chances[:-1]), 1.0)
@@ -196,11 +199,12 @@ class PricedItem:
         rule = self.policy.rule
         return one(prices, self.list_price, self.item.cost, rule.money if isinstance(rule, LearningRule) else Money())
 
-    def ideal(self, sight: Sight) -> int:
-        """Return the point of the full lattice that a learning policy would aim at if there were no rails."""
+    def values(self, sight: Sight) -> NDArray[np.float64]:
+        """Return what a learning policy expects of every point of the full lattice, rails or not."""
         if self._lattice_arms is None:
             self._lattice_arms = self.arms(self.lattice)
-        return self.lattice[int(sight.chooser.best(sight.row, self._lattice_arms)[0])]
+        values: NDArray[np.float64] = sight.chooser.values(sight.row, self._lattice_arms)[0]
+        return values
 
     def menu(self, last_price: int) -> Menu:
         """Return what a user whose last price of this item was `last_price` may be offered."""

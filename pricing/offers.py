@@ -68,7 +68,8 @@ class Verdict(Struct, gc=False):
     forced: bool
     propensity: float
     intent: int | None
-    learned: LearnedDraw | None = None
+    learned: LearnedDraw | tuple[()] = ()
+    """Empty unless a learning policy drew the price."""
 
 
 def is_open(offer: Offer, now_ms: int) -> bool:
@@ -148,7 +149,7 @@ def _draw(offers: Offers, priced: PricedItem, ask: Ask, last_price: int) -> Verd
         forced,
         propensity,
         ask.intent,
-        None if sight is None or forced else record_of(sight, chances, ask.u, arm, priced),
+        () if sight is None or forced else record_of(sight, chances, ask.u, arm, priced),
     )
 
 

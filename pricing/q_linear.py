@@ -117,19 +117,18 @@ def _powers(shift: float) -> Floats:
     return np.array([1.0, shift, shift * shift])
 
 
+def values(coefficients: Floats, arms: Arms) -> Floats:
+    """Return Q of every arm: (n, k)."""
+    return _worth(coefficients, arms.shifts)
+
+
 def _worth(coefficients: Floats, shifts: Floats) -> Floats:
     """Return Q of n draws: (n, 3) coefficients at (n, k) shifts. Elementwise, so equal rows give equal bits."""
     return coefficients[:, :1] + shifts * (coefficients[:, 1:2] + shifts * coefficients[:, 2:3])
 
 
-def best(coefficients: Floats, arms: Arms) -> NDArray[np.int64]:
-    """Return (n,): the arm of the highest value; the lowest price wins a tie."""
-    favourite: NDArray[np.int64] = _worth(coefficients, arms.shifts).argmax(-1)
-    return favourite
-
-
 def weigh(rule: ValueRule, coefficients: Floats, arms: Arms) -> Floats:
     """Return the epsilon-soft probability of every arm, (n, k); 0 for padding. Rows sum to 1."""
     shares = np.zeros(arms.shifts.shape)
-    shares[np.arange(len(shares)), best(coefficients, arms)] = 1.0
+    shares[np.arange(len(shares)), values(coefficients, arms).argmax(-1)] = 1.0
     return softened(shares, rule.explore, arms)

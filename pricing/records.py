@@ -93,8 +93,7 @@ class Recorder:
         assert event is not None
         shop = None if isinstance(event, Consent) else event
         user, item, now_ms = event.user, priced.item, event.event_time_ms
-        update = _price_row(verdict, priced, decision_id, user, now_ms, version)
-        self.prices.append((price_key(user, item.item), _to_json(update)))
+        self.prices.append(_price_record(verdict, priced, decision_id, user, now_ms, version))
         decision = _DecisionRow(
             decision_id,
             None if shop is None else shop.event_id,
@@ -127,7 +126,7 @@ class Recorder:
             self._places[inbound.source].at(inbound.offset),
             None if shop is None else shop.decision_id,
             preference,
-            *(() if verdict.learned is None else verdict.learned),
+            *verdict.learned,
         )
         self.decisions.append((decision_key(user, decision_id), _to_json(decision)))
 
@@ -147,11 +146,11 @@ class Recorder:
         self.decisions.append((decision_key(user, record.decision_id), encode_decision(record)))
 
 
-def _price_row(
+def _price_record(
     verdict: Verdict, priced: PricedItem, decision_id: str, user: str, now_ms: int, version: int
-) -> msgspec.Struct:
+) -> Record:
     item = priced.item
-    return _PriceRow(
+    update = _PriceRow(
         decision_id,
         user,
         item.item,
@@ -166,3 +165,4 @@ def _price_row(
         verdict.status,
         verdict.draw_id,
     )
+    return price_key(user, item.item), _to_json(update)

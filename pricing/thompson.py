@@ -32,11 +32,9 @@ def table(seed: int, samples: int, temper: float) -> tuple[Floats, Floats]:
     return first, second
 
 
-def best(moments: Floats, arms: Arms) -> NDArray[np.int64]:
-    """Return (n,): the arm that is worth most under the mean of (n, 5) `moments`; the lowest price wins a tie."""
-    responses = np.maximum(moments[:, 1:2], RESPONSE_MIN)
-    favourite: NDArray[np.int64] = worths(moments[:, :1], responses, arms)[:, 0].argmax(-1)
-    return favourite
+def values(moments: Floats, arms: Arms) -> Floats:
+    """Return what each arm earns under the mean of (n, 5) `moments`: (n, k)."""
+    return worths(moments[:, :1], np.maximum(moments[:, 1:2], RESPONSE_MIN), arms)[:, 0]
 
 
 def weigh(rule: Thompson | Greedy, seed: int, moments: Floats, arms: Arms) -> Floats:
@@ -50,7 +48,7 @@ def weigh(rule: Thompson | Greedy, seed: int, moments: Floats, arms: Arms) -> Fl
     """
     rows, width = arms.shifts.shape
     if isinstance(rule, Greedy):
-        votes, samples = best(moments, arms)[:, None], 1
+        votes, samples = values(moments, arms).argmax(-1)[:, None], 1
     else:
         levels, responses = _samples(rule, seed, moments)
         votes, samples = _votes(levels, responses, arms), rule.samples

@@ -60,7 +60,7 @@ def test_a_decision_can_be_recomputed_from_its_record(rule):
         at = menu.prices.index(decision.price)
         assert decision.propensity == decision.probabilities[at]
         assert sum(decision.probabilities[:at]) <= decision.u < sum(decision.probabilities[: at + 1]) + 1e-12
-        assert decision.explored == (at != chooser.best(rows, arms)[0])
+        assert decision.explored == (at != chooser.values(rows, arms)[0].argmax())
         assert decision.learned == knowledge.digest()
         assert (decision.feature_version, decision.cost_source, decision.policy) == (1, "catalogue", "learns@4")
 
