@@ -74,10 +74,11 @@ class Plain:
     def weigh(self, rows: Floats, arms: Arms) -> Floats:
         """Return the probabilities; see Chooser."""
         if isinstance(self._rule, UniformRandom):
-            return softened(np.zeros(arms.shifts.shape), 1.0, arms)
+            return softened(np.zeros(arms.shifts.shape), 0.0, 1.0, arms)
         shares = np.zeros(arms.shifts.shape)
         shares[np.arange(len(shares)), self._nearest(rows, arms)] = 1.0
-        return softened(shares, 0.0 if isinstance(self._rule, ListPrice) else self._rule.explore, arms)
+        explore = 0.0 if isinstance(self._rule, ListPrice) else self._rule.explore
+        return softened(shares, 1.0 - explore, explore, arms)
 
     def _nearest(self, rows: Floats, arms: Arms) -> NDArray[np.int64]:
         """Return the feasible price nearest at or below the target; the lowest if all lie above."""
@@ -106,12 +107,12 @@ class OnDemand:
         self.features: Features | None = rule.features
 
     def project(self, scene: Scene) -> Floats:
-        """Return the moments of each draw, (n, 5)."""
-        return self._posterior.project(scene.x)
+        """Return the level and the response of each draw, under the mean and under every sample."""
+        return thompson.sampled(self._rule, self._seed, self._posterior.project(scene.x))
 
     def weigh(self, rows: Floats, arms: Arms) -> Floats:
         """Return the probabilities; see Chooser."""
-        return thompson.weigh(self._rule, self._seed, rows, arms)
+        return thompson.weigh(self._rule, rows, arms)
 
     def values(self, rows: Floats, arms: Arms) -> Floats:
         """Return what each arm earns under the mean."""

@@ -131,4 +131,4 @@ def weigh(rule: ValueRule, coefficients: Floats, arms: Arms) -> Floats:
     """Return the epsilon-soft probability of every arm, (n, k); 0 for padding. Rows sum to 1."""
     shares = np.zeros(arms.shifts.shape)
     shares[np.arange(len(shares)), values(coefficients, arms).argmax(-1)] = 1.0
-    return softened(shares, rule.explore, arms)
+    return softened(shares, 1.0 - rule.explore, rule.explore, arms)

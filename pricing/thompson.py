@@ -32,51 +32,57 @@ def table(seed: int, samples: int, temper: float) -> tuple[Floats, Floats]:
     return first, second
 
 
-def values(moments: Floats, arms: Arms) -> Floats:
-    """Return what each arm earns under the mean of (n, 5) `moments`: (n, k)."""
-    return worths(moments[:, :1], np.maximum(moments[:, 1:2], RESPONSE_MIN), arms)[:, 0]
-
-
-def weigh(rule: Thompson | Greedy, seed: int, moments: Floats, arms: Arms) -> Floats:
-    """Return the probability of every arm, (n, k); 0 for padding. Rows sum to 1.
+def sampled(rule: Thompson | Greedy, seed: int, moments: Floats) -> Floats:
+    """Return what `weigh` needs of n draws, (n, c): level and response under the mean, then under each sample of the table.
 
     Args:
         rule: parameters.
         seed: of the policy; names its table of normals.
-        moments: of the n draws, (n, 5) as pricing.demand projects them.
+        moments: (n, 5), as pricing.demand projects them.
+    """
+    samples = 1 + (rule.samples if isinstance(rule, Thompson) else 0)
+    rows = np.empty((len(moments), 2 * samples))
+    levels, responses = rows[:, :samples], rows[:, samples:]
+    level, response, deviation, shared, own = (moments[:, at : at + 1] for at in range(5))
+    levels[:, :1], responses[:, :1] = level, response
+    if isinstance(rule, Thompson):
+        first, second = table(seed, rule.samples, rule.temper)
+        levels[:, 1:] = level + deviation * first
+        responses[:, 1:] = response + shared * first + own * second
+    np.maximum(responses, RESPONSE_MIN, out=responses)
+    return rows
+
+
+def values(rows: Floats, arms: Arms) -> Floats:
+    """Return what each arm earns under the mean, (n, k); `rows` as `sampled` gives them."""
+    samples = rows.shape[1] // 2
+    return worths(rows[:, :1], rows[:, samples : samples + 1], arms)[:, 0]
+
+
+def weigh(rule: Thompson | Greedy, rows: Floats, arms: Arms) -> Floats:
+    """Return the probability of every arm, (n, k); 0 for padding. Rows sum to 1.
+
+    Args:
+        rule: parameters.
+        rows: of the n draws, as `sampled` gives them.
         arms: of the n draws.
     """
-    rows, width = arms.shifts.shape
-    if isinstance(rule, Greedy):
-        votes, samples = values(moments, arms).argmax(-1)[:, None], 1
-    else:
-        levels, responses = _samples(rule, seed, moments)
-        votes, samples = _votes(levels, responses, arms), rule.samples
-    if rows > 1:
-        votes = votes + width * np.arange(rows)[:, None]
-    shares = np.bincount(votes.ravel(), minlength=rows * width).reshape(rows, width) / samples
-    return softened(shares, rule.explore, arms)
+    draws, width = arms.shifts.shape
+    samples = rows.shape[1] // 2
+    first = 1 if samples > 1 else 0  # the mean has a vote only where nothing is sampled
+    # the lowest price wins a tie, so padding never does
+    votes = worths(rows[:, first:samples], rows[:, samples + first :], arms).argmax(-1)
+    if draws > 1:
+        votes += width * np.arange(draws)[:, None]
+    counts = np.bincount(votes.ravel(), minlength=draws * width).reshape(draws, width)
+    return softened(counts, (1.0 - rule.explore) / (samples - first), rule.explore, arms)
 
 
-def _samples(rule: Thompson, seed: int, moments: Floats) -> tuple[Floats, Floats]:
-    """Return the table's levels and responses for each draw, (n, samples) each."""
-    first, second = table(seed, rule.samples, rule.temper)
-    level, response, deviation, shared, own = (moments[:, at : at + 1] for at in range(5))
-    return level + deviation * first, np.maximum(response + shared * first + own * second, RESPONSE_MIN)
-
-
-def _votes(levels: Floats, responses: Floats, arms: Arms) -> NDArray[np.int64]:
-    """Return the best arm under each sample, (n, samples); the lowest price wins a tie, so never padding."""
-    favourite: NDArray[np.int64] = worths(levels, responses, arms).argmax(-1)
-    return favourite
-
-
-def softened(shares: Floats, explore: float, arms: Arms) -> Floats:
-    """Return `shares` (n, k) mixed with an even share of `explore` for every feasible price."""
-    if explore == 0.0:
-        return shares
-    mixed = shares * (1.0 - explore)
-    mixed += explore / arms.counts
-    if len(shares) > 1:  # else there is no padding
-        mixed[np.arange(shares.shape[1]) >= arms.counts] = 0.0
+def softened(counts: Floats | NDArray[np.int64], each: float, explore: float, arms: Arms) -> Floats:
+    """Return `each` probability per count (n, k), and an even share of `explore` for every feasible price."""
+    mixed: Floats = np.multiply(counts, each)
+    if explore > 0.0:
+        mixed += explore / arms.counts
+        if len(mixed) > 1:  # else there is no padding
+            mixed[np.arange(mixed.shape[1]) >= arms.counts] = 0.0
     return mixed
