@@ -76,6 +76,8 @@ def a_knowledge(rnd: Random, rule: Rule) -> Knowledge:
 
 def some_sights(rnd: Random, policy: Policy, knowledge: Knowledge) -> list[Sight] | list[None]:
     """What the policy sees of PER_ITEM draws in random contexts."""
+    if knowledge is None:
+        return [None] * PER_ITEM
     seen = [
         Seen(rnd.randrange(1, 10**6), rnd.randrange(8), rnd.random(), np.array([rnd.gauss(0, 1) for _ in range(3)]))
         for _ in range(PER_ITEM)

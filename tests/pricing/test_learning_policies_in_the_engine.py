@@ -16,7 +16,7 @@ from features.vectors import Encoded
 from pricing.choosers import chooser_of, ignorance
 from pricing.contexts import Scene
 from pricing.draws import uniforms
-from pricing.menus import PricedItem
+from pricing.menus import MenuBook
 from tests.pricing.fake_encoder import FakeEncoder
 from tests.pricing.shop import Shop, item
 
@@ -51,7 +51,7 @@ def test_a_decision_can_be_recomputed_from_its_record(rule):
     shop = shop_of(rule, item(cost=5_000))
     for user in range(20):
         decision = shop.feed(shop.view(user=f"user {user}"), knowledge=knowledge)[0]
-        priced = PricedItem(decision.catalogue_version, item(cost=5_000), policy, may_raise=False)
+        priced = MenuBook(policy).of(decision.catalogue_version, item(cost=5_000), None)
         menu, chooser = priced.menu(10_000), chooser_of(policy, knowledge)
         rows = chooser.project(Scene(np.array([decision.features]), np.array([decision.intent])))
         arms = priced.arms(menu.prices)
