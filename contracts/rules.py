@@ -110,7 +110,7 @@ class Thompson(Struct, frozen=True, kw_only=True, tag_field="kind", tag="thompso
     money: Money = Money()
     samples: Annotated[int, Meta(ge=2, le=SAMPLES_MAX)] = 64
     """Points of the fixed table of normals over which the best price is counted."""
-    temper: Share = 0.5
+    temper: Share = 0.3
     """Share of the posterior's standard deviation that is sampled; less explores less. 1 is Thompson sampling proper."""
     explore: Share = 0.005
     """Share of draws spread evenly over the feasible lattice."""
