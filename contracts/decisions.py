@@ -85,6 +85,25 @@ class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field=
     """r_ui: the model's propensity of this user to buy this item at its list price, to six decimals. Absent without a model,
     and from withdrawals, which are no event with the item."""
 
+    probabilities: tuple[float, ...] | None = None
+    """Of a learning policy's draw: one per feasible price, ascending; the propensity is the one of `price`. This and what
+    follows is absent from everything but such draws, of which a single feasible price is none."""
+    u: float | None = None
+    """The draw's uniform number in [0, 1): `price` is the first whose probabilities up to it sum to more."""
+    explored: bool | None = None
+    """Whether `price` is another than the one that the policy aims at."""
+    features: tuple[float, ...] | None = None
+    """What the policy saw, by its features' names, the constant 1 first; what an outcome teaches, it teaches of these."""
+    feature_version: int | None = None
+    learned: str | None = None
+    """Digest of what the policy had learned until then."""
+    level_contributions: tuple[float, ...] | None = None
+    """What each feature adds to the expected log-odds of a purchase at list price; absent from policies without such."""
+    response_contributions: tuple[float, ...] | None = None
+    """What each feature adds to the log-odds that a discount of 20 % of list brings."""
+    cost_source: Literal["catalogue", "assumed", "none"] | None = None
+    """Where the cost behind the policy's aim is from; none: it aims at revenue, and margin is not available."""
+
 
 class Applied(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="record", tag="applied", gc=False):
     """A source record that was applied and led to no decision; `outcome` says why."""

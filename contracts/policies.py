@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from contracts.errors import BadReference
+from contracts.rules import Greedy, LinearQ, Sarsa, Thompson
 
 Permille = Annotated[int, Meta(ge=0, le=10_000)]
 Name = Annotated[str, Meta(pattern="^[a-z][a-z0-9_-]{0,63}$")]
@@ -68,7 +69,19 @@ class SessionIntent(
             raise ValueError("discounts_permille must not be empty nor increase: stronger intent, smaller discount")
 
 
-Rule = ListPrice | SessionIntent
+class FixedPrice(Struct, frozen=True, kw_only=True, tag_field="kind", tag="fixed_price", forbid_unknown_fields=True):
+    """One multiplier for everybody: the best one in hindsight is the bar that personal prices have to clear."""
+
+    multiplier_permille: Annotated[int, Meta(ge=1, le=10_000)]
+    explore: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.0
+
+
+class UniformRandom(Struct, frozen=True, kw_only=True, tag_field="kind", tag="uniform", forbid_unknown_fields=True):
+    """Every feasible price alike: what a log for evaluation is best made of, and costs most."""
+
+
+PlainRule = ListPrice | FixedPrice | SessionIntent | UniformRandom
+Rule = ListPrice | FixedPrice | SessionIntent | UniformRandom | Thompson | Greedy | LinearQ | Sarsa
 
 
 class Policy(Struct, frozen=True, kw_only=True, tag_field="record", tag="policy", forbid_unknown_fields=True):

@@ -18,13 +18,16 @@ from msgspec import Struct
 from contracts.catalogue import Catalogue
 from contracts.errors import BadEvent, BrokenInvariant
 from contracts.intake import Inbound, refuse
-from contracts.policies import PolicyBook
+from contracts.policies import Policy, PolicyBook
+from contracts.rules import LearningRule
 from contracts.semantics import Semantics, Topology
-from features.vectors import TokenEncoder, tastes_of
+from features.vectors import Taste, TokenEncoder, tastes_of
+from pricing.choosers import Knowledge
 from pricing.draws import uniforms
+from pricing.learned import seen_of, sights_of
 from pricing.menus import MenuShelf
 from pricing.records import Place, Record, Recorder
-from pricing.run import Run
+from pricing.run import Asked, Run
 from pricing.verdicts import Court
 
 Load = Callable[[bytes], bytes | None]
@@ -88,6 +91,7 @@ class Engine:
         policies: PolicyBook,
         isolated: Isolated = _NONE,
         encoder: TokenEncoder | None = None,
+        knowledge: Knowledge = None,
     ) -> Step:
         """Apply `batch`, in order.
 
@@ -99,6 +103,7 @@ class Engine:
             policies: read only.
             isolated: (source, offset) -> traceback, of records that have crashed too often.
             encoder: the model, if there is one; it keeps this engine's users under the engine itself as their owner.
+            knowledge: what the policy that prices has learned; None: nothing, or it does not learn. Read only.
 
         Raises:
             EventCrash: applying a record raised, or deciding on it; the first such record of the batch.
@@ -111,6 +116,7 @@ class Engine:
         run.applied, run.watermark_ms = before.applied, before.watermark_ms
         crash = self._apply(batch, load, isolated, policy.seed, run)
         tastes = tastes_of(encoder.encode(self, run.tokens)) if encoder is not None and run.tokens else []
+        self._see(run, policy, knowledge, tastes)
         recorder = Recorder(self._places, policy.version, model, policies.seen, catalogue.seen)
         fallback = policy is not policies.current
         court = Court(self._semantics, self._places, menus, recorder, catalogue, tastes, fallback)
@@ -124,6 +130,18 @@ class Engine:
         after = PartitionState(run.applied, run.watermark_ms)
         counts = dict(court.counted() + Counter(run.counts))
         return Step(run.encoded(), recorder.prices, recorder.decisions, run.dead, after, counts)
+
+    @staticmethod
+    def _see(run: Run, policy: Policy, knowledge: Knowledge, tastes: Sequence[Taste]) -> None:
+        """Give every ask of the batch that may be a draw what a learning policy sees of it."""
+        if not isinstance(policy.rule, LearningRule):
+            return
+        turns = [turn for turn in run.turns if isinstance(turn, Asked) and turn.rule is None]
+        seen = [
+            seen_of(turn.priced.list_price, turn.ask.intent, tastes[turn.token] if tastes else None) for turn in turns
+        ]
+        for turn, sight in zip(turns, sights_of(policy, knowledge, seen) or (), strict=True):
+            turn.ask.sight = sight
 
     def _apply(
         self, batch: Sequence[Inbound], load: Load, isolated: Isolated, seed: int, run: Run

@@ -10,12 +10,18 @@ from __future__ import annotations
 from itertools import accumulate
 
 import msgspec
+import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from contracts.catalogue import CatalogueItem
 from contracts.decisions import TrailStep
+from contracts.errors import BrokenInvariant
 from contracts.policies import BUILTIN, Policy
+from contracts.rules import LearningRule, Money
 from pricing import policies, rails, reasons
+from pricing.arms import Arms, one
+from pricing.choosers import Sight
 from pricing.lattice import charm_drops, full_lattice
 
 ITEMS_MAX = 32_768
@@ -61,10 +67,11 @@ class Chances(Struct, frozen=True, gc=False):
 class Menu:
     """What one user may be offered of one item: the feasible prices, and why no others."""
 
-    __slots__ = ("_chances", "_item", "_pinned", "prices", "trail")
+    __slots__ = ("_arms", "_chances", "_item", "_pinned", "prices", "trail")
 
     def __init__(self, item: PricedItem, prices: tuple[int, ...], steps: tuple[TrailStep, ...]) -> None:
         self._item = item
+        self._arms: tuple[Arms, NDArray[np.intp]] | None = None
         self._chances: dict[int, Chances] = {}
         self._pinned: dict[tuple[str, int], Trail] = {}
         self.prices = prices
@@ -80,6 +87,10 @@ class Menu:
 
     def _weigh(self, intent: int) -> Chances:
         rule, list_price, lattice = self._item.policy.rule, self._item.list_price, self._item.lattice
+        if isinstance(rule, LearningRule):  # prescribed prices apart, such a rule is asked with what it sees
+            raise BrokenInvariant(
+                f"A {rule.__struct_config__.tag} policy was asked for a price without features: report it"
+            )
         aim = policies.target_price(rule, list_price, intent)
         target = policies.nearest_at_or_below(self.prices, aim)
         ideal = lattice[policies.nearest_at_or_below(lattice, aim)]
@@ -87,6 +98,23 @@ class Menu:
         chances = policies.probabilities(rule, self.prices, list_price, intent)
         cumulative = (*accumulate(chances[:-1]), 1.0)  # whatever the rounding, every u < 1 falls on a price
         aimed, explored = reasons.of_draw(rule, binding, len(self.prices))
+        return Chances(tuple(chances), cumulative, target, binding, aimed, explored)
+
+    def chances_of(self, sight: Sight) -> Chances:
+        """Return what a learning policy makes of this menu, for one draw; nothing of it is remembered."""
+        item = self._item
+        if len(self.prices) == 1:
+            aimed, explored = reasons.of_draw(item.policy.rule, None, 1)
+            return Chances((1.0,), (1.0,), 0, None, aimed, explored)
+        if self._arms is None:
+            self._arms = item.arms(self.prices), np.searchsorted(item.lattice, self.prices)
+        arms, places = self._arms
+        chances: list[float] = sight.chooser.weigh(sight.row, arms)[0].tolist()
+        values = item.values(sight)
+        target, ideal = int(values[places].argmax()), item.lattice[int(values.argmax())]
+        binding = rails.nearest_rail(self.trail.steps, ideal, self.prices[target])
+        aimed, explored = reasons.of_draw(item.policy.rule, binding, len(self.prices))
+        cumulative = (*accumulate(chances[:-1]), 1.0)
         return Chances(tuple(chances), cumulative, target, binding, aimed, explored)
 
     def pinned(self, rule: str, price: int) -> Trail:
@@ -125,6 +153,7 @@ class PricedItem:
 
     __slots__ = (
         "_feasible",
+        "_lattice_arms",
         "_menus",
         "_step_limit",
         "_steps",
@@ -159,10 +188,23 @@ class PricedItem:
         self._feasible = rails.within(low, high, listed.allowed, list_price)
         self._step_limit = rails.step_limit(list_price, limits)
         self._menus: dict[int, Menu] = {}
+        self._lattice_arms: Arms | None = None
 
     def allows(self, price: int) -> bool:
         """Return whether `price` is on the lattice and within every rail that does not depend on the user."""
         return price in self._feasible
+
+    def arms(self, prices: tuple[int, ...]) -> Arms:
+        """Return `prices` of this item as numbers to compute with."""
+        rule = self.policy.rule
+        return one(prices, self.list_price, self.item.cost, rule.money if isinstance(rule, LearningRule) else Money())
+
+    def values(self, sight: Sight) -> NDArray[np.float64]:
+        """Return what a learning policy expects of every point of the full lattice, rails or not."""
+        if self._lattice_arms is None:
+            self._lattice_arms = self.arms(self.lattice)
+        values: NDArray[np.float64] = sight.chooser.values(sight.row, self._lattice_arms)[0]
+        return values
 
     def menu(self, last_price: int) -> Menu:
         """Return what a user whose last price of this item was `last_price` may be offered."""

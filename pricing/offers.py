@@ -16,6 +16,8 @@ from contracts.prices import Status
 from features.state import Offer
 from features.vectors import Taste
 from pricing import reasons
+from pricing.choosers import Sight
+from pricing.learned import LearnedDraw, record_of
 from pricing.menus import PricedItem, Trail
 
 PRESCRIBED = {
@@ -47,6 +49,8 @@ class Ask(Struct, gc=False):
     """The user's highest event time, this event's included."""
     taste: Taste | None = None
     """What the model makes of user and item; None without a model."""
+    sight: Sight | None = None
+    """What a learning policy sees of the draw, if it is to be one; None for a policy that does not learn."""
 
 
 class Verdict(Struct, gc=False):
@@ -64,6 +68,8 @@ class Verdict(Struct, gc=False):
     forced: bool
     propensity: float
     intent: int | None
+    learned: LearnedDraw | tuple[()] = ()
+    """Empty unless a learning policy drew the price."""
 
 
 def is_open(offer: Offer, now_ms: int) -> bool:
@@ -109,7 +115,8 @@ def _draw(offers: Offers, priced: PricedItem, ask: Ask, last_price: int) -> Verd
     """Draw a price and open an offer at it, behind all others in the order of draws."""
     item = priced.item.item
     menu = priced.menu(last_price)
-    chances = menu.chances(ask.intent)
+    sight = ask.sight
+    chances = menu.chances(ask.intent) if sight is None else menu.chances_of(sight)
     arm = bisect_right(chances.cumulative, ask.u)
     price, propensity = menu.prices[arm], chances.probabilities[arm]
     multiplier = priced.multipliers[price]
@@ -142,6 +149,7 @@ def _draw(offers: Offers, priced: PricedItem, ask: Ask, last_price: int) -> Verd
         forced,
         propensity,
         ask.intent,
+        () if sight is None or forced else record_of(sight, chances, ask.u, arm, priced),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from contracts.policies import ListPrice, Rule
+from contracts.policies import FixedPrice, ListPrice, PlainRule, SessionIntent, UniformRandom
 from features.state import SessionItem, UserState
 from pricing.lattice import scaled
 
@@ -40,9 +40,11 @@ def intent_level(state: UserState, item: str) -> int:
     return level
 
 
-def target_price(rule: Rule, list_price: int, intent: int) -> int:
+def target_price(rule: PlainRule, list_price: int, intent: int) -> int:
     """Return the price that `rule` would charge if there were no rails."""
-    if isinstance(rule, ListPrice):
+    if isinstance(rule, FixedPrice):
+        return scaled(list_price, rule.multiplier_permille)
+    if not isinstance(rule, SessionIntent):
         return list_price
     discounts = rule.discounts_permille
     return scaled(list_price, max(1000 - discounts[min(intent, len(discounts) - 1)], 0))
@@ -53,11 +55,18 @@ def nearest_at_or_below(prices: Sequence[int], target: int) -> int:
     return max(bisect_right(prices, target) - 1, 0)
 
 
-def probabilities(rule: Rule, prices: Sequence[int], list_price: int, intent: int) -> list[float]:
+def probabilities(rule: PlainRule, prices: Sequence[int], list_price: int, intent: int) -> list[float]:
     """Return the probability of each of the ascending feasible `prices`; they sum to 1."""
     if len(prices) == 1:
         return [1.0]
-    explore = 0.0 if isinstance(rule, ListPrice) else rule.explore
+    explore = _explored(rule)
     chances = [explore / len(prices)] * len(prices)
     chances[nearest_at_or_below(prices, target_price(rule, list_price, intent))] += 1.0 - explore
     return chances
+
+
+def _explored(rule: PlainRule) -> float:
+    """Return the share of draws that is spread evenly."""
+    if isinstance(rule, UniformRandom):
+        return 1.0
+    return 0.0 if isinstance(rule, ListPrice) else rule.explore

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from contracts.currency import minor_digits
 from contracts.decisions import Decision
-from contracts.policies import ListPrice, Rule
+from contracts.policies import FixedPrice, ListPrice, Rule, SessionIntent, UniformRandom
 from contracts.prices import PriceUpdate
+from contracts.rules import Greedy, LinearQ, Sarsa, Thompson
 
 HELD = ("held",)
 NO_CONSENT = ("no_consent",)
@@ -31,6 +32,10 @@ WORDS = {
     "model_mismatch": "the policy was made for another model than the one in force, so its fallback prices",
     "list_price_policy": "the policy charges everybody the list price",
     "session_intent": "this session's interest in the item calls for it",
+    "fixed_price": "the policy charges everybody the same share of the list price",
+    "uniform": "the policy tries every allowed price alike",
+    "demand": "it is the price that past purchases suggest for this visit",
+    "value": "it is the price whose past outcomes were worth most in visits like this",
     "explored": "a small share of offers tries other allowed prices",
     "only_list_feasible": "the rails leave no other price",
 }
@@ -45,6 +50,14 @@ RAIL_WORDS = {
     "step": "the limit on a change from the last price",
 }
 _RAIL = "rail:"
+_AIMS: dict[type, str] = {
+    SessionIntent: "session_intent",
+    FixedPrice: "fixed_price",
+    Thompson: "demand",
+    Greedy: "demand",
+    LinearQ: "value",
+    Sarsa: "value",
+}
 
 
 def of_draw(rule: Rule, binding_rule: str | None, feasible: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -59,7 +72,10 @@ def of_draw(rule: Rule, binding_rule: str | None, feasible: int) -> tuple[tuple[
         return ("only_list_feasible",), ("only_list_feasible",)
     if isinstance(rule, ListPrice):
         return ("list_price_policy",), ("list_price_policy",)
-    aimed = ("session_intent",) if binding_rule is None else ("session_intent", _RAIL + binding_rule)
+    if isinstance(rule, UniformRandom):
+        return ("uniform",), ("uniform",)
+    why = _AIMS[type(rule)]
+    aimed = (why,) if binding_rule is None else (why, _RAIL + binding_rule)
     return aimed, ("explored",)
 
 

@@ -25,9 +25,10 @@ Record = tuple[bytes, bytes]
 # positional and untyped. Thirty keyword arguments cost ten times as much, and lattice and trail are JSON already.
 _PriceRow = msgspec.defstruct("_PriceRow", [(name, Any) for name in PriceUpdate.__struct_fields__], gc=False)
 _FIELDS = Decision.__struct_fields__
+_REQUIRED = len(_FIELDS) - len(Decision.__struct_defaults__)
 _DecisionRow = msgspec.defstruct(
     "_DecisionRow",
-    [(name, Any) for name in _FIELDS[:-1]] + [(_FIELDS[-1], Any, None)],
+    [(name, Any) for name in _FIELDS[:_REQUIRED]] + [(name, Any, None) for name in _FIELDS[_REQUIRED:]],
     tag_field="record",
     tag="decision",
     omit_defaults=True,
@@ -92,8 +93,7 @@ class Recorder:
         assert event is not None
         shop = None if isinstance(event, Consent) else event
         user, item, now_ms = event.user, priced.item, event.event_time_ms
-        update = _price_row(verdict, priced, decision_id, user, now_ms, version)
-        self.prices.append((price_key(user, item.item), _to_json(update)))
+        self.prices.append(_price_record(verdict, priced, decision_id, user, now_ms, version))
         decision = _DecisionRow(
             decision_id,
             None if shop is None else shop.event_id,
@@ -126,6 +126,7 @@ class Recorder:
             self._places[inbound.source].at(inbound.offset),
             None if shop is None else shop.decision_id,
             preference,
+            *verdict.learned,
         )
         self.decisions.append((decision_key(user, decision_id), _to_json(decision)))
 
@@ -145,11 +146,11 @@ class Recorder:
         self.decisions.append((decision_key(user, record.decision_id), encode_decision(record)))
 
 
-def _price_row(
+def _price_record(
     verdict: Verdict, priced: PricedItem, decision_id: str, user: str, now_ms: int, version: int
-) -> msgspec.Struct:
+) -> Record:
     item = priced.item
-    return _PriceRow(
+    update = _PriceRow(
         decision_id,
         user,
         item.item,
@@ -164,3 +165,4 @@ def _price_row(
         verdict.status,
         verdict.draw_id,
     )
+    return price_key(user, item.item), _to_json(update)

@@ -8,16 +8,22 @@ from __future__ import annotations
 from collections import Counter
 from random import Random
 
+import numpy as np
 import pytest
 
 from contracts.catalogue import CatalogueItem
 from contracts.events import View
 from contracts.ids import DecisionIds
 from contracts.intake import Inbound
-from contracts.policies import ListPrice, Policy, Rails, SessionIntent
+from contracts.policies import FixedPrice, ListPrice, Policy, Rails, Rule, SessionIntent, UniformRandom
+from contracts.rules import Features, Greedy, LinearQ, Sarsa, Thompson
 from contracts.semantics import Semantics, Topology
 from features.state import Offer, SessionItem, UserState
+from pricing.choosers import Knowledge, Sight, ignorance
+from pricing.contexts import Seen
+from pricing.demand import Posterior
 from pricing.draws import uniforms
+from pricing.learned import sights_of
 from pricing.menus import MenuBook
 from pricing.offers import PRESCRIBED, Ask, prescribe, respond
 from pricing.policies import intent_level
@@ -25,6 +31,8 @@ from pricing.records import Place, Recorder
 from tests.pricing.independent_checker import Terms, check
 
 DECISIONS = 1_000_000
+SEEN = Features(dims=3)
+UNTAUGHT = (Thompson, Greedy, LinearQ, Sarsa)
 PER_ITEM = 500
 ITEMS_PER_POLICY = 50
 NOW_MS = 1_572_566_400_000
@@ -45,8 +53,36 @@ def a_policy(rnd: Random, number: int) -> Policy:
         charm_endings=rnd.choice([(99, 95, 49), (99,), (0, 50), (), (7, 77, 90)]),
         raise_markets=rnd.choice([(), ("BR",)]),
     )
-    rule = ListPrice() if number % 10 == 0 else SessionIntent(discounts_permille=tuple(discounts), explore=rnd.random())
+    rule: Rule = SessionIntent(discounts_permille=tuple(discounts), explore=rnd.random())
+    if number % 4 == 0:
+        rule = rnd.choice(UNTAUGHT)(features=SEEN, explore=rnd.choice([0.0, rnd.random()]))
+    elif number % 10 == 1:
+        rule = rnd.choice([ListPrice(), UniformRandom(), FixedPrice(multiplier_permille=rnd.randrange(500, 1300))])
     return Policy(name="random", number=number, seed=rnd.randrange(1 << 53), rule=rule, rails=rails)
+
+
+def a_knowledge(rnd: Random, rule: Rule) -> Knowledge:
+    """Something that `rule` could have learned, sensible or not."""
+    knowledge = ignorance(rule)
+    if isinstance(knowledge, Posterior):
+        knowledge.mean[:] = [rnd.gauss(0.0, 3.0) for _ in knowledge.mean]
+        for _ in range(rnd.randrange(50)):
+            x = np.array([1.0, *(rnd.gauss(0.0, 2.0) for _ in range(SEEN.width - 1))])
+            knowledge.learn(x, rnd.uniform(-1.0, 2.0), rnd.random() < 0.5)
+    elif knowledge is not None:
+        knowledge.weights[:] = [[rnd.gauss(0.0, 1.0) for _ in range(SEEN.width)] for _ in range(3)]
+    return knowledge
+
+
+def some_sights(rnd: Random, policy: Policy, knowledge: Knowledge) -> list[Sight] | list[None]:
+    """What the policy sees of PER_ITEM draws in random contexts."""
+    if knowledge is None:
+        return [None] * PER_ITEM
+    seen = [
+        Seen(rnd.randrange(1, 10**6), rnd.randrange(8), rnd.random(), np.array([rnd.gauss(0, 1) for _ in range(3)]))
+        for _ in range(PER_ITEM)
+    ]
+    return sights_of(policy, knowledge, seen) or [None] * PER_ITEM
 
 
 def an_item(rnd: Random, margin_min_permille: int) -> CatalogueItem:
@@ -110,16 +146,18 @@ def decisions_of(rnd: Random, policy: Policy, first: int) -> Counter[str]:
     inbound = Inbound(NOW_MS, 1, first, event, None, b"u", None, NOW_MS)
     recorder = Recorder(PLACES, policy.version, None, 0, 0)
     counts: Counter[str] = Counter()
-    for decision_id, u in zip(ids, uniforms(policy.seed, ids), strict=True):
+    sights = some_sights(rnd, policy, a_knowledge(rnd, policy.rule))
+    for decision_id, u, sight in zip(ids, uniforms(policy.seed, ids), sights, strict=True):
         state, last = a_state(rnd, terms)
         if rnd.random() < 0.1:
             verdict = prescribe(state.offers, priced, market, rnd.choice(list(PRESCRIBED)))
         else:
-            ask = Ask(NOW_MS, market, decision_id, u, intent_level(state, "item"), state.last_ms)
+            ask = Ask(NOW_MS, market, decision_id, u, intent_level(state, "item"), state.last_ms, None, sight)
             verdict = respond(state.offers, priced, ask, 24)
         recorder.decided(verdict, priced, inbound, decision_id, 1, 1)
         decision = check(recorder.decisions[-1][1], terms, last)
         counts[decision["status"]] += 1
+        counts["learned"] += "probabilities" in decision
         counts.update([step[0] for step in decision["trail"]])
     return counts
 
@@ -133,6 +171,7 @@ def test_a_million_random_decisions_stay_inside_their_rails_and_every_rail_binds
         for _ in range(ITEMS_PER_POLICY):
             counts += decisions_of(rnd, policy, rnd.randrange(1 << 40))
     assert counts["drawn"] + counts["held"] + counts["list"] == DECISIONS
+    assert counts["learned"] >= 0.05 * DECISIONS
     rails = ("floor", "margin", "map", "ceiling", "discount_only", "band", "charm", "step", "dwell")
     shares = {rail: counts[rail] / DECISIONS for rail in rails}
     assert min(shares.values()) >= 0.01, shares

@@ -102,9 +102,25 @@ def check(value: bytes, terms: Terms, last: int) -> dict[str, Any]:
     require(decision["forced"] is (len(left) == 1 and decision["status"] != "held"), "forced", decision)
     require(0.0 < decision["propensity"] <= 1.0, "a propensity of what cannot happen", decision)
     require(not decision["forced"] or decision["propensity"] == 1.0, "forced, yet by chance", decision)
+    if "probabilities" in decision:
+        _check_draw(decision, sorted(left))
     if decision["status"] == "list":
         require(price == terms.list_price and decision["draw_id"] is None, "a list price that is none", decision)
     return decision
+
+
+def _check_draw(decision: dict[str, Any], feasible: list[int]) -> None:
+    """Draw again: the first price whose probabilities up to it sum to more than the decision's number."""
+    chances, u = decision["probabilities"], decision["u"]
+    require(decision["status"] == "drawn" and not decision["forced"], "probabilities of what was no draw", decision)
+    require(len(chances) == len(feasible), "not one probability per feasible price", decision)
+    require(min(chances) >= 0.0 and abs(sum(chances) - 1.0) < 1e-12, "probabilities that are none", decision)
+    below = 0.0
+    for price, chance in zip(feasible, chances, strict=True):
+        below += chance
+        if u < below or price == feasible[-1]:
+            break
+    require(price == decision["price"] and chance == decision["propensity"], "another price was drawn", decision)
 
 
 def _check_trail(decision: dict[str, Any], terms: Terms, last: int) -> set[int]:

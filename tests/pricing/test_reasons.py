@@ -51,6 +51,10 @@ def test_every_reason_that_can_be_given_has_words():
         reasons.MODEL_MISMATCH,
         "list_price_policy",
         "session_intent",
+        "fixed_price",
+        "uniform",
+        "demand",
+        "value",
         "explored",
         "only_list_feasible",
     }

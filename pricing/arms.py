@@ -1,0 +1,75 @@
+"""Arms: the feasible prices of a batch of draws as numbers to compute with. Integers stay integers; padded where ragged.
+
+A price is seen as its shift: how far it lies below list, in units of 20 % of list. Its gain is what a purchase at it is
+worth, as a share of list price. Not here: which prices are feasible (pricing.menus), which is chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.rules import Money
+
+SHIFTS_PER_LIST = 5.0
+"""Shifts in the whole list price: a discount of 20 % is one shift."""
+
+CostSource = Literal["catalogue", "assumed", "none"]
+Floats = NDArray[np.float64]
+
+
+class Arms(NamedTuple):
+    """The feasible prices of n draws, each ascending, the shorter ones padded to k with their last price."""
+
+    prices: NDArray[np.int64]
+    """(n, k), minor units."""
+    list_prices: NDArray[np.int64]
+    """(n, 1)."""
+    shifts: Floats
+    """(n, k): 5 * (1 - price / list)."""
+    gains: Floats
+    """(n, k): worth of a purchase over list price; the same for padding."""
+    counts: NDArray[np.int64]
+    """(n, 1): feasible prices."""
+
+
+def cost_of(cost: int | None, list_price: int, money: Money) -> tuple[float, CostSource]:
+    """Return (cost in minor units, where it is from); 0 where none is known, so that revenue counts."""
+    if cost is not None:
+        return float(cost), "catalogue"
+    if money.assumed_cost_permille is not None:
+        return list_price * money.assumed_cost_permille / 1000.0, "assumed"
+    return 0.0, "none"
+
+
+def one(prices: Sequence[int], list_price: int, cost: int | None, money: Money) -> Arms:
+    """Return the arms of one draw.
+
+    Args:
+        prices: feasible, ascending.
+        list_price: > 0.
+        cost: the catalogue's.
+        money: what a purchase is worth.
+    """
+    amounts = np.array([prices], dtype=np.int64)
+    m = amounts / list_price
+    spent = cost_of(cost, list_price, money)[0] / list_price
+    gains = m - spent - money.discount_weight * np.maximum(1.0 - m, 0.0)
+    counts = np.full((1, 1), len(prices), dtype=np.int64)
+    return Arms(amounts, np.full((1, 1), list_price, dtype=np.int64), SHIFTS_PER_LIST * (1.0 - m), gains, counts)
+
+
+def stacked(many: Sequence[Arms]) -> Arms:
+    """Return the arms of several draws as one."""
+    width = max(each.prices.shape[1] for each in many)
+    rows = [[_padded(array, width) for array in (each.prices, each.shifts, each.gains)] for each in many]
+    prices, shifts, gains = (np.concatenate(column) for column in zip(*rows, strict=True))
+    lists, counts = (np.concatenate(column) for column in zip(*[(e.list_prices, e.counts) for e in many], strict=True))
+    return Arms(prices, lists, shifts, gains, counts)
+
+
+def _padded(row: NDArray, width: int) -> NDArray:  # type: ignore[type-arg]  # of any dtype
+    return np.pad(row, ((0, 0), (0, width - row.shape[1])), mode="edge")

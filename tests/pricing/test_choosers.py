@@ -1,0 +1,149 @@
+"""Every policy behind one interface: probabilities over feasible prices, the same alone and in company, drawn as often."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from itertools import accumulate
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contracts.ids import DecisionIds
+from contracts.policies import FixedPrice, ListPrice, Policy, SessionIntent, UniformRandom
+from contracts.rules import Features, Greedy, LinearQ, Money, Sarsa, Thompson
+from pricing.arms import cost_of, one, stacked
+from pricing.choosers import chooser_of, ignorance
+from pricing.contexts import Scene
+from pricing.draws import uniforms
+from pricing.policies import probabilities
+from pricing.thompson import RESPONSE_MIN, table
+
+FEATURES = Features(names=("intent", "price"))
+LEARNING = [
+    Thompson(features=FEATURES, explore=0.1),
+    Thompson(features=FEATURES, temper=1.0, samples=16),
+    Greedy(features=FEATURES),
+    LinearQ(features=FEATURES, explore=0.3),
+    Sarsa(features=FEATURES),
+]
+PLAIN = [ListPrice(), FixedPrice(multiplier_permille=870, explore=0.2), SessionIntent(), UniformRandom()]
+
+lattices = st.sets(st.integers(6_000, 12_500), min_size=1, max_size=20).map(lambda prices: sorted(prices | {10_000}))
+
+
+def taught(rule, seed=0, count=200):
+    """Return what `rule` knows after made-up outcomes."""
+    knowledge, random = ignorance(rule), np.random.default_rng(seed)
+    for _ in range(count):
+        x, shift = np.append(1.0, random.normal(0, 1, 2)), float(random.uniform(-1, 2))
+        bought = bool(random.random() < 0.3)
+        if isinstance(rule, LinearQ | Sarsa):
+            knowledge.learn(rule, x, shift, 0.4 * bought, None, None)
+        elif knowledge is not None:
+            knowledge.learn(x, shift, bought)
+    return knowledge
+
+
+def policy_of(rule, seed=7):
+    return Policy(name="p", number=1, seed=seed, rule=rule)
+
+
+def scene(count, seed):
+    random = np.random.default_rng(seed)
+    x = np.column_stack([np.ones(count), random.normal(0, 1, (count, 2))])
+    return Scene(x, random.integers(0, 8, count))
+
+
+@given(st.sampled_from(LEARNING + PLAIN), st.lists(lattices, min_size=1, max_size=12), st.integers(0, 10**6))
+@settings(max_examples=60, deadline=None)
+def test_probabilities_sum_to_one_lie_on_feasible_prices_and_do_not_depend_on_company(rule, prices, seed):
+    chooser, seen = chooser_of(policy_of(rule), taught(rule, seed)), scene(len(prices), seed)
+    arms = [one(each, 10_000, 6_000, Money()) for each in prices]
+    rows = chooser.project(seen)
+    together = chooser.weigh(rows, stacked(arms))
+    assert together.shape == (len(prices), max(map(len, prices)))
+    for at, each in enumerate(prices):
+        alone = chooser.weigh(chooser.project(Scene(seen.x[at : at + 1], seen.intents[at : at + 1])), arms[at])[0]
+        assert (together[at, : len(each)] == alone).all()
+        assert (together[at, len(each) :] == 0.0).all()
+        assert alone.min() >= 0.0
+        assert alone.sum() == pytest.approx(1.0, abs=1e-12)
+
+
+@given(st.sampled_from(PLAIN), lattices, st.integers(0, 9))
+@settings(deadline=None)
+def test_what_does_not_learn_chooses_as_the_menus_do(rule, prices, intent):
+    chooser = chooser_of(policy_of(rule))
+    rows = chooser.project(Scene(np.empty((1, 0)), np.array([intent])))
+    chances = chooser.weigh(rows, one(prices, 10_000, None, Money()))[0]
+    assert chances.tolist() == pytest.approx(probabilities(rule, prices, 10_000, intent), abs=1e-15)
+
+
+@pytest.mark.parametrize("rule", LEARNING, ids=lambda rule: type(rule).__name__)
+def test_every_price_is_drawn_as_often_as_its_probability_says(rule):
+    chooser = chooser_of(policy_of(rule), taught(rule))
+    prices = list(range(8_000, 10_001, 500))
+    chances = chooser.weigh(chooser.project(scene(1, 3)), one(prices, 10_000, 6_000, rule.money))[0].tolist()
+    of = DecisionIds(0, "views", 1).of
+    cumulative = (*accumulate(chances[:-1]), 1.0)
+    drawn = [bisect_right(cumulative, u) for u in uniforms(7, [of(offset, "a") for offset in range(100_000)])]
+    observed = np.bincount(drawn, minlength=len(prices))
+    expected = 100_000 * np.array(chances)
+    assert (observed[expected == 0.0] == 0).all()
+    possible = expected > 0.0
+    # the 0.999 quantile of chi-square with 4 degrees of freedom is 18.5
+    assert ((observed - expected)[possible] ** 2 / expected[possible]).sum() < 18.5
+
+
+def test_thompson_counts_the_best_price_over_its_table():
+    rule = Thompson(features=FEATURES, explore=0.0, temper=1.0, samples=32)
+    knowledge, prices = taught(rule), list(range(7_000, 10_001, 250))
+    seen = scene(1, 5)
+    chances = chooser_of(policy_of(rule), knowledge).weigh(
+        chooser_of(policy_of(rule), knowledge).project(seen), one(prices, 10_000, 6_000, rule.money)
+    )[0]
+    level, response, deviation, shared, own = knowledge.project(seen.x)[0]
+    votes = [0] * len(prices)
+    for u, v in zip(*table(7, 32, 1.0), strict=True):
+        a, b = level + deviation * u, max(response + shared * u + own * v, RESPONSE_MIN)
+        worth = [(p / 10_000 - 0.6) / (1 + np.exp(-(a + b * 5 * (1 - p / 10_000)))) for p in prices]
+        votes[int(np.argmax(worth))] += 1
+    assert chances.tolist() == [vote / 32 for vote in votes]
+
+
+def test_greedy_is_thompson_that_samples_nothing():
+    knowledge = taught(Greedy(features=FEATURES))
+    arms, seen = one(list(range(7_000, 10_001, 250)), 10_000, 6_000, Money()), scene(1, 5)
+    greedy = chooser_of(policy_of(Greedy(features=FEATURES)), knowledge)
+    cold = chooser_of(policy_of(Thompson(features=FEATURES, temper=0.0, explore=0.0)), knowledge)
+    assert (greedy.weigh(greedy.project(seen), arms) == cold.weigh(cold.project(seen), arms)).all()
+
+
+def test_another_seed_has_another_table_and_the_same_seed_the_same():
+    first, again, other = table(1, 64, 0.5), table(1, 64, 0.5), table(2, 64, 0.5)
+    assert (first[0] == again[0]).all()
+    assert (first[0] != other[0]).any()
+    assert not np.array_equal(first[0], first[1])
+
+
+def test_without_a_known_cost_revenue_counts_and_the_source_is_said():
+    assert cost_of(700, 1_000, Money(assumed_cost_permille=500)) == (700.0, "catalogue")
+    assert cost_of(None, 1_000, Money(assumed_cost_permille=500)) == (500.0, "assumed")
+    assert cost_of(None, 1_000, Money()) == (0.0, "none")
+    assert one([900, 1_000], 1_000, None, Money()).gains[0].tolist() == [0.9, 1.0]
+    assert one([900, 1_000], 1_000, 600, Money()).gains[0].tolist() == pytest.approx([0.3, 0.4])
+
+
+def test_a_charged_discount_moves_the_choice_towards_list():
+    rule = Thompson(features=FEATURES, explore=0.0)
+    knowledge, seen, prices = taught(rule), scene(50, 1), [8_000, 9_000, 10_000]
+    chooser = chooser_of(policy_of(rule), knowledge)
+    rows = chooser.project(seen)
+    paid = []
+    for weight in (0.0, 0.5, 10.0):
+        arms = stacked([one(prices, 10_000, 6_000, Money(discount_weight=weight))] * 50)
+        paid.append(float((chooser.weigh(rows, arms) * prices).sum(-1).mean()))
+    assert paid[0] <= paid[1] <= paid[2] == 10_000.0
+    assert paid[0] < paid[2]

@@ -1,0 +1,154 @@
+"""Learning policies behind the engine: what their decisions say, that they can be recomputed from it, and what stays as it was."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from contracts.decisions import encode_decision
+from contracts.errors import BrokenInvariant
+from contracts.policies import FixedPrice, Policy, Rails, UniformRandom
+from contracts.rules import Features, Greedy, LinearQ, Sarsa, Thompson
+from features.vectors import Encoded
+from pricing.choosers import chooser_of, ignorance
+from pricing.contexts import Scene
+from pricing.draws import uniforms
+from pricing.menus import MenuBook
+from tests.pricing.fake_encoder import FakeEncoder
+from tests.pricing.shop import Shop, item
+
+RAILS = Rails(charm_endings=())
+RULES = [Thompson(explore=0.2), Greedy(), LinearQ(explore=0.3), Sarsa()]
+
+
+def policy_of(rule, **rails):
+    return Policy(name="learns", number=4, seed=11, rule=rule, rails=RAILS if not rails else Rails(**rails))
+
+
+def shop_of(rule, *items, modelled=True, **rails):
+    shop = Shop(*items, policy=policy_of(rule, **rails))
+    shop.encoder = FakeEncoder() if modelled else None
+    return shop
+
+
+def taught(rule, seed=0):
+    knowledge, random = ignorance(rule), np.random.default_rng(seed)
+    for _ in range(100):
+        x, shift, bought = np.append(1.0, random.normal(0, 1, 19)), float(random.uniform(0, 1)), random.random() < 0.3
+        if isinstance(rule, LinearQ | Sarsa):
+            knowledge.learn(rule, x, shift, 0.5 * bought, None, None)
+        else:
+            knowledge.learn(x, shift, bool(bought))
+    return knowledge
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+def test_a_decision_can_be_recomputed_from_its_record(rule):
+    knowledge, policy = taught(rule), policy_of(rule)
+    shop = shop_of(rule, item(cost=5_000))
+    for user in range(20):
+        decision = shop.feed(shop.view(user=f"user {user}"), knowledge=knowledge)[0]
+        priced = MenuBook(policy).of(decision.catalogue_version, item(cost=5_000), None)
+        menu, chooser = priced.menu(10_000), chooser_of(policy, knowledge)
+        rows = chooser.project(Scene(np.array([decision.features]), np.array([decision.intent])))
+        arms = priced.arms(menu.prices)
+        assert decision.probabilities == tuple(chooser.weigh(rows, arms)[0].tolist())
+        assert decision.u == uniforms(policy.seed, [decision.decision_id])[0]
+        at = menu.prices.index(decision.price)
+        assert decision.propensity == decision.probabilities[at]
+        assert sum(decision.probabilities[:at]) <= decision.u < sum(decision.probabilities[: at + 1]) + 1e-12
+        assert decision.explored == (at != chooser.values(rows, arms)[0].argmax())
+        assert decision.learned == knowledge.digest()
+        assert (decision.feature_version, decision.cost_source, decision.policy) == (1, "catalogue", "learns@4")
+
+
+def test_contributions_add_up_to_what_the_demand_model_expects():
+    rule = Thompson()
+    knowledge, shop = taught(rule), shop_of(rule)
+    decision = shop.feed(shop.view(), knowledge=knowledge)[0]
+    level, response, *_ = knowledge.project(np.array([decision.features]))[0]
+    assert sum(decision.level_contributions) == pytest.approx(level, abs=1e-9)
+    assert sum(decision.response_contributions) == pytest.approx(response, abs=1e-9)
+    assert decision.cost_source == "none"
+
+
+def test_values_have_no_contributions_of_demand():
+    shop = shop_of(LinearQ())
+    decision = json.loads(encode_decision(shop.one(shop.view())))
+    assert "level_contributions" not in decision
+    assert "probabilities" in decision
+
+
+def test_a_forced_a_held_and_a_prescribed_price_carry_no_draw():
+    shop = shop_of(Thompson(), item(), item("plain", floor=10_000))
+    forced, drawn, held, bought = shop.feed(shop.view(what="plain"), shop.view(1), shop.view(2), shop.purchase(3))
+    assert forced.forced
+    assert forced.propensity == 1.0
+    assert drawn.probabilities is not None
+    assert held.draw_id == drawn.decision_id
+    for decision in (forced, held, bought):
+        assert decision.probabilities is decision.u is decision.features is decision.learned is None
+
+
+@pytest.mark.parametrize("rule", [FixedPrice(multiplier_permille=900), UniformRandom()], ids=["fixed", "uniform"])
+def test_a_policy_that_does_not_learn_writes_no_field_of_one_that_does(rule):
+    shop = shop_of(rule)
+    assert not {"probabilities", "u", "learned", "features"} & set(json.loads(encode_decision(shop.one(shop.view()))))
+
+
+def test_a_fixed_price_is_charged_and_says_so():
+    shop = shop_of(FixedPrice(multiplier_permille=900))
+    decision = shop.one(shop.view())
+    assert (decision.price, decision.propensity, decision.reasons) == (9_000, 1.0, ("fixed_price",))
+
+
+def test_uniform_gives_every_price_the_same_propensity():
+    shop = shop_of(UniformRandom())
+    prices = {shop.one(shop.view(user=f"user {n}")).price for n in range(60)}
+    assert len(prices) > 2
+    assert shop.one(shop.view(user="zoe")).propensity == pytest.approx(1.0 / 4)
+
+
+def test_a_rail_between_the_policy_and_its_aim_is_named():
+    # revenue alone, and a response that wants everything at half price
+    rule = Greedy(features=Features(names=("intent",)))
+    knowledge = ignorance(rule)
+    knowledge.mean[:] = (-6.0, 0.0, 5.0, 0.0)
+    shop = shop_of(rule, multipliers=(500, 900, 1000), charm_endings=(), band_low_permille=600)
+    decision = shop.feed(shop.view(), knowledge=knowledge)[0]
+    assert (decision.price, decision.binding_rule, decision.reasons) == (9_000, "step", ("demand", "rail:step"))
+
+
+def test_any_split_into_batches_gives_the_same_bytes():
+    rule = Thompson(explore=0.3)
+    knowledge = taught(rule)
+    whole, split = shop_of(rule, item(), item("rug", 4_999)), shop_of(rule, item(), item("rug", 4_999))
+    batch = [whole.inbound(whole.view(n / 3, "rug" if n % 3 else "lamp", user=f"user {n % 7}")) for n in range(90)]
+    whole.feed(*batch, knowledge=knowledge)
+    expected = whole.last.decisions, whole.last.prices, whole.states
+    decisions, prices = [], []
+    for start, end in pairwise([0, 1, 2, 9, 40, 41, 90]):
+        split.feed(*batch[start:end], knowledge=knowledge)
+        decisions += split.last.decisions
+        prices += split.last.prices
+    assert (decisions, prices, split.states) == expected
+
+
+def test_without_a_model_its_features_are_zero():
+    shop = shop_of(Thompson(), modelled=False)
+    decision = shop.one(shop.view())
+    assert decision.features == (1.0, *[0.0] * 17, -1.0, 0.0)
+
+
+def test_a_user_vector_that_is_no_number_stops_the_worker():
+    class Broken(FakeEncoder):
+        def encode(self, owner, asks):
+            return Encoded(np.full((len(asks), 4), np.nan, dtype=np.float32), np.zeros(len(asks), dtype=np.float32))
+
+    shop = shop_of(Thompson())
+    shop.encoder = Broken()
+    with pytest.raises(BrokenInvariant, match="user vector that is not finite"):
+        shop.one(shop.view())
