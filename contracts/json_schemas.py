@@ -14,6 +14,7 @@ import msgspec
 from contracts.catalogue import CatalogueItem
 from contracts.decisions import Applied, Decision
 from contracts.events import Click, Consent, Purchase, View
+from contracts.outcomes import LatePurchase, Outcome, PriceMismatch
 from contracts.policies import CurrentPolicy, KillSwitch, Policy
 from contracts.prices import SCHEMA_VERSION, PriceUpdate
 
@@ -29,6 +30,9 @@ MESSAGES: dict[str, type[msgspec.Struct]] = {
     "price-update": PriceUpdate,
     "decision": Decision,
     "applied": Applied,
+    "outcome": Outcome,
+    "price-mismatch": PriceMismatch,
+    "late": LatePurchase,
 }
 """Every message that crosses a border, by the name of its schema."""
 

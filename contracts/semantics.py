@@ -15,6 +15,7 @@ Kind = Literal["consent", "view", "click", "purchase"]
 KINDS: tuple[Kind, ...] = ("consent", "view", "click", "purchase")
 
 PositiveInt = Annotated[int, Meta(gt=0)]
+Exposure = Literal["ids", "all"]
 
 
 class Semantics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,10 +46,17 @@ class Semantics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """More events of one user in one minute are implausible traffic: priced, marked, never learned from."""
     price_deviation_max_permille: Annotated[int, Meta(gt=1000)] = 4_000
     """An event's price above list * this / 1000, or below list * 1000 / this, is implausible."""
+    outcome_window_ms: Annotated[int, Meta(ge=0)] = 1_800_000
+    """How long after a draw a purchase counts as its outcome (contracts.outcomes); 0: there are no outcomes."""
+    exposure: Exposure = "all"
+    """`ids`: the shop's views and clicks carry the decision id that they rendered, and draws that none of them names were not
+    seen. `all`: it sends none, so every draw counts."""
 
     def __post_init__(self) -> None:
         if self.state_ttl_ms < 30 * 86_400_000:
             raise ValueError("state_ttl_ms must cover the longest window, 30 days (2592000000 ms)")
+        if self.outcome_window_ms > self.state_ttl_ms:
+            raise ValueError("outcome_window_ms must not exceed state_ttl_ms: a state must outlive its pending draws")
 
 
 class Topology(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -15,7 +15,9 @@ from msgspec import Struct, field
 
 from contracts.errors import BadSettings, BrokenInvariant
 
-SCHEMA = 2
+SCHEMA = 3
+EXPOSURE_IDS_MAX = 8
+"""Decision ids remembered of a draw that was not exposed yet, the newest of them."""
 
 
 class Offer(Struct, array_like=True, gc=False):
@@ -33,6 +35,24 @@ class Offer(Struct, array_like=True, gc=False):
     either, whatever this says."""
     intent: int
     market: str | None
+
+
+class DrawRef(Struct, array_like=True, gc=False):
+    """A draw of this user that may be pending, as far as its user's next events need to know it (pricing.outcomes).
+
+    It is pending while the partition's watermark is below `due_ms`; what is to be published of it, a record of its own holds.
+    """
+
+    item: str
+    due_ms: int
+    version: int
+    """The partition's count of applied records at the draw: with `due_ms` the key of its record."""
+    price: int
+    marks: int
+    """What its record has been told already: exposure, and reasons not to learn from it."""
+    ids: bytes
+    """short_hash of the decision ids that state its exposure, 8 bytes each, the newest last and at most
+    EXPOSURE_IDS_MAX; empty where none do."""
 
 
 class SessionItem(Struct, array_like=True, gc=False):
@@ -88,6 +108,8 @@ class UserState(Struct, array_like=True):
     """Highest event time of an implausible event, 0 if none: nothing is learned from such a user for a day."""
     tokens: int = 0
     """Tokens ever appended to `history`: the position of the next one, from 0."""
+    draws: list[DrawRef] = field(default_factory=list)
+    """Draws that may be pending, in applied order; bounded by Semantics.offers_max."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -98,7 +120,7 @@ Reader = Callable[[memoryview], UserState]
 
 
 def _read_1(body: memoryview) -> UserState:
-    """Read schema 1, a state of today without its last field: an array that ends one element earlier.
+    """Read schema 1, a state of schema 2 without the last field: an array that ends one element earlier.
 
     How many tokens the user ever had is not known, so they are counted from what is kept: the oldest one becomes the
     user's first. A click on the cart is a plain click in tokens of this schema, and stays one.
@@ -108,12 +130,12 @@ def _read_1(body: memoryview) -> UserState:
     return state
 
 
-READERS: dict[int, Reader] = {1: _read_1, SCHEMA: _decode}
+READERS: dict[int, Reader] = {1: _read_1, 2: _decode, SCHEMA: _decode}
 """From the schema version of stored bytes to what reads the rest of them as a state of today.
 
 The path of the next version: raise SCHEMA, keep the old struct and its decoder, and put a function here under the old
-number that decodes the old struct and returns a UserState. Stores and changelogs are then read as they are, and every
-state that is touched is written in the new schema.
+number that decodes the old struct and returns a UserState (schema 2 ended before `draws`: what is missing is empty). Stores
+and changelogs are then read as they are, and every state that is touched is written in the new schema.
 """
 
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from contracts.catalogue import Catalogue
 from contracts.errors import BadEvent, BrokenInvariant
@@ -26,8 +26,10 @@ from pricing.choosers import Knowledge
 from pricing.draws import uniforms
 from pricing.learned import seen_of, sights_of
 from pricing.menus import MenuShelf
+from pricing.outcomes import Outcomes
 from pricing.records import Place, Record, Recorder
 from pricing.run import Asked, Run
+from pricing.timers import TimerChange, Timers
 from pricing.verdicts import Court
 
 Load = Callable[[bytes], bytes | None]
@@ -46,7 +48,7 @@ class PartitionState(Struct, frozen=True):
 
 
 class Step(Struct):
-    """What a batch leads to; prices and decisions are (key, value) in applied order."""
+    """What a batch leads to; prices, decisions and outcomes are (key, value) in applied order."""
 
     states: dict[bytes, bytes]
     """User key -> new state, of the users that the batch changed."""
@@ -56,7 +58,13 @@ class Step(Struct):
     partition: PartitionState
     counts: dict[str, int]
     """For metrics: `event:<type>`, `outcome:<outcome>`, `status:<status>`, `rail:<rail>`, `binding_rule:<rule>`,
-    `intent:<level>`, `implausible`, and `expired` for states that read as empty."""
+    `intent:<level>`, `implausible`, `expired` for states that read as empty, and `resolved:<kind>` for the kinds of outcomes:
+    `bought`, `not_bought`, `price_mismatch`, `late`."""
+    outcomes: list[Record] = field(default_factory=list)
+    pending: dict[bytes, bytes | None] = field(default_factory=dict)
+    """Key -> new record of the pending draws that the batch changed, None for those to delete; stored as states are."""
+    timers: TimerChange = field(default_factory=TimerChange)
+    """For the partition's timers, when the batch has happened."""
 
 
 class EventCrash(BrokenInvariant):
@@ -92,18 +100,20 @@ class Engine:
         isolated: Isolated = _NONE,
         encoder: TokenEncoder | None = None,
         knowledge: Knowledge = None,
+        timers: Timers | None = None,
     ) -> Step:
         """Apply `batch`, in order.
 
         Args:
             batch: records of one partition in merged order.
-            load: gives a user's stored state by key; called at most once per user.
+            load: gives a user's stored state by key, called at most once per user; and the records of pending draws.
             before: what the last step of this partition returned.
             catalogue: read only.
             policies: read only.
             isolated: (source, offset) -> traceback, of records that have crashed too often.
             encoder: the model, if there is one; it keeps this engine's users under the engine itself as their owner.
             knowledge: what the policy that prices has learned; None: nothing, or it does not learn. Read only.
+            timers: of the partition's pending draws, read only; without them there are no outcomes.
 
         Raises:
             EventCrash: applying a record raised, or deciding on it; the first such record of the batch.
@@ -119,7 +129,12 @@ class Engine:
         self._see(run, policy, knowledge, tastes)
         recorder = Recorder(self._places, policy.version, model, policies.seen, catalogue.seen)
         fallback = policy is not policies.current
-        court = Court(self._semantics, self._places, menus, recorder, catalogue, tastes, fallback)
+        draws = None
+        if timers is not None and self._semantics.outcome_window_ms:
+            draws = Outcomes(
+                self._semantics, self._places, load, timers, before.applied, before.watermark_ms, policy.version, model
+            )
+        court = Court(self._semantics, self._places, menus, recorder, catalogue, tastes, fallback, draws)
         for turn in run.turns:
             try:
                 court.judge(turn)
@@ -128,8 +143,12 @@ class Engine:
         if crash is not None:
             raise crash
         after = PartitionState(run.applied, run.watermark_ms)
-        counts = dict(court.counted() + Counter(run.counts))
-        return Step(run.encoded(), recorder.prices, recorder.decisions, run.dead, after, counts)
+        counts = court.counted() + Counter(run.counts)
+        step = Step(run.encoded(), recorder.prices, recorder.decisions, run.dead, after, counts)
+        if draws is not None:
+            step.outcomes, step.pending, step.timers = draws.records, draws.changes(), draws.timer_change()
+            counts.update(draws.counted())
+        return step
 
     @staticmethod
     def _see(run: Run, policy: Policy, knowledge: Knowledge, tastes: Sequence[Taste]) -> None:

@@ -32,6 +32,7 @@ MENUS_MAX = 32
 """Last prices remembered per item."""
 
 _to_json = msgspec.json.Encoder().encode
+_CERTAIN = msgspec.Raw(b"[1.0]")
 
 
 class Trail(Struct, frozen=True, gc=False):
@@ -62,12 +63,15 @@ class Chances(Struct, frozen=True, gc=False):
     """Reasons of the target."""
     explored: tuple[str, ...]
     """Reasons of any other price."""
+    prices_json: msgspec.Raw
+    """The menu's prices and their probabilities as JSON, for the outcomes of all draws from them."""
+    probabilities_json: msgspec.Raw
 
 
 class Menu:
     """What one user may be offered of one item: the feasible prices, and why no others."""
 
-    __slots__ = ("_arms", "_chances", "_item", "_pinned", "prices", "trail")
+    __slots__ = ("_arms", "_chances", "_item", "_pinned", "_prices_json", "prices", "trail")
 
     def __init__(self, item: PricedItem, prices: tuple[int, ...], steps: tuple[TrailStep, ...]) -> None:
         self._item = item
@@ -77,6 +81,7 @@ class Menu:
         self.prices = prices
         """Feasible, ascending; the list price is among them."""
         self.trail = Trail.of(*steps)
+        self._prices_json = msgspec.Raw(_to_json(prices))
 
     def chances(self, intent: int) -> Chances:
         """Return what the policy makes of this menu at a level of intent."""
@@ -95,17 +100,18 @@ class Menu:
         target = policies.nearest_at_or_below(self.prices, aim)
         ideal = lattice[policies.nearest_at_or_below(lattice, aim)]
         binding = rails.nearest_rail(self.trail.steps, ideal, self.prices[target])
-        chances = policies.probabilities(rule, self.prices, list_price, intent)
+        chances = tuple(policies.probabilities(rule, self.prices, list_price, intent))
         cumulative = (*accumulate(chances[:-1]), 1.0)  # whatever the rounding, every u < 1 falls on a price
         aimed, explored = reasons.of_draw(rule, binding, len(self.prices))
-        return Chances(tuple(chances), cumulative, target, binding, aimed, explored)
+        chances_json = msgspec.Raw(_to_json(chances))
+        return Chances(chances, cumulative, target, binding, aimed, explored, self._prices_json, chances_json)
 
     def chances_of(self, sight: Sight) -> Chances:
         """Return what a learning policy makes of this menu, for one draw; nothing of it is remembered."""
         item = self._item
         if len(self.prices) == 1:
             aimed, explored = reasons.of_draw(item.policy.rule, None, 1)
-            return Chances((1.0,), (1.0,), 0, None, aimed, explored)
+            return Chances((1.0,), (1.0,), 0, None, aimed, explored, self._prices_json, _CERTAIN)
         if self._arms is None:
             self._arms = item.arms(self.prices), np.searchsorted(item.lattice, self.prices)
         arms, places = self._arms
@@ -115,7 +121,10 @@ class Menu:
         binding = rails.nearest_rail(self.trail.steps, ideal, self.prices[target])
         aimed, explored = reasons.of_draw(item.policy.rule, binding, len(self.prices))
         cumulative = (*accumulate(chances[:-1]), 1.0)
-        return Chances(tuple(chances), cumulative, target, binding, aimed, explored)
+        chances_json = msgspec.Raw(_to_json(chances))
+        return Chances(
+            tuple(chances), cumulative, target, binding, aimed, explored, self._prices_json, chances_json
+        )
 
     def pinned(self, rule: str, price: int) -> Trail:
         """Return the trail of a price that `rule` prescribes: it removes all other points of the lattice."""

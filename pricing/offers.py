@@ -18,7 +18,7 @@ from features.vectors import Taste
 from pricing import reasons
 from pricing.choosers import Sight
 from pricing.learned import LearnedDraw, record_of
-from pricing.menus import PricedItem, Trail
+from pricing.menus import Chances, PricedItem, Trail
 
 PRESCRIBED = {
     "consent": reasons.NO_CONSENT,
@@ -70,6 +70,8 @@ class Verdict(Struct, gc=False):
     intent: int | None
     learned: LearnedDraw | tuple[()] = ()
     """Empty unless a learning policy drew the price."""
+    chances: Chances | None = None
+    """What a draw drew from; None for every other price."""
 
 
 def is_open(offer: Offer, now_ms: int) -> bool:
@@ -150,6 +152,7 @@ def _draw(offers: Offers, priced: PricedItem, ask: Ask, last_price: int) -> Verd
         propensity,
         ask.intent,
         () if sight is None or forced else record_of(sight, chances, ask.u, arm, priced),
+        chances,
     )
 
 

@@ -1,8 +1,8 @@
 """The first pass of the engine over a batch: every record into the state of its user, in order, and what a price will need.
 
 A record leaves a *turn*: what the second pass (pricing.verdicts) reads of it, as of the moment it was applied. Between
-the two the model reads all tokens of the batch at once. So nothing here touches an offer, and nothing there touches
-anything else of a state. Lives as long as its batch. Not here: the loop over the batch (pricing.engine).
+the two the model reads all tokens of the batch at once. So nothing here touches an offer or a draw, and nothing there
+touches anything else of a state. Lives as long as its batch. Not here: the loop over the batch (pricing.engine).
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from contracts.intake import Inbound
 from contracts.semantics import Semantics
 from features.fold import Folded, fold, fold_consent
 from features.signals import signals_of
-from features.state import UserState, decode_state, encode_state, expired_state
+from features.state import DrawRef, UserState, decode_state, encode_state, expired_state
 from features.tokens import newest
 from features.vectors import TokenAsk
+from features.windows import DAY_MS
 from pricing.menus import MenuBook, PricedItem
 from pricing.offers import Ask, Offers
 from pricing.policies import intent_level
@@ -38,6 +39,11 @@ class Unpriced(Struct, gc=False):
     outcome: str
     """As in contracts.decisions.Applied."""
     user: str | None
+    """None for a dead letter, which has no event."""
+    offers: Offers | None = None
+    """As in Asked, and so are the two below; None where the record says nothing of draws."""
+    draws: list[DrawRef] | None = None
+    suspect: bool = False
 
 
 class Asked(Struct, gc=False):
@@ -55,6 +61,10 @@ class Asked(Struct, gc=False):
     ask: Ask
     token: int
     """Place of the event's token in the batch."""
+    draws: list[DrawRef]
+    """Of the same state as `offers`."""
+    suspect: bool
+    """The user's traffic was implausible within a day, this event included: nothing is learned from it."""
 
 
 class Withdrawn(Struct, gc=False):
@@ -65,6 +75,7 @@ class Withdrawn(Struct, gc=False):
     sequence: int
     offers: Offers
     user: str
+    draws: list[DrawRef]
 
 
 Turn = Unpriced | Asked | Withdrawn
@@ -146,16 +157,20 @@ class Run:
         if self._encoding:
             signals = signals_of(state, event.item, None if found is None else found[1])
             self.tokens.append(TokenAsk(key, position, history, newest(state.history, event.item), signals))
+        now_ms = event.event_time_ms
+        suspect = state.implausible_ms > 0 and now_ms - state.implausible_ms < DAY_MS
         if found is None:
-            return Unpriced(inbound, self.applied, "unknown_item", event.user)
+            return Unpriced(inbound, self.applied, "unknown_item", event.user, state.offers, state.draws, suspect)
         priced = self._menus.of(found[0], found[1], event.market)
         if priced.refused_by is not None:
-            return Unpriced(inbound, self.applied, "refused_item", event.user)
+            return Unpriced(inbound, self.applied, "refused_item", event.user, state.offers, state.draws, suspect)
         intent = intent_level(state, event.item)
-        ask = Ask(event.event_time_ms, event.market, decision_id, u, intent, state.last_ms)
+        ask = Ask(now_ms, event.market, decision_id, u, intent, state.last_ms)
         rule = self._prescription(event, state)
         place = len(self.tokens) - 1
-        return Asked(inbound, self.applied, state.sequence, state.offers, priced, rule, ask, place)
+        return Asked(
+            inbound, self.applied, state.sequence, state.offers, priced, rule, ask, place, state.draws, suspect
+        )
 
     def _prescription(self, event: ShopEvent, state: UserState) -> str | None:
         """Return what prescribes the list price, or None if the price may be personal."""
@@ -171,7 +186,7 @@ class Run:
         withdrawn = fold_consent(state, event)
         self._changed[inbound.key or b""] = state
         if withdrawn:
-            return Withdrawn(inbound, self.applied, state.sequence, state.offers, event.user)
+            return Withdrawn(inbound, self.applied, state.sequence, state.offers, event.user, state.draws)
         return Unpriced(inbound, self.applied, "consent", event.user)
 
     def _count(self, what: str) -> None:

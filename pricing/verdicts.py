@@ -1,7 +1,7 @@
 """The second pass of the engine over a batch: turn by turn, the price and the records that leave the house.
 
-Reads what the first pass (pricing.run) noted, and changes the users' offers, which that pass left alone. Not here: what a
-single offer means (pricing.offers), the bytes of records (pricing.records).
+Reads what the first pass (pricing.run) noted, and changes the users' offers and draws, which that pass left alone. Not here:
+what a single offer means (pricing.offers), what becomes of draws (pricing.outcomes), the bytes of records (pricing.records).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from features.vectors import Taste
 from pricing import reasons
 from pricing.menus import MenuBook, PricedItem
 from pricing.offers import Verdict, close_all, prescribe, respond
+from pricing.outcomes import Outcomes
 from pricing.records import Place, Recorder
 from pricing.run import Asked, Turn, Withdrawn
 
@@ -37,6 +38,7 @@ class Court:
         catalogue: Catalogue,
         tastes: Sequence[Taste],
         fallback: bool,
+        draws: Outcomes | None,
     ) -> None:
         """Begin.
 
@@ -48,6 +50,7 @@ class Court:
             catalogue: read only.
             tastes: what the model makes of the batch's tokens; none without a model.
             fallback: the policy prices in place of the current one, which was made for another model.
+            draws: goes along, turn by turn; None where there are no outcomes.
         """
         self._semantics = semantics
         self._places = places
@@ -56,6 +59,7 @@ class Court:
         self._catalogue = catalogue
         self._tastes = tastes
         self._fallback = fallback
+        self._draws = draws
         self._verdicts: list[Verdict] = []
         self._outcomes: list[str] = []
 
@@ -67,6 +71,8 @@ class Court:
             self._withdraw(turn)
         else:
             self._unpriced(turn.outcome, turn.user, turn.inbound, turn.version)
+            if self._draws is not None:
+                self._draws.unpriced(turn)
 
     def _price(self, turn: Asked) -> None:
         ask, preference = turn.ask, None
@@ -83,6 +89,8 @@ class Court:
         self._recorder.decided(
             verdict, turn.priced, turn.inbound, ask.decision_id, turn.sequence, turn.version, preference
         )
+        if self._draws is not None:
+            self._draws.priced(turn, verdict, preference)
 
     def _withdraw(self, turn: Withdrawn) -> None:
         """Return every open offer to the list price, by item id."""
@@ -96,6 +104,8 @@ class Court:
             self._recorder.decided(verdict, priced, inbound, decision_id, turn.sequence, turn.version, None)
         if not withdrawn:
             self._unpriced("consent", turn.user, inbound, turn.version)
+        if self._draws is not None:
+            self._draws.withdrawn(turn)
 
     def _for_withdrawal(self, item: str, offer: Offer, now_ms: int) -> PricedItem:
         """Return the item to withdraw an offer of: as the catalogue has it now, or at the draw if that was later.

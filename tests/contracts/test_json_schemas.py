@@ -12,6 +12,7 @@ from contracts.commands import schema
 from contracts.decisions import Applied, Decision, Source, TrailStep, encode_decision
 from contracts.events import Click, Consent, Purchase, View, encode_event
 from contracts.json_schemas import MESSAGES, drifted, schema_file, schema_text
+from contracts.outcomes import Bought, LatePurchase, NextDraw, Outcome, PriceMismatch, encode_outcome
 from contracts.policies import BUILTIN, CurrentPolicy, KillSwitch, encode_policy
 from contracts.prices import PriceUpdate, encode_price
 
@@ -34,6 +35,18 @@ APPLIED = {
     "policies_seen": 0,
     "catalogue_seen": 0,
 }
+OUTCOME = {
+    "draw_id": "d", "user": "u", "item": "i", "market": None, "currency": "USD", "price": 90, "list_price": 100,
+    "cost": None, "policy": "builtin", "model": None, "preference": 0.25, "catalogue_version": 0, "intent": 1,
+    "prices": (90, 100), "probabilities": (0.5, 0.5), "features": None, "features_version": None, "propensity": 0.5,
+    "forced": False, "drawn_ms": 1, "version": 1, "resolved_ms": 2, "exposure": "ids", "exposed": True,
+    "bought": Bought(quantity=1, price=90, event_id="e", event_time_ms=1), "learnable": False,
+    "unlearnable": ("consent",), "next": NextDraw(draw_id="n", item="i", price=100, drawn_ms=2),
+}  # fmt: skip
+PURCHASE = {
+    "decision_id": "p", "user": "u", "item": "i", "purchase_id": "e", "event_time_ms": 3, "price": 95, "quantity": 1,
+    "draw_id": "d", "drawn_ms": 1, "drawn_price": 90,
+}  # fmt: skip
 SENT = {
     "view": encode_event(View(**SHOP)),
     "click": encode_event(Click(**SHOP, action="add_to_cart")),
@@ -46,6 +59,9 @@ SENT = {
     "price-update": encode_price(PriceUpdate(**PRICE)),
     "decision": encode_decision(Decision(**DECISION)),
     "applied": encode_decision(Applied(**APPLIED, source=Source("views", 0, 0))),
+    "outcome": encode_outcome(Outcome(**OUTCOME)),
+    "price-mismatch": encode_outcome(PriceMismatch(**PURCHASE)),
+    "late": encode_outcome(LatePurchase(**PURCHASE)),
 }
 
 

@@ -9,7 +9,7 @@ from contracts.events import Purchase
 from contracts.semantics import Semantics
 from features.bounds import state_bytes_max
 from features.fold import fold
-from features.state import Offer, UserState, encode_state
+from features.state import EXPOSURE_IDS_MAX, DrawRef, Offer, UserState, encode_state
 from features.windows import DAY_MS, HOUR_MS, MINUTE_MS
 
 LATEST = 4_102_444_800_000
@@ -52,6 +52,9 @@ def worst_state(semantics: Semantics) -> UserState:
         fold(state, event, item, semantics)
     for number in range(semantics.offers_max):
         offer = Offer(MONEY, MONEY, 10_000, 0.3, "f" * 32, LATEST, LATEST, True, 1 << 62, WIDE * 16)
+        state.draws.append(
+            DrawRef(WIDE * 120 + f"{number:08}", LATEST, 1 << 62, MONEY, 1 << 62, b"d" * 8 * EXPOSURE_IDS_MAX)
+        )
         state.offers[WIDE * 120 + f"{number:08}"] = offer
     return state
 

@@ -14,7 +14,7 @@ from contracts.events import Click, Consent, Purchase, View
 from contracts.semantics import Semantics
 from features import state as states
 from features.fold import fold, fold_consent
-from features.state import SCHEMA, Offer, UserState, decode_state, encode_state
+from features.state import SCHEMA, DrawRef, Offer, UserState, decode_state, encode_state
 from features.tokens import tokens
 
 SEMANTICS = Semantics(consent_default=True)
@@ -32,11 +32,12 @@ def lived_in() -> UserState:
     fold(state, Click(event_id="2", event_time_ms=NOW, action="add_to_cart", **fields), ITEM, SEMANTICS)
     fold(state, Purchase(event_id="3", event_time_ms=NOW + 7_200_000, quantity=2, **fields), None, SEMANTICS)
     state.offers["1004237"] = Offer(104_999, 110_000, 950, 0.25, "00" * 16, NOW, NOW + 1_800_000, False, 3, None)
+    state.draws.append(DrawRef("1004237", NOW + 1_800_000, 7, 104_999, 16, b"8 bytes!"))
     return state
 
 
 GOLDEN = Path(__file__).parents[1] / "golden" / f"user_state_schema_{SCHEMA}.hex"
-GOLDEN_1 = GOLDEN.with_name("user_state_schema_1.hex")
+GOLDEN_1, GOLDEN_2 = (GOLDEN.with_name(f"user_state_schema_{schema}.hex") for schema in (1, 2))
 
 
 def test_the_bytes_of_a_state_are_those_of_its_schema() -> None:
@@ -58,6 +59,15 @@ def test_a_state_of_schema_1_counts_its_tokens_from_the_oldest_it_has_kept() -> 
     assert [token.kind for token in tokens(old.history)] == ["view", "click", "purchase"]
     assert [token.kind for token in tokens(today.history)] == ["view", "cart", "purchase"]
     old.history = today.history
+    today.draws.clear()
+    assert old == today
+    assert encode_state(old)[0] == SCHEMA
+
+
+def test_a_state_of_schema_2_has_no_pending_draws() -> None:
+    old, today = decode_state(bytes.fromhex(GOLDEN_2.read_text())), lived_in()
+    assert old.draws == []
+    today.draws.clear()
     assert old == today
     assert encode_state(old)[0] == SCHEMA
 
@@ -84,7 +94,7 @@ def test_the_bytes_of_an_older_schema_are_read_by_its_reader_and_written_anew(mo
 
 def test_the_bytes_of_a_newer_schema_are_refused_with_what_to_do() -> None:
     with pytest.raises(
-        BadSettings, match=r"schema 3, this release reads \[1, 2\]: it was written by a newer pricetide; run"
+        BadSettings, match=r"schema 4, this release reads \[1, 2, 3\]: it was written by a newer pricetide; run"
     ):
         decode_state(bytes([SCHEMA + 1]) + encode_state(UserState())[1:])
 

@@ -24,6 +24,7 @@ from contracts.semantics import Semantics, Topology
 from features.state import UserState, decode_state
 from features.vectors import TokenEncoder
 from pricing.engine import Engine, PartitionState, Step
+from pricing.timers import Timers
 
 START_MS = 1_572_566_400_000
 MINUTE_MS = 60_000
@@ -39,7 +40,7 @@ def item(name: str = "lamp", list_price: int = 10_000, **more: Any) -> Catalogue
 
 
 class Shop:
-    """Runs an engine over events, one batch per call, and keeps states as a store would."""
+    """Runs an engine over events, one batch per call, and keeps states and pending draws as a store would."""
 
     def __init__(self, *items: CatalogueItem, policy: Policy = POLICY, consent_default: bool = True, **semantics: Any):
         self.semantics = Semantics(consent_default=consent_default, **semantics)
@@ -47,6 +48,7 @@ class Shop:
         self.catalogue, self.policies = Catalogue(), PolicyBook()
         self.partition = PartitionState()
         self.states: dict[bytes, bytes] = {}
+        self.timers = Timers()
         self.offsets = [0, 0, 0, 0]
         self.events = 0
         self.last: Step | None = None
@@ -85,9 +87,22 @@ class Shop:
         """Apply the events as one batch; return its decisions."""
         batch = [event if isinstance(event, Inbound) else self.inbound(event) for event in events]
         self.last = self.engine.step(
-            batch, self.states.get, self.partition, self.catalogue, self.policies, encoder=self.encoder, **more
+            batch,
+            self.states.get,
+            self.partition,
+            self.catalogue,
+            self.policies,
+            encoder=self.encoder,
+            timers=self.timers,
+            **more,
         )
         self.states |= self.last.states
+        for key, value in self.last.pending.items():
+            if value is None:
+                del self.states[key]
+            else:
+                self.states[key] = value
+        self.timers.apply(self.last.timers)
         self.partition = self.last.partition
         return [decode_decision(value) for _, value in self.last.decisions]
 

@@ -1,0 +1,189 @@
+"""A pending draw: everything that its outcome will say, and the bytes it is kept as until then. One record per draw.
+
+What is known at the draw is written once, as the head of the outcome's JSON; what happens later is filled in beside it.
+Kept in the partition's store and changelog under the draw's timer (pricing.timers), apart from its user's state: to resolve
+it takes neither that state nor its user. Not here: what fills it in, and when (pricing.outcomes).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from contracts.decisions import decision_key
+from contracts.errors import BadSettings, BrokenInvariant
+from contracts.events import Purchase
+from contracts.outcomes import UNLEARNABLE, NextDraw, Outcome, Unlearnable
+from contracts.semantics import Exposure
+from pricing.offers import Verdict
+from pricing.run import Asked
+
+SCHEMA = 1
+
+# Marks of a pending draw: bits 0 to 3 are the reasons of contracts.outcomes.UNLEARNABLE.
+IMPLAUSIBLE, CONSENT, FORCED, FORGOTTEN = (1 << UNLEARNABLE.index(reason) for reason in UNLEARNABLE)
+EXPOSED = 1 << len(UNLEARNABLE)
+
+
+class Pending(Struct, array_like=True, gc=False):
+    """A draw that waits for the end of its window."""
+
+    key: bytes
+    """Of the outcome."""
+    head: bytes
+    """The outcome's JSON up to `exposure`, with the comma behind it."""
+    marks: int
+    quantity: int = 0
+    """Pieces bought; the three below are 0 and empty as long as this is."""
+    price: int = 0
+    event_id: str = ""
+    event_time_ms: int = 0
+    next: bytes = b"null"
+    """JSON of the user's next draw."""
+
+
+class _Bought(Struct, gc=False):
+    quantity: int
+    price: int
+    event_id: str
+    event_time_ms: int
+
+
+class _Tail(Struct, gc=False):
+    exposed: bool
+    bought: _Bought | None
+    learnable: bool
+    unlearnable: tuple[Unlearnable, ...]
+    next: msgspec.Raw
+
+
+# The outcome in two parts, the fields of the contract in its order, so the same bytes (a test holds them equal).
+_FIELDS = Outcome.__struct_fields__
+_SPLIT = _FIELDS.index("exposed")
+_Head = msgspec.defstruct(
+    "_Head", [(name, Any) for name in _FIELDS[:_SPLIT]], tag_field="record", tag="outcome", gc=False
+)
+_Next = msgspec.defstruct("_Next", [(name, Any) for name in NextDraw.__struct_fields__], gc=False)
+
+_read_key = msgspec.json.Decoder(tuple[str, str]).decode
+_to_json = msgspec.json.Encoder().encode
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Pending).decode
+_VERSION = bytes([SCHEMA])
+_REASONS = [tuple(reason for bit, reason in enumerate(UNLEARNABLE) if marks >> bit & 1) for marks in range(EXPOSED)]
+"""Of every combination of marks."""
+
+
+def encode_pending(pending: Pending) -> bytes:
+    """Return the bytes of `pending`: a schema version, then MessagePack."""
+    return _VERSION + _encode(pending)
+
+
+def decode_pending(value: bytes | None) -> Pending:
+    """Return the pending draw that `value` holds.
+
+    Raises:
+        BadSettings: the bytes have a schema that this release does not know.
+        BrokenInvariant: there is none, or the bytes are none.
+    """
+    if value is None:
+        raise BrokenInvariant(
+            "A pending draw is not in the store: wipe the data directory to restore it, and report this"
+        )
+    if value[:1] != _VERSION:
+        raise BadSettings(
+            f"A stored pending draw has schema {value[:1].hex()}, this release reads {SCHEMA}: it was written by a newer "
+            "pricetide; run that release, or one after it, on this data directory and changelog"
+        )
+    try:
+        return _decode(memoryview(value)[1:])
+    except msgspec.DecodeError as error:
+        raise BrokenInvariant(
+            f"A stored pending draw of {len(value)} bytes cannot be read ({error}): wipe the data directory to restore "
+            "from the changelog, and report the bytes if that does not help"
+        ) from error
+
+
+def pending_of(
+    turn: Asked,
+    verdict: Verdict,
+    preference: float | None,
+    policy: str,
+    model: str | None,
+    due_ms: int,
+    exposure: Exposure,
+) -> Pending:
+    """Return what waits of a draw.
+
+    Args:
+        turn: the view or click that led to it.
+        verdict: its price and why; status "drawn".
+        preference: the model's, None without one.
+        policy: the version that priced.
+        model: digest of the artifact in force.
+        due_ms: when it resolves.
+        exposure: how exposure is known.
+    """
+    event, ask, priced = turn.inbound.event, turn.ask, turn.priced
+    assert event is not None
+    user, item, chances = event.user, priced.item, verdict.chances
+    assert chances is not None
+    head = _Head(
+        ask.decision_id,
+        user,
+        item.item,
+        verdict.market,
+        item.currency,
+        verdict.price,
+        priced.list_price,
+        item.cost,
+        policy,
+        model,
+        preference,
+        priced.version,
+        verdict.intent,
+        chances.prices_json,
+        chances.probabilities_json,
+        None,
+        None,
+        verdict.propensity,
+        verdict.forced,
+        ask.now_ms,
+        turn.version,
+        due_ms,
+        exposure,
+    )
+    marks = (FORCED if verdict.forced else 0) | (EXPOSED if exposure == "all" else 0)
+    return Pending(decision_key(user, ask.decision_id), _to_json(head)[:-1] + b",", marks)
+
+
+def follow(pending: Pending, turn: Asked, price: int) -> None:
+    """Note that the user's next draw is the one at `price` in `turn`."""
+    pending.next = _to_json(_Next(turn.ask.decision_id, turn.priced.item.item, price, turn.ask.now_ms))
+
+
+def reward(pending: Pending, purchase: Purchase) -> None:
+    """Note a purchase at the draw's price."""
+    if not pending.quantity:
+        pending.price, pending.event_id = purchase.price, purchase.event_id
+        pending.event_time_ms = purchase.event_time_ms
+    pending.quantity += purchase.quantity
+
+
+def draw_id_of(pending: Pending) -> str:
+    """Return the draw's id, from the key."""
+    _, draw_id = _read_key(pending.key)
+    return draw_id
+
+
+def outcome_of(pending: Pending) -> bytes:
+    """Return the JSON bytes of the outcome, now that the draw's window is over."""
+    marks = pending.marks
+    bought = None
+    if pending.quantity:
+        bought = _Bought(pending.quantity, pending.price, pending.event_id, pending.event_time_ms)
+    reasons = _REASONS[marks & EXPOSED - 1]
+    tail = _Tail(marks & EXPOSED != 0, bought, not reasons, reasons, msgspec.Raw(pending.next))
+    return pending.head + _to_json(tail)[1:]
