@@ -1,4 +1,4 @@
-"""What a backtest writes: Parquet files of price updates and of decisions, and dead letters as JSON lines.
+"""What a backtest writes: Parquet files of price updates, of decisions and of outcomes, and dead letters as JSON lines.
 
 Each row has the fields of the message as columns, and beside them the exact bytes that a worker publishes (`key`,
 `record`), so that a comparison needs no knowledge of the columns. Rows of a partition stand in the order of publication.
@@ -19,6 +19,7 @@ from contracts.decisions import Applied, DecisionRecord, decode_decision
 from contracts.errors import BadEvent
 from contracts.intake import Inbound
 from contracts.log_files import require_pyarrow
+from contracts.outcomes import OutcomeRecord, decode_outcome
 from contracts.prices import decode_price
 
 ROW_GROUP_ROWS = 16_384
@@ -41,10 +42,29 @@ _DECISION_COLUMNS = {
     "preference": "double", "outcome": "string",
 }  # fmt: skip
 
+_OUTCOME_COLUMNS = {
+    "draw_id": "string", "user": "string", "item": "string", "market": "string", "currency": "string", "price": "int64",
+    "list_price": "int64", "cost": "int64", "policy": "string", "model": "string", "preference": "double",
+    "catalogue_version": "int64", "intent": "int64", "prices": "prices", "probabilities": "numbers",
+    "features": "numbers", "features_version": "string", "propensity": "double", "forced": "bool", "drawn_ms": "int64",
+    "version": "int64", "resolved_ms": "int64", "exposure": "string", "exposed": "bool", "learnable": "bool",
+    "unlearnable": "list",
+    "decision_id": "string", "purchase_id": "string", "event_time_ms": "int64", "quantity": "int64", "drawn_price": "int64",
+}  # fmt: skip
+_NESTED_COLUMNS = {
+    "bought": {"quantity": "int64", "price": "int64", "event_id": "string", "event_time_ms": "int64"},
+    "next": {"draw_id": "string", "item": "string", "price": "int64", "drawn_ms": "int64"},
+}
+
 
 def _arrow_type(pa: Any, name: str) -> Any:  # noqa: ANN401 - pyarrow ships no types
     step = [("rail", pa.string()), ("low", pa.int64()), ("high", pa.int64()), ("removed", pa.int64())]
-    nested = {"list": pa.list_(pa.string()), "prices": pa.list_(pa.int64()), "trail": pa.list_(pa.struct(step))}
+    nested = {
+        "list": pa.list_(pa.string()),
+        "prices": pa.list_(pa.int64()),
+        "numbers": pa.list_(pa.float64()),
+        "trail": pa.list_(pa.struct(step)),
+    }
     return nested.get(name) or pa.type_for_alias(name)
 
 
@@ -113,6 +133,26 @@ class DecisionTable(_Table):
                 column = [list(map(msgspec.structs.astuple, trail)) if trail else None for trail in column]
             columns.append(column)
         return [*columns, *[[getattr(row.source, name) for row in rows] for name in ("topic", "partition", "offset")]]
+
+
+class OutcomeTable(_Table):
+    """Outcomes of draws, and purchases that reward none (`kind` says which), one row each. What is nested has a column for
+    each of its fields: `bought.quantity`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        nested = {f"{name}.{part}": kind for name, parts in _NESTED_COLUMNS.items() for part, kind in parts.items()}
+        super().__init__(path, {"kind": "string"} | _OUTCOME_COLUMNS | nested)
+
+    def columns(self, values: list[bytes]) -> list[list[Any]]:
+        """Return the fields of all kinds of record as columns; those that a record lacks are null."""
+        rows: list[OutcomeRecord] = [decode_outcome(value) for value in values]
+        columns: list[list[Any]] = [[row.__struct_config__.tag for row in rows]]
+        columns += [[getattr(row, name, None) for row in rows] for name in _OUTCOME_COLUMNS]
+        for name, parts in _NESTED_COLUMNS.items():
+            inner = [getattr(row, name, None) for row in rows]
+            columns += [[getattr(one, part, None) for one in inner] for part in parts]
+        return columns
 
 
 class DeadLetterFile:

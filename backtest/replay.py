@@ -6,7 +6,8 @@ that finds everything in Kafka. A recorded log is replayed in the order in which
 with the model in force and the catalogue and policies that the worker had seen by then. Any batch size gives the same
 records.
 
-Memory: the states of the users, the catalogue, and what contracts and backtest.feed buffer. Does not write files.
+Memory: the states of the users, the pending draws, the catalogue, and what contracts and backtest.feed buffer. Does not
+write files.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from contracts.merge import Merge
 from features.vectors import TokenEncoder
 from pricing.engine import Engine, EventCrash, PartitionState, Step
 from pricing.menus import MenuShelf
+from pricing.timers import Timers
 
 BATCH_MAX = 2_048
 
@@ -34,7 +36,7 @@ Publish = Callable[[int, Step], None]
 
 
 class _Partition:
-    """What one partition of a worker holds: engine, states, the partition's own state, the records that crashed."""
+    """What one partition of a worker holds: engine, states, pending draws, the partition's own state, what crashed."""
 
     def __init__(self, log: Log, partition: int, seen: Seen, menus: MenuShelf) -> None:
         manifest = log.manifest
@@ -45,6 +47,7 @@ class _Partition:
         self._engine = Engine(manifest.semantics, manifest.topology, partition, menus)
         self._states: dict[bytes, bytes] = {}
         self._state = PartitionState()
+        self.timers = Timers()
 
     def use(self, encoder: TokenEncoder | None) -> None:
         """Take `encoder` from the next batch on; the one before forgets the users, as that of a worker does.
@@ -67,6 +70,7 @@ class _Partition:
                     self.seen.policies,
                     self.isolated,
                     self._encoder,
+                    self.timers,
                 )
             except EventCrash as crash:
                 place = (crash.source, crash.offset)
@@ -74,9 +78,19 @@ class _Partition:
                     raise
                 self.isolated[place] = "".join(traceback.format_exception_only(crash.__cause__)).strip()
                 continue
-            self._states.update(step.states)
-            self._state = step.partition
+            self._store(step)
             return step
+
+    def _store(self, step: Step) -> None:
+        states = self._states
+        states.update(step.states)
+        for key, value in step.pending.items():
+            if value is None:
+                del states[key]
+            else:
+                states[key] = value
+        self.timers.apply(step.timers)
+        self._state = step.partition
 
 
 class Replay:
@@ -134,6 +148,11 @@ class Replay:
     def not_applied(self) -> int:
         """Records of the log that the replay has not reached: those that a recorded worker never applied."""
         return self._feed.left()
+
+    @property
+    def pending(self) -> int:
+        """Draws whose window the log does not see the end of."""
+        return sum(len(partition.timers) for partition in self._partitions)
 
     @property
     def refused_references(self) -> int:

@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from backtest.models import open_models
-from backtest.outputs import DeadLetterFile, DecisionTable, PriceTable
+from backtest.outputs import DeadLetterFile, DecisionTable, OutcomeTable, PriceTable
 from backtest.replay import BATCH_MAX, Replay
 from backtest.summary import Summary, Tally
 from contracts.log import open_log
@@ -26,6 +26,7 @@ def run_backtest(
     batch_max: int = BATCH_MAX,
     progress: Progress = lambda done, total: None,
     models: Sequence[Path] = (),
+    outcomes: Path | None = None,
 ) -> Summary:
     """Replay the log in `directory`, write the files that are asked for, and return the summary.
 
@@ -42,6 +43,7 @@ def run_backtest(
     with ExitStack() as files:
         price_table = files.enter_context(closing(PriceTable(prices))) if prices else None
         decision_table = files.enter_context(closing(DecisionTable(decisions))) if decisions else None
+        outcome_table = files.enter_context(closing(OutcomeTable(outcomes))) if outcomes else None
         dead_file = (
             files.enter_context(closing(DeadLetterFile(dead_letters, manifest.topology.sources)))
             if dead_letters
@@ -55,6 +57,8 @@ def run_backtest(
                 price_table.append(partition, step.prices)
             if decision_table is not None:
                 decision_table.append(partition, step.decisions)
+            if outcome_table is not None:
+                outcome_table.append(partition, step.outcomes)
             if dead_file is not None:
                 dead_file.append(partition, step.dead)
             progress(sum(applied), total)
@@ -62,4 +66,4 @@ def run_backtest(
         started = time.perf_counter()
         replay.run(publish)
         seconds = time.perf_counter() - started
-    return tally.summary(seconds, replay.not_applied, replay.refused_references)
+    return tally.summary(seconds, replay.not_applied, replay.refused_references, replay.pending)

@@ -29,6 +29,10 @@ class Summary(Struct, frozen=True, kw_only=True):
     """Decisions in which a rail removed a point of the full lattice."""
     outcomes: dict[str, int]
     """What was applied without a decision."""
+    resolved: dict[str, int]
+    """What became of draws, and purchases that reward none: `bought`, `not_bought`, `price_mismatch`, `late`."""
+    pending: int
+    """Draws whose window the log does not see the end of: they have no outcome."""
     models: dict[str, int]
     """Decisions by the digest of the model in force; those without one are in none."""
     dead_letters: dict[str, int]
@@ -56,8 +60,14 @@ class _Decision(Struct, gc=False):
     model: str | None = None
 
 
+class _Outcome(Struct, gc=False):
+    record: str
+    bought: msgspec.Raw = msgspec.Raw(b"null")
+
+
 _price = msgspec.json.Decoder(_Price).decode
 _decision = msgspec.json.Decoder(_Decision).decode
+_outcome = msgspec.json.Decoder(_Outcome).decode
 
 
 class Tally:
@@ -70,6 +80,7 @@ class Tally:
         self._multipliers: Counter[int] = Counter()
         self._rails: Counter[str] = Counter()
         self._outcomes: Counter[str] = Counter()
+        self._resolved: Counter[str] = Counter()
         self._models: Counter[str] = Counter()
         self._dead: Counter[str] = Counter()
 
@@ -82,6 +93,7 @@ class Tally:
             self._status[price.status] += 1
             self._below += price.price < price.list_price
         self._count_decisions(step.decisions)
+        self._resolved.update(_kind_of(_outcome(value)) for _, value in step.outcomes)
         self._dead.update(error.code for _, error in step.dead)
 
     def _count_decisions(self, records: Sequence[tuple[bytes, bytes]]) -> None:
@@ -98,7 +110,7 @@ class Tally:
             for rail in decision.trail:
                 rails[rail.name] += 1
 
-    def summary(self, seconds: float, not_applied: int, refused_references: int) -> Summary:
+    def summary(self, seconds: float, not_applied: int, refused_references: int, pending: int = 0) -> Summary:
         """Return the summary; `seconds` is what the replay took."""
         prices = self._digest.records
         return Summary(
@@ -111,12 +123,20 @@ class Tally:
             multipliers={str(permille): self._multipliers[permille] for permille in sorted(self._multipliers)},
             rails=dict(sorted(self._rails.items())),
             outcomes=dict(sorted(self._outcomes.items())),
+            resolved=dict(sorted(self._resolved.items())),
+            pending=pending,
             models=dict(sorted(self._models.items())),
             dead_letters=dict(sorted(self._dead.items())),
             not_applied=not_applied,
             refused_references=refused_references,
             digest=self._digest.hexdigest(),
         )
+
+
+def _kind_of(outcome: _Outcome) -> str:
+    if outcome.record != "outcome":
+        return outcome.record
+    return "not_bought" if bytes(outcome.bought) == b"null" else "bought"
 
 
 def table_of(summary: Summary) -> Table:
@@ -131,6 +151,7 @@ def table_of(summary: Summary) -> Table:
         ("multipliers, permille", summary.multipliers),
         ("rails that bound", summary.rails),
         ("without a decision", summary.outcomes),
+        ("outcomes of draws", summary.resolved | {"pending": summary.pending}),
         ("models", summary.models),
         ("dead letters", summary.dead_letters),
     ):
