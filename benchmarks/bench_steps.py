@@ -3,8 +3,8 @@
 The steps run one after another in this process, over the log as it lies in Kafka, partition by partition, with the worker's
 own parts: each number is the CPU time of this process (all threads; the broker's is not in it) for a step over all events,
 divided by them. Steps inside the engine are measured again on their own, on what the engine was given and gave; what is
-left of the engine is the decision, and what it takes less when it has seen the items before went into their menus. The last
-rows compare the sum with what a whole worker used in bench_worker's job.
+left of the engine is the decision; what it takes less when it has seen the items before, and has no outcomes to tell, is
+a row, too. The last rows compare the sum with what a whole worker used in bench_worker's job.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from features.state import decode_state, encode_state
 from pricing.draws import uniforms
 from pricing.engine import Engine, PartitionState, Step
 from pricing.menus import MenuShelf
+from pricing.timers import Timers
 from streams.commit import Commit
 from streams.ledger import Ledger
 from streams.producer import transactional_producer
@@ -134,17 +135,20 @@ class Path:
         return batches
 
     async def _work_off(self, batches: list[list[Inbound]], commit: Commit) -> None:
-        engine, state = self.engine, PartitionState()
+        engine, state, timers = self.engine, PartitionState(), Timers()
         positions = [0] * len(self.topology.sources)
         middle = len(batches) // 2
         sampled = range(max(0, middle - SAMPLE_BATCHES // 2), middle + SAMPLE_BATCHES // 2)
         for number, batch in enumerate(batches):
             with self.clock.step(ENGINE):
-                step = engine.step(batch, self._store.get, state, self.seen.catalogue, self.seen.policies)
+                step = engine.step(
+                    batch, self._store.get, state, self.seen.catalogue, self.seen.policies, timers=timers
+                )
             if number in sampled:
                 loaded = {inbound.key or b"": self._store.get(inbound.key or b"") for inbound in batch}
                 self.batches.append((batch, loaded, step))
             state = step.partition
+            timers.apply(step.timers)
             for inbound in batch:
                 positions[inbound.source] = inbound.offset + 1
             await self._commit(commit, step, positions)
@@ -155,7 +159,7 @@ class Path:
             applied=step.partition.applied, watermark_ms=step.partition.watermark_ms,
         )  # fmt: skip
         write = self._store.write
-        states = list(step.states.items())
+        states = [*step.states.items(), *step.pending.items()]
         with self.clock.step(COMMIT):
             await commit.commit(step, ledger, ())
         with self.clock.step(STORE):  # a second time, to see it alone: the transaction's step holds it once, too
@@ -197,7 +201,7 @@ def _rows(steps: dict[str, float], paths: list[Path], worker: Job) -> list[tuple
     parts = {name: fmean(each[name] for each in measured) for name in measured[0]}
     again = fmean(_engine_again_us(path) for path in paths)
     parts["decide: offers, draws; catalogue, reasons, counts, the loop"] = again - sum(parts.values())
-    parts["menus: items at first sight"] = engine - again
+    parts["outcomes of draws; menus: items at first sight"] = engine - again
     total = sum(steps.values()) + engine
     before, after = list(steps.items())[:3], list(steps.items())[3:]
     listed = [*before, (ENGINE, engine), *((f"  {name}", value) for name, value in parts.items()), *after]

@@ -110,8 +110,8 @@ class Lab:
         prefix = f"bench-{uuid.uuid4().hex[:8]}-"
         log = logs.renamed(log, prefix)
         topology = log.manifest.topology
-        names = {name: prefix + name.replace("_", "-") for name in ("price_updates", "decisions", "dead_letters")}
-        names |= {name: prefix + name for name in ("changelog", "catalogue", "policies")}
+        names = {name: prefix + name.replace("_", "-") for name in ("price_updates", "dead_letters")}
+        names |= {name: prefix + name for name in ("decisions", "outcomes", "changelog", "catalogue", "policies")}
         directory = self.work / prefix
         directory.mkdir()
         made = Settings(

@@ -48,7 +48,7 @@ class Bought(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class NextDraw(Struct, frozen=True, kw_only=True, gc=False):
-    """The user's next draw, of any item, in applied order."""
+    """The user's next draw, of any item."""
 
     draw_id: str
     item: str
@@ -95,7 +95,7 @@ class Outcome(Struct, frozen=True, kw_only=True, tag_field="record", tag="outcom
     unlearnable: tuple[Unlearnable, ...]
     """Why not; empty if it is."""
     next: NextDraw | None
-    """None if the user made no draw between this one and its resolution."""
+    """None if the user's next draw, in applied order, was not made in this one's window."""
 
 
 class _Unrewarded(Struct, frozen=True, kw_only=True, gc=False):

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from msgspec import Struct, field
 
 from contracts.catalogue import Catalogue
-from contracts.errors import BadEvent, BrokenInvariant
+from contracts.errors import BadEvent, BadSettings, BrokenInvariant
 from contracts.intake import Inbound, refuse
 from contracts.policies import Policy, PolicyBook
 from contracts.rules import LearningRule
@@ -27,6 +27,7 @@ from pricing.draws import uniforms
 from pricing.learned import seen_of, sights_of
 from pricing.menus import MenuShelf
 from pricing.outcomes import Outcomes
+from pricing.pending import DamagedDraw
 from pricing.records import Place, Record, Recorder
 from pricing.run import Asked, Run
 from pricing.timers import TimerChange, Timers
@@ -117,6 +118,7 @@ class Engine:
 
         Raises:
             EventCrash: applying a record raised, or deciding on it; the first such record of the batch.
+            DamagedDraw, BadSettings: the store is damaged, or was written by a newer release.
             Exception: what `encoder` raises: a failure of the model is not one of a record.
         """
         model = None if encoder is None else encoder.digest
@@ -138,6 +140,8 @@ class Engine:
         for turn in run.turns:
             try:
                 court.judge(turn)
+            except (DamagedDraw, BadSettings):
+                raise
             except Exception as bug:
                 raise EventCrash(turn.inbound.source, turn.inbound.offset) from bug
         if crash is not None:

@@ -213,8 +213,9 @@ class Outcomes:
 
     def _draw(self, turn: Asked, verdict: Verdict, preference: float | None) -> None:
         """Let a draw wait."""
-        draws, timer = turn.draws, (turn.ask.now_ms + self._window_ms, turn.version)
-        if draws and draws[-1].due_ms > self._watermark_ms:
+        draws, now_ms = turn.draws, turn.ask.now_ms
+        timer = now_ms + self._window_ms, turn.version
+        if draws and self._watermark_ms < draws[-1].due_ms > now_ms:
             follow(self._pending(draws[-1]), turn, verdict.price)
         if len(draws) >= self._draws_max:
             self._make_room(draws)

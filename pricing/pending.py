@@ -27,6 +27,10 @@ IMPLAUSIBLE, CONSENT, FORCED, FORGOTTEN = (1 << UNLEARNABLE.index(reason) for re
 EXPOSED = 1 << len(UNLEARNABLE)
 
 
+class DamagedDraw(BrokenInvariant):
+    """What the store holds of a pending draw is not what was written; no record of the input is to blame."""
+
+
 class Pending(Struct, array_like=True, gc=False):
     """A draw that waits for the end of its window."""
 
@@ -86,13 +90,11 @@ def decode_pending(value: bytes | None) -> Pending:
 
     Raises:
         BadSettings: the bytes have a schema that this release does not know.
-        BrokenInvariant: there is none, or the bytes are none.
+        DamagedDraw: there is none, or the bytes are none.
     """
     if value is None:
-        raise BrokenInvariant(
-            "A pending draw is not in the store: wipe the data directory to restore it, and report this"
-        )
-    if value[:1] != _VERSION:
+        raise DamagedDraw("A pending draw is not in the store: wipe the data directory to restore it, and report this")
+    if not value or value[0] != SCHEMA:
         raise BadSettings(
             f"A stored pending draw has schema {value[:1].hex()}, this release reads {SCHEMA}: it was written by a newer "
             "pricetide; run that release, or one after it, on this data directory and changelog"
@@ -100,7 +102,7 @@ def decode_pending(value: bytes | None) -> Pending:
     try:
         return _decode(memoryview(value)[1:])
     except msgspec.DecodeError as error:
-        raise BrokenInvariant(
+        raise DamagedDraw(
             f"A stored pending draw of {len(value)} bytes cannot be read ({error}): wipe the data directory to restore "
             "from the changelog, and report the bytes if that does not help"
         ) from error

@@ -1,7 +1,7 @@
 """The commit: one Kafka transaction per batch and partition, then one RocksDB WriteBatch.
 
-Price updates, decisions, dead letters, changelog (states, tombstones, ledger) and source offsets become visible together
-or not at all. The steps, in the only order that is safe:
+Price updates, decisions, outcomes, dead letters, changelog (states, pending draws, tombstones, ledger) and source offsets
+become visible together or not at all. The steps, in the only order that is safe:
 
     1 begin     nothing is visible yet
     2 send      records go out inside the transaction; the ledger is the last record of the changelog
@@ -52,6 +52,7 @@ class Commit:
         """Make the batch happen: what `step` says, up to the positions of `ledger`; `expired` users go, but for consent."""
         states: list[StateRecord] = [(key, expired_bytes(value)) for key, value in expired if key not in step.states]
         states += step.states.items()
+        states += step.pending.items()
         states.append((LEDGER_KEY, encode_ledger(ledger)))
         await self._begin()
         changelog = await self._send(step, states)
@@ -69,6 +70,8 @@ class Commit:
             await send_records(producer, topics.price_updates, partition, step.prices, HEADERS)
         if step.decisions:
             await send_records(producer, topics.decisions, partition, step.decisions, HEADERS)
+        if step.outcomes:
+            await send_records(producer, topics.outcomes, partition, step.outcomes, HEADERS)
         for inbound, error in step.dead:
             await self._send_dead(inbound, error)
         return await send_records(producer, topics.changelog, partition, states, [])

@@ -81,8 +81,7 @@ def mock_broker() -> Iterator[str]:
     host = Producer({"bootstrap.servers": "unused", "test.mock.num.brokers": 1, "log_level": 3})
     address = next(f"{broker.host}:{broker.port}" for broker in host.list_topics(timeout=10).brokers.values())
     topics = TopicSettings()
-    for topic in (*topics.topology.sources, topics.price_updates, topics.decisions, topics.dead_letters,
-                  topics.changelog, topics.catalogue, topics.policies):  # fmt: skip
+    for topic in (*topics.topology.sources, *topics.outputs, topics.changelog, topics.catalogue, topics.policies):
         host.list_topics(topic, timeout=10)  # asking for a topic makes it
     yield address
     host.flush(0)  # the last use of `host`: until here it must not be collected

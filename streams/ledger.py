@@ -16,6 +16,8 @@ from msgspec import Struct
 from contracts.errors import BadSettings
 
 # User ids are UTF-8, which never has these bytes: no user can collide with a reserved key.
+RESERVED = b"\xff\xff"
+"""How every reserved key begins, those of pending draws (pricing.timers) included."""
 LEDGER_KEY = b"\xff\xffledger"
 MARKER_KEY = b"\xff\xffmarker"
 OFFSET_KEY = b"\xff\xffoffset"

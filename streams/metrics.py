@@ -32,18 +32,20 @@ class Metrics:
         self.decisions = counter("decisions", "Price decisions.", "status")
         self.binding = counter("binding_rules", "Decisions by the rule that bound.", "rule")
         self.rails = counter("rails_bound", "Decisions in which a rail removed a point of the lattice.", "rail")
+        self.resolved = counter("draw_outcomes", "Outcomes of draws, and purchases that reward none.", "kind")
         self.dead = counter("dead_letters", "Records sent to the dead letters.", "code")
         self.isolated = counter("isolated_events", "Events isolated because they crashed the worker.")
         self.refused = counter("refused_references", "Catalogue and policy records refused.", "topic")
         self.dropped = counter("fetched_below_position", "Fetched records below the ledger's position, refused.")
         steps = counter("step_seconds", "Seconds spent in each step of the path.", "step")
         self.in_decode, self.in_engine, self.in_commit = (steps.labels(step) for step in ("decode", "engine", "commit"))
-        self.changelog_bytes = counter("changelog_bytes", "Bytes of state written to the changelog.")
+        self.changelog_bytes = counter("changelog_bytes", "Bytes of state and pending draws written to the changelog.")
         self.restored = counter("restored_records", "Changelog records applied by recovery.")
         self.restore_seconds = counter("restore_seconds", "Seconds spent in recovery.")
         self.lag = gauge("consumer_lag_records", "Committed records not yet applied.", "topic", "partition")
         self.restoring = gauge("restore_records_remaining", "Changelog offsets still to be restored.", "partition")
         self.users = gauge("users", "Users in state, by the last walk of the expiry sweep.", "partition")
+        self.pending_draws = gauge("pending_draws", "Draws whose window is not over.", "partition")
         self.kill_switch = gauge("kill_switch", "1 while everybody pays list price.")
         self.last_commit = gauge(
             "last_commit_timestamp_seconds", "Unix time of the last committed transaction.", "partition"
@@ -72,6 +74,7 @@ class Metrics:
             "status": self.decisions,
             "rail": self.rails,
             "binding_rule": self.binding,
+            "resolved": self.resolved,
         }
         for name, amount in step.counts.items():
             family, _, label = name.partition(":")

@@ -26,6 +26,7 @@ from contracts.merge import Merge
 from contracts.semantics import Semantics
 from pricing.engine import Engine, PartitionState, Step
 from pricing.menus import MenuShelf
+from pricing.timers import Timers
 from streams import recovery
 from streams.commit import Commit
 from streams.crashes import CrashCounts
@@ -115,6 +116,7 @@ class Session:
         await self._consumer.start()
         ledger = await self._starting_point(self._store, self._consumer)
         self._state = PartitionState(applied=ledger.applied, watermark_ms=ledger.watermark_ms)
+        self._timers = Timers(self._store.timers())
         self._ledger = ledger
         self._positions = PositionLedger(ledger.positions)
         self._isolated = self._worker.crashes.isolated(self._topology.sources, self.partition)
@@ -281,6 +283,7 @@ class Session:
             references.policies,
             self._isolated,
             self._worker.models.current,
+            self._timers,
         )
         self._worker.metrics.in_engine.inc(time.perf_counter() - begun)
         self.committing = asyncio.create_task(self._commit_batch(batch, step), name=f"commit-{self.partition}")
@@ -303,6 +306,7 @@ class Session:
         async with asyncio.timeout(self._settings.commit_timeout_s):  # aiokafka retries a transaction without end
             await self._commit.commit(step, ledger, expired)
         self._state, self._ledger = step.partition, ledger
+        self._timers.apply(step.timers)
         self._observe(batch, step, begun)
         if not batch.done.done():
             batch.done.set_result(None)
@@ -322,7 +326,8 @@ class Session:
         metrics.commit.observe(now - begun)
         metrics.batch.observe(len(batch.records))
         metrics.count(step)
-        metrics.changelog_bytes.inc(sum(map(len, step.states.values())))
+        pending_bytes = sum([len(value) for value in step.pending.values() if value is not None])
+        metrics.changelog_bytes.inc(sum(map(len, step.states.values())) + pending_bytes)
         metrics.latency.observe(self.committed_at - min(map(attrgetter("received"), batch.records)))
         if self._isolated:
             self._worker.crashes.forget(self._topology.sources, self.partition, self._ledger.positions)
@@ -336,6 +341,7 @@ class Session:
             behind = (self._consumer.highwater(place) or 0) - at
             metrics.lag.labels(place.topic, self.partition).set(max(0, behind))
         metrics.users.labels(self.partition).set(self._store.users())
+        metrics.pending_draws.labels(self.partition).set(len(self._timers))
         if self.committed_at is not None:
             metrics.last_commit.labels(self.partition).set(now_s - (now - self.committed_at))
 

@@ -119,12 +119,19 @@ class TopicSettings(_Group):
     partitions: Annotated[int, Field(ge=1, le=4096)] = 4
     price_updates: str = "price-updates"
     decisions: str = "decisions"
+    outcomes: str = "outcomes"
     dead_letters: str = "dead-letters"
     changelog: str = "pricetide-changelog"
     catalogue: str = "catalogue"
     policies: str = "policies"
     replication_factor: Annotated[int, Field(ge=1)] = 1
     decisions_retention_ms: Annotated[int, Field(ge=1)] = 90 * 86_400_000
+    """Of outcomes, too."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The topics on which a partition's transactions publish."""
+        return (self.price_updates, self.decisions, self.outcomes, self.dead_letters)
 
     @property
     def topology(self) -> Topology:

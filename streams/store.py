@@ -2,20 +2,21 @@
 
 Written only after the transaction that holds the same values has committed, values and changelog offset in one
 WriteBatch: it is a prefix of the changelog at any instant, also after a crash. Does not know what a value means, but for
-the two leading numbers of a user state that the expiry sweep reads.
+the two leading numbers of a user state that the expiry sweep reads, and the keys of pending draws.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from msgspec import Struct, msgpack
 from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, WriteBatch
 
 from contracts.errors import BadSettings
-from streams.ledger import LEDGER_KEY, OFFSET_KEY
+from pricing.timers import PREFIX, Timer, timer_of
+from streams.ledger import LEDGER_KEY, OFFSET_KEY, RESERVED
 
 BACKGROUND_JOBS = 2
 TARGET_FILE_BYTES = 32 << 20
@@ -65,7 +66,7 @@ def _options(cache: Cache, write_buffer_bytes: int) -> Options:
 
 
 class StateStore:
-    """One RocksDB: user key -> state bytes, plus two reserved keys (ledger, changelog offset)."""
+    """One RocksDB: user key -> state bytes, and behind all users the pending draws and two reserved keys (ledger, offset)."""
 
     def __init__(self, path: Path, cache: Cache, write_buffer_bytes: int) -> None:
         self.path = path
@@ -125,7 +126,7 @@ class StateStore:
         iterator.seek(self._sweep_from)
         found: list[tuple[bytes, bytes]] = []
         for _ in range(limit):
-            if not iterator.valid() or iterator.key() >= b"\xff\xff":
+            if not iterator.valid() or iterator.key() >= RESERVED:
                 self._sweep_from = b""
                 self._users, self._walked = self._walked, 0
                 return found
@@ -137,6 +138,14 @@ class StateStore:
             iterator.next()
         self._sweep_from = iterator.key() if iterator.valid() else b""
         return found
+
+    def timers(self) -> Iterator[Timer]:
+        """Yield the timers of all pending draws, ascending."""
+        iterator = self._db.iter()
+        iterator.seek(PREFIX)
+        while iterator.valid() and (key := iterator.key()).startswith(PREFIX):
+            yield timer_of(key)
+            iterator.next()
 
     def users(self) -> int:
         """Return the number of users that the last whole walk of `expired` has met, or the present one if that is more.

@@ -25,7 +25,7 @@ TOMBSTONE_RETENTION_MS = 7 * 86_400_000
 
 
 Level = Literal["ok", "warning", "wrong"]
-Role = Literal["input", "price updates", "decisions", "dead letters", "changelog", "catalogue", "policies"]
+Role = Literal["input", "price updates", "decisions", "outcomes", "dead letters", "changelog", "catalogue", "policies"]
 
 
 class Finding(Struct, frozen=True):
@@ -72,6 +72,7 @@ def plan(settings: Settings) -> list[TopicPlan]:
     outputs = [
         TopicPlan(topics.price_updates, "price updates", topics.partitions, compact | safe),
         TopicPlan(topics.decisions, "decisions", topics.partitions, decisions | safe),
+        TopicPlan(topics.outcomes, "outcomes", topics.partitions, decisions | safe),
         TopicPlan(topics.dead_letters, "dead letters", topics.partitions, dead_letters | safe),
         TopicPlan(topics.changelog, "changelog", topics.partitions, compact | tombstones | safe),
         TopicPlan(topics.catalogue, "catalogue", 1, compact | safe),

@@ -86,7 +86,7 @@ def require_partitions(settings: Settings) -> None:
     """
     topics = settings.topics
     expected = dict.fromkeys(
-        [*topics.topology.sources, topics.price_updates, topics.decisions, topics.dead_letters, topics.changelog],
+        [*topics.topology.sources, *topics.outputs, topics.changelog],
         topics.partitions,
     ) | {topics.catalogue: 1, topics.policies: 1}
     counts = require_topics(settings, expected)

@@ -27,6 +27,7 @@ from contracts.semantics import Topology
 from features.artifact import load_artifact
 from features.encoder import Encoder
 from pricing.engine import Step
+from pricing.timers import PREFIX
 from streams.broker import administering, committed_records, partitions_of
 from streams.dead_letters import read_dead_letter
 from streams.ledger import LEDGER_KEY, MARKER_KEY
@@ -45,22 +46,30 @@ class Outcome(NamedTuple):
 
     prices: list[list[Pair]]
     decisions: list[list[Pair]]
+    outcomes: list[list[Pair]]
     dead: list[list[tuple[str, int, str]]]
     """Source topic, offset, code."""
     states: dict[bytes, bytes]
+    """And pending draws."""
 
 
 def expected(directory: Path, batch_max: int = 2_048, models: Iterable[Path] = ()) -> Outcome:
     """Return what the log in `directory` must lead to, by the pure engine and the artifacts in `models`."""
     log = open_log(directory)
     topology = log.manifest.topology
-    outcome = Outcome(*([[] for _ in range(topology.partitions)] for _ in range(3)), {})  # type: ignore[arg-type]
+    outcome = Outcome(*([[] for _ in range(topology.partitions)] for _ in range(4)), {})  # type: ignore[arg-type]
 
     def publish(partition: int, step: Step) -> None:
         outcome.prices[partition] += step.prices
         outcome.decisions[partition] += step.decisions
+        outcome.outcomes[partition] += step.outcomes
         outcome.dead[partition] += [(topology.sources[one.source], one.offset, bad.code) for one, bad in step.dead]
         outcome.states.update(step.states)
+        for key, value in step.pending.items():
+            if value is None:
+                del outcome.states[partition_key(partition, key)]
+            else:
+                outcome.states[partition_key(partition, key)] = value
 
     encoders = [Encoder(load_artifact(model), ENCODER_USERS) for model in models]
     replay = Replay(log, batch_max, {encoder.digest: encoder for encoder in encoders})
@@ -69,9 +78,14 @@ def expected(directory: Path, batch_max: int = 2_048, models: Iterable[Path] = (
     return outcome
 
 
+def partition_key(partition: int, key: bytes) -> bytes:
+    """Return `key`, or with its partition if it is that of a pending draw: two partitions may have equal ones."""
+    return b"%b of %d" % (key, partition) if key.startswith(PREFIX) else key
+
+
 def difference(wanted: Outcome, found: Outcome) -> str:
     """Return where two outcomes part, in words; empty when they are equal byte for byte."""
-    for name in ("prices", "decisions", "dead"):
+    for name in ("prices", "decisions", "outcomes", "dead"):
         for partition, (ours, theirs) in enumerate(zip(getattr(wanted, name), getattr(found, name), strict=True)):
             if ours != theirs:
                 return f"{name} of partition {partition}: {_first_difference(ours, theirs)}"
@@ -116,7 +130,8 @@ class Deployment:
     def __init__(self, kafka: str, prefix: str, directory: Path, partitions: int = 4, **flags: object) -> None:
         """Prepare settings; touches no broker. `flags` are further settings, dots written as `__`."""
         self.directory = directory
-        names = ("consents", "views", "clicks", "purchases", "price_updates", "decisions", "dead_letters", "changelog")
+        names = ("consents", "views", "clicks", "purchases", "price_updates", "decisions", "outcomes", "dead_letters",
+                 "changelog")  # fmt: skip
         self.flags: dict[str, Any] = {
             "kafka.bootstrap_servers": kafka,
             "group": f"{prefix}group",
@@ -236,17 +251,20 @@ class Deployment:
         """Return what a reader of committed records sees."""
         topics = self.settings.topics
         states: dict[bytes, bytes] = {}
-        for records in self.committed(topics.changelog):
-            states.update((one.key, one.value) for one in records if one.key not in (LEDGER_KEY, MARKER_KEY))
+        for partition, records in enumerate(self.committed(topics.changelog)):
+            kept = [one for one in records if one.key not in (LEDGER_KEY, MARKER_KEY)]
+            states.update((partition_key(partition, one.key), one.value) for one in kept)
         dead = []
         for records in self.committed(topics.dead_letters):
             letters = [read_dead_letter(one.key, one.value, one.headers, "") for one in records]
             dead.append([(letter.topic, letter.offset, letter.code) for letter in letters if letter is not None])
-        prices, decisions = (
+        prices, decisions, outcomes = (
             [[(one.key, one.value) for one in records] for records in self.committed(topic)]
-            for topic in (topics.price_updates, topics.decisions)
+            for topic in (topics.price_updates, topics.decisions, topics.outcomes)
         )
-        return Outcome(prices, decisions, dead, {user: state for user, state in states.items() if state is not None})
+        return Outcome(
+            prices, decisions, outcomes, dead, {user: state for user, state in states.items() if state is not None}
+        )
 
     def record(self, directory: Path) -> Path:
         """Capture what lies in Kafka, with the applied order, into a log at `directory`, and return that."""

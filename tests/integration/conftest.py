@@ -10,7 +10,7 @@ import pytest
 from streams.settings import CONFIG_VARIABLE, Settings, load_settings
 
 TOPICS = (
-    "consents", "views", "clicks", "purchases", "price_updates", "decisions", "dead_letters", "changelog", "catalogue",
+    "consents", "views", "clicks", "purchases", "price_updates", "decisions", "outcomes", "dead_letters", "changelog", "catalogue",
     "policies",
 )  # fmt: skip
 

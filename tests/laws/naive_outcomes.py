@@ -112,7 +112,7 @@ class Twin:
                     draw.ids.append(record.decision_id)
 
     def draw(self, user: User, decision: Decision, suspect: bool) -> None:
-        if user.draws and user.draws[-1].due > self.watermark:
+        if user.draws and user.draws[-1].due > max(self.watermark, decision.event_time_ms):
             user.draws[-1].next = decision
         waiting = self.waiting(user)
         for forgotten in waiting[: max(0, len(waiting) - self.semantics.offers_max + 1)]:

@@ -20,12 +20,13 @@ ONE_TOPIC = dict.fromkeys(["consents", "views", "clicks", "purchases"], "shop")
 
 
 def published(directory: Path, batch_max: int):
-    """Return per partition every price, decision and dead letter, in order."""
+    """Return per partition every price, decision, outcome and dead letter, in order."""
     out = defaultdict(list)
 
     def publish(partition, step):
         out[partition, "prices"] += step.prices
         out[partition, "decisions"] += step.decisions
+        out[partition, "outcomes"] += step.outcomes
         out[partition, "dead"] += [(inbound.source, inbound.offset, error.code) for inbound, error in step.dead]
 
     Replay(open_log(directory), batch_max).run(publish)
@@ -61,6 +62,7 @@ def perturbed(request, tmp_path_factory):
 def test_a_perturbed_log_gives_the_same_bytes_in_batches_of_any_size(perturbed, batch_max):
     large = published(perturbed, 2_048)
     assert sum(len(records) for (_, kind), records in large.items() if kind == "prices") > 2_000
+    assert sum(len(records) for (_, kind), records in large.items() if kind == "outcomes") > 500
     assert published(perturbed, batch_max) == large
 
 

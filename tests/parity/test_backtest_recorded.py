@@ -26,6 +26,7 @@ from contracts.log_writer import LogWriter
 from contracts.policies import CurrentPolicy, KillSwitch, ListPrice, Policy, PolicyBook, encode_policy
 from contracts.semantics import Topology
 from pricing.engine import Engine, PartitionState
+from pricing.timers import Timers
 
 LATER = [
     Policy(name="list", number=1, rule=ListPrice()),
@@ -63,19 +64,22 @@ class LiveWorker:
         self.engine = Engine(manifest.semantics, manifest.topology, partition)
         self.catalogue, self.policies = catalogue, policies
         self.states, self.state = {}, PartitionState()
-        self.prices, self.decisions = [], []
+        self.timers = Timers()
+        self.prices, self.decisions, self.outcomes = [], [], []
         self.encoder = None
 
     def apply(self, record, crashed):
         inbound = self.intake.read(record.source, record.offset, record.key, record.value, record.arrival_ms)
         isolated = {(record.source, record.offset): "Boom"} if crashed else {}
         step = self.engine.step(
-            [inbound], self.states.get, self.state, self.catalogue, self.policies, isolated, self.encoder
+            [inbound], self.states.get, self.state, self.catalogue, self.policies, isolated, self.encoder, self.timers
         )
-        self.states |= step.states
+        self.states |= {key: value for key, value in (step.states | step.pending).items() if value is not None}
+        self.timers.apply(step.timers)
         self.state = step.partition
         self.prices += step.prices
         self.decisions += step.decisions
+        self.outcomes += step.outcomes
 
 
 def live_run(log, seed):
@@ -119,17 +123,20 @@ def recorded(log, workers, directory):
 @pytest.mark.parametrize("batch_max", [5, 2_048])
 def test_the_replay_of_a_record_gives_what_the_live_worker_published(shop, tmp_path, seed, batch_max):
     workers = live_run(shop, seed)
-    prices, decisions = defaultdict(list), defaultdict(list)
+    prices, decisions, outcomes = defaultdict(list), defaultdict(list), defaultdict(list)
 
     def publish(partition, step):
         prices[partition] += step.prices
         decisions[partition] += step.decisions
+        outcomes[partition] += step.outcomes
 
     replay = Replay(recorded(shop, workers, tmp_path), batch_max)
     replay.run(publish)
     for partition, worker in enumerate(workers):
         assert prices[partition] == worker.prices
         assert decisions[partition] == worker.decisions
+        assert outcomes[partition] == worker.outcomes
+        assert len(worker.outcomes) > 100
     assert replay.not_applied == 0
     seen = {(record.policies_seen, record.catalogue_seen > 0) for w in workers for record in map(decoded, w.decisions)}
     assert len(seen) >= 5, "policies arrived while the worker ran"

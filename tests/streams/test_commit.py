@@ -22,7 +22,8 @@ LEDGER = Ledger(epoch=0, partitions=1, sources=("consents", "views", "clicks", "
                 applied=10, watermark_ms=5)  # fmt: skip
 DEAD = Inbound(-1, 1, 7, None, refuse("null_value", "The record has no value"), b"ann", None, 0)
 STEP = Step(states={b"ann": b"state"}, prices=[(b"p", b"1")], decisions=[(b"d", b"2"), (b"d", b"3")],
-            dead=[(DEAD, DEAD.error)], partition=PartitionState(10, 5), counts={})  # fmt: skip
+            dead=[(DEAD, DEAD.error)], partition=PartitionState(10, 5), counts={}, outcomes=[(b"o", b"4")],
+            pending={b"resolved": None, b"drawn": b"pending"})  # fmt: skip
 
 
 class Builder:
@@ -91,13 +92,15 @@ async def test_the_steps_come_in_the_only_safe_order():
         "begin",
         ("price-updates", [b"p"]),
         ("decisions", [b"d", b"d"]),
+        ("outcomes", [b"o"]),
         ("dead-letters", [b"ann"]),
-        ("pricetide-changelog", [b"gone", b"ann", LEDGER_KEY]),
+        ("pricetide-changelog", [b"gone", b"ann", b"resolved", b"drawn", LEDGER_KEY]),
         ("offsets", "g", [("consents", 1), ("views", 2), ("clicks", 3), ("purchases", 4)]),
         "end",
-        ("write", [b"gone", b"ann", LEDGER_KEY], 42),
+        ("write", [b"gone", b"ann", b"resolved", b"drawn", LEDGER_KEY], 44),
     ]
     assert dict(producer.last)[b"gone"] is None, "an expired user leaves a tombstone"
+    assert dict(producer.last)[b"resolved"] is None, "and so does a draw that has resolved"
     assert decode_ledger(dict(producer.last)[LEDGER_KEY]) == LEDGER
 
 
@@ -110,7 +113,7 @@ async def test_nothing_is_ended_or_written_before_the_changelog_is_acknowledged(
     assert "end" not in producer.calls
     acks.set_result(SimpleNamespace(offset=7))
     await committing
-    assert producer.calls[-2:] == ["end", ("write", [b"ann", LEDGER_KEY], 8)]
+    assert producer.calls[-2:] == ["end", ("write", [b"ann", b"resolved", b"drawn", LEDGER_KEY], 10)]
 
 
 async def test_a_fenced_commit_writes_nothing():

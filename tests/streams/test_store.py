@@ -12,6 +12,7 @@ import pytest
 from rocksdict import Cache
 
 from contracts.errors import BadSettings
+from pricing.timers import key_of
 from streams.ledger import LEDGER_KEY
 from streams.store import OPEN_FILES_MAX, StateStore
 
@@ -45,6 +46,18 @@ def test_the_walk_over_users_finds_every_expired_one_and_no_reserved_key(store):
     found = {key for _ in range(4) for key, _ in store.expired(before_ms=10, limit=7)}
     assert found == {f"u{n:02d}".encode() for n in range(10)}
     assert store.users() == 20
+
+
+def test_pending_draws_are_no_users_and_give_their_timers_in_the_order_of_resolution(store):
+    timers = [(1_000, 300), (1_000, 7), (5, 256), (1 << 40, 1)]
+    keys = [key_of(timer) for timer in timers]
+    store.write([(key, b"a pending draw") for key in keys] + [(b"ann", state(0)), (LEDGER_KEY, b"{}")], 1)
+    assert list(store.timers()) == sorted(timers)
+    assert [key for key, _ in store.expired(before_ms=10, limit=100)] == [b"ann"]
+    assert store.expired(before_ms=10, limit=100)
+    assert store.users() == 1
+    store.write([(keys[0], None)], 2)
+    assert list(store.timers()) == sorted(timers[1:])
 
 
 def test_what_an_expired_state_left_behind_is_not_found_again(store):

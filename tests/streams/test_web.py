@@ -74,7 +74,7 @@ def test_the_counts_of_a_step_become_metrics_by_family():
     dead = [
         (Inbound(-1, 0, 0, None, refuse(code, "m"), None, None, 0), refuse(code, "m")) for code in ("future", "crashed")
     ]
-    counts = {"event:view": 3, "outcome:repeated": 1, "status:drawn": 2, "rail:floor": 5}
+    counts = {"event:view": 3, "outcome:repeated": 1, "status:drawn": 2, "rail:floor": 5, "resolved:bought": 4}
     metrics.count(Step(states={}, prices=[], decisions=[], dead=dead, partition=PartitionState(0, 0), counts=counts))
     text = generate_latest(metrics.registry).decode()
     for line in (
@@ -82,6 +82,7 @@ def test_the_counts_of_a_step_become_metrics_by_family():
         'pricetide_outcomes_total{outcome="repeated"} 1.0',
         'pricetide_decisions_total{status="drawn"} 2.0',
         'pricetide_rails_bound_total{rail="floor"} 5.0',
+        'pricetide_draw_outcomes_total{kind="bought"} 4.0',
         'pricetide_dead_letters_total{code="future"} 1.0',
         "pricetide_isolated_events_total 1.0",
     ):
