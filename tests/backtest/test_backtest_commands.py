@@ -24,15 +24,16 @@ def test_generate_perturb_and_backtest_work_as_documented(tmp_path):
     assert "on 4 partitions" in told
     said(perturb, tmp_path / "shop", "--out", tmp_path / "log", "--late", "0.1", "--seed", 3)
     prices, decisions = tmp_path / "out/prices.parquet", tmp_path / "out/decisions.parquet"
-    dead = tmp_path / "out/dead.jsonl"
-    table = said(
-        backtest, tmp_path / "log", "--out", prices, "--decisions", decisions, "--dead-letters", dead, "--batch", 7
-    )
+    dead, outcomes = tmp_path / "out/dead.jsonl", tmp_path / "out/outcomes.parquet"
+    files = ("--out", prices, "--decisions", decisions, "--outcomes", outcomes, "--dead-letters", dead)
+    table = said(backtest, tmp_path / "log", *files, "--batch", 7)
     assert "below list" in table
+    assert "outcomes of draws" in table
     summary = json.loads(said(backtest, tmp_path / "log", "--json"))
     assert pyarrow.parquet.read_table(prices).num_rows == summary["prices"]
     applied = sum(summary["outcomes"].values())
     assert pyarrow.parquet.read_table(decisions).num_rows == summary["decisions"] + applied
+    assert pyarrow.parquet.read_table(outcomes).num_rows == sum(summary["resolved"].values())
     assert len(dead.read_text().splitlines()) == sum(summary["dead_letters"].values())
 
 

@@ -1,4 +1,5 @@
-"""What workers publish equals the backtest of the same log, byte for byte: prices, decisions, dead letters and states.
+"""What workers publish equals the backtest of the same log, byte for byte: prices, decisions, outcomes, dead
+letters, states and pending draws.
 
 The public log by a slice here; the whole of it with PRICETIDE_FULL_LOG=1.
 """
@@ -48,6 +49,7 @@ def published_by_two_workers(deployment: Deployment, log: Path, **flags: object)
         assert worker.terminate() == 0, worker.said()
     published = deployment.published()
     assert broken_order(published, deployment.topology) == ""
+    assert sum(map(len, published.outcomes)) > 100, "windows end while the log runs"
     return published
 
 
