@@ -112,8 +112,9 @@ class Outcomes:
             self._watermark_ms = now_ms
         while self._timers.due_ms <= self._watermark_ms:
             timer = self._timers.take()
-            pending = self._record(timer)
-            self._open.pop(timer, None)
+            pending = self._open.pop(timer, None)
+            if pending is None:
+                pending = decode_pending(self._load(key_of(timer)))
             self._resolved.append(timer)
             self._kinds.append("bought" if pending.quantity else "not_bought")
             self.records.append((pending.key, outcome_of(pending)))
@@ -142,7 +143,9 @@ class Outcomes:
     def _pending(self, ref: DrawRef) -> Pending:
         """Return a draw's record, to be changed."""
         timer = ref.due_ms, ref.version
-        pending = self._open[timer] = self._record(timer)
+        pending = self._open.get(timer)
+        if pending is None:
+            pending = self._open[timer] = decode_pending(self._load(key_of(timer)))
         return pending
 
     def _mark(self, draws: list[DrawRef], mark: int) -> None:

@@ -60,7 +60,6 @@ class _Tail(Struct, gc=False):
     bought: _Bought | None
     learnable: bool
     unlearnable: tuple[Unlearnable, ...]
-    next: msgspec.Raw
 
 
 # The outcome in two parts, the fields of the contract in its order, so the same bytes (a test holds them equal).
@@ -76,8 +75,16 @@ _to_json = msgspec.json.Encoder().encode
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Pending).decode
 _VERSION = bytes([SCHEMA])
-_REASONS = [tuple(reason for bit, reason in enumerate(UNLEARNABLE) if marks >> bit & 1) for marks in range(EXPOSED)]
-"""Of every combination of marks."""
+
+
+def _tail_of(marks: int, bought: _Bought | None) -> bytes:
+    """Return the outcome's JSON between its head and the next draw."""
+    reasons = tuple(reason for bit, reason in enumerate(UNLEARNABLE) if marks >> bit & 1)
+    return _to_json(_Tail(marks & EXPOSED != 0, bought, not reasons, reasons))[1:-1] + b',"next":'
+
+
+_NOT_BOUGHT = [_tail_of(marks, None) for marks in range(2 * EXPOSED)]
+"""Of every combination of marks: nearly every draw ends so."""
 
 
 def encode_pending(pending: Pending) -> bytes:
@@ -182,10 +189,7 @@ def draw_id_of(pending: Pending) -> str:
 
 def outcome_of(pending: Pending) -> bytes:
     """Return the JSON bytes of the outcome, now that the draw's window is over."""
-    marks = pending.marks
-    bought = None
-    if pending.quantity:
-        bought = _Bought(pending.quantity, pending.price, pending.event_id, pending.event_time_ms)
-    reasons = _REASONS[marks & EXPOSED - 1]
-    tail = _Tail(marks & EXPOSED != 0, bought, not reasons, reasons, msgspec.Raw(pending.next))
-    return pending.head + _to_json(tail)[1:]
+    if not pending.quantity:
+        return b"%b%b%b}" % (pending.head, _NOT_BOUGHT[pending.marks], pending.next)
+    bought = _Bought(pending.quantity, pending.price, pending.event_id, pending.event_time_ms)
+    return b"%b%b%b}" % (pending.head, _tail_of(pending.marks, bought), pending.next)

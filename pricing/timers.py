@@ -21,6 +21,7 @@ Timer = tuple[int, int]
 FAR: Timer = (1 << 63, 0)
 """Later than every timer."""
 
+_FIRST: Timer = (-1, 0)
 _LAYOUT = Layout(">3sQQ")
 _COMPACT_AT = 4_096
 
@@ -80,39 +81,43 @@ class Timers:
 class StepTimers:
     """The timers as one step sees and changes them; those of the partition stay as they are."""
 
-    __slots__ = ("_added", "_added_taken", "_taken", "_timers", "due_ms")
+    __slots__ = ("_added", "_added_taken", "_last", "_new", "_old", "_taken", "_timers", "due_ms")
 
     def __init__(self, timers: Timers) -> None:
         self._timers = timers
         self._taken = 0
         self._added: list[Timer] = []
         self._added_taken = 0
-        self.due_ms = timers.at(0)[0]
+        self._old = timers.at(0)
+        self._new = FAR
+        self._last = _FIRST
+        self.due_ms = self._old[0]
         """When the first resolves."""
 
     def add(self, timer: Timer) -> None:
         """Add a timer whose version lies above all others'."""
-        if not self._added or self._added[-1] < timer:
-            self._added.append(timer)
+        added = self._added
+        if timer > self._last:
+            added.append(timer)
+            self._last = timer
         else:
-            insort(self._added, timer, self._added_taken)
-        self.due_ms = min(self.due_ms, timer[0])
+            insort(added, timer, self._added_taken)
+        if timer < self._new:
+            self._new = timer
+            self.due_ms = min(self.due_ms, timer[0])
 
     def take(self) -> Timer:
         """Remove and return the first timer; there must be one."""
-        old = self._timers.at(self._taken)
-        new = self._added[self._added_taken] if self._added_taken < len(self._added) else FAR
-        if old < new:
-            self._taken += 1
-        else:
+        first = self._old
+        if self._new < first:
+            first = self._new
             self._added_taken += 1
-        self.due_ms = self._first_due()
-        return min(old, new)
-
-    def _first_due(self) -> int:
-        old = self._timers.at(self._taken)
-        new = self._added[self._added_taken] if self._added_taken < len(self._added) else FAR
-        return min(old, new)[0]
+            self._new = self._added[self._added_taken] if self._added_taken < len(self._added) else FAR
+        else:
+            self._taken += 1
+            self._old = self._timers.at(self._taken)
+        self.due_ms = self._old[0] if self._old < self._new else self._new[0]
+        return first
 
     def change(self) -> TimerChange:
         """Return what the step changes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +13,11 @@ from contracts.policies import ListPrice, Policy, Rails
 from pricing.engine import EventCrash
 from pricing.pending import DamagedDraw, decode_pending
 from pricing.timers import PREFIX
+from tests.pricing.fake_encoder import FakeEncoder
 from tests.pricing.shop import DWELL_MS, MINUTE_MS, START_MS, Shop, item
 
 LIST = Policy(name="list", number=1, rule=ListPrice(), rails=Rails(dwell_ms=5 * MINUTE_MS))
+GOLDEN = Path(__file__).parents[1] / "golden/pending_draws_schema_1.hex"
 WINDOW_MS = 30 * MINUTE_MS
 
 
@@ -199,10 +202,36 @@ def test_a_draw_that_is_forgotten_says_so():
     assert [outcome.unlearnable for outcome in resolved(shop)] == [("forgotten",), ()]
 
 
+def test_draws_that_have_resolved_take_no_room():
+    shop = a_shop(offers_max=2)
+    shop.feed(shop.view(60), shop.view(0, "rug"), shop.view(66))
+    assert [outcome.unlearnable for outcome in [*said(shop), *resolved(shop)]] == [(), (), ()]
+
+
 def test_held_prices_and_prescribed_ones_are_no_draws():
     shop = a_shop(policy=Policy(name="list", number=1, rule=ListPrice(), rails=Rails(dwell_ms=DWELL_MS)))
     shop.feed(shop.view(0), shop.view(1), shop.consent(False, 2, "bob"), shop.view(3, user="bob"))
     assert [outcome.user for outcome in resolved(shop) if type(outcome) is Outcome] == ["ann"]
+
+
+def test_an_outcome_carries_its_decision_as_it_was_whatever_is_in_force_when_it_resolves():
+    shop = a_shop()
+    shop.encoder = FakeEncoder("the model of then")
+    draw = shop.one(shop.view(0, market="BR"))
+    shop.encoder = None
+    shop.publish(Policy(name="other", number=2, rule=ListPrice()))
+    (outcome,) = resolved(shop)
+    same = ("user", "item", "market", "currency", "price", "list_price", "policy", "model", "preference", "intent",
+            "catalogue_version", "propensity", "forced", "version")  # fmt: skip
+    assert [getattr(outcome, name) for name in same] == [getattr(draw, name) for name in same]
+    assert (outcome.model, outcome.policy) == ("the model of then", "list@1")
+
+
+def test_the_bytes_of_a_pending_draw_are_those_of_its_schema():
+    shop = a_shop(exposure="ids")
+    shop.feed(shop.view(0), shop.purchase(1), shop.view(6, "rug"))
+    pending = [shop.states[key] for key in sorted(shop.states) if key.startswith(PREFIX)]
+    assert b"\n".join(pending).hex() == GOLDEN.read_text().strip(), "another layout needs another SCHEMA, and a reader"
 
 
 def test_a_batch_that_crashes_changes_no_timer():
