@@ -250,8 +250,13 @@ class Outcomes:
 
     def changes(self) -> dict[bytes, bytes | None]:
         """Return the records of pending draws that change: new bytes, None for one that is to be deleted."""
-        gone = {key_of(timer): None for timer in self._resolved if timer[1] <= self._applied}
-        return gone | {key_of(timer): encode_pending(pending) for timer, pending in self._open.items()}
+        changes: dict[bytes, bytes | None] = {
+            key_of(timer): encode_pending(pending) for timer, pending in self._open.items()
+        }
+        for timer in self._resolved:
+            if timer[1] <= self._applied:  # else it was drawn in this step, and nobody has stored it
+                changes[key_of(timer)] = None
+        return changes
 
     def timer_change(self) -> TimerChange:
         """Return what the step does to the timers."""

@@ -31,13 +31,13 @@ class DamagedDraw(BrokenInvariant):
     """What the store holds of a pending draw is not what was written; no record of the input is to blame."""
 
 
-class Pending(Struct, array_like=True, gc=False):
-    """A draw that waits for the end of its window."""
+class Pending(Struct, array_like=True, tag=SCHEMA, gc=False):
+    """A draw that waits for the end of its window. Rule: another layout is a new SCHEMA, the first element of the array."""
 
     key: bytes
     """Of the outcome."""
     head: bytes
-    """The outcome's JSON up to `exposure`, with the comma behind it."""
+    """The outcome's JSON up to `exposure`, as an object of its own."""
     marks: int
     quantity: int = 0
     """Pieces bought; the three below are 0 and empty as long as this is."""
@@ -72,9 +72,10 @@ _Next = msgspec.defstruct("_Next", [(name, Any) for name in NextDraw.__struct_fi
 
 _read_key = msgspec.json.Decoder(tuple[str, str]).decode
 _to_json = msgspec.json.Encoder().encode
-_encode = msgspec.msgpack.Encoder().encode
+encode_pending = msgspec.msgpack.Encoder().encode
+"""Pending -> bytes; equal draws give equal bytes."""
 _decode = msgspec.msgpack.Decoder(Pending).decode
-_VERSION = bytes([SCHEMA])
+_SCHEMA = bytes([SCHEMA])
 
 
 def _tail_of(marks: int, bought: _Bought | None) -> bytes:
@@ -87,13 +88,8 @@ _NOT_BOUGHT = [_tail_of(marks, None) for marks in range(2 * EXPOSED)]
 """Of every combination of marks: nearly every draw ends so."""
 
 
-def encode_pending(pending: Pending) -> bytes:
-    """Return the bytes of `pending`: a schema version, then MessagePack."""
-    return _VERSION + _encode(pending)
-
-
 def decode_pending(value: bytes | None) -> Pending:
-    """Return the pending draw that `value` holds.
+    """Return the pending draw that `value`, bytes of `encode_pending`, holds.
 
     Raises:
         BadSettings: the bytes have a schema that this release does not know.
@@ -101,14 +97,15 @@ def decode_pending(value: bytes | None) -> Pending:
     """
     if value is None:
         raise DamagedDraw("A pending draw is not in the store: wipe the data directory to restore it, and report this")
-    if not value or value[0] != SCHEMA:
-        raise BadSettings(
-            f"A stored pending draw has schema {value[:1].hex()}, this release reads {SCHEMA}: it was written by a newer "
-            "pricetide; run that release, or one after it, on this data directory and changelog"
-        )
     try:
-        return _decode(memoryview(value)[1:])
+        return _decode(value)
     except msgspec.DecodeError as error:
+        schema = value[1:2]  # behind the length of the array
+        if schema > _SCHEMA:
+            raise BadSettings(
+                f"A stored pending draw has schema {schema[0]}, this release reads {SCHEMA}: it was written by a newer "
+                "pricetide; run that release, or one after it, on this data directory and changelog"
+            ) from None
         raise DamagedDraw(
             f"A stored pending draw of {len(value)} bytes cannot be read ({error}): wipe the data directory to restore "
             "from the changelog, and report the bytes if that does not help"
@@ -165,7 +162,7 @@ def pending_of(
         exposure,
     )
     marks = (FORCED if verdict.forced else 0) | (EXPOSED if exposure == "all" else 0)
-    return Pending(decision_key(user, ask.decision_id), _to_json(head)[:-1] + b",", marks)
+    return Pending(decision_key(user, ask.decision_id), _to_json(head), marks)
 
 
 def follow(pending: Pending, turn: Asked, price: int) -> None:
@@ -190,6 +187,6 @@ def draw_id_of(pending: Pending) -> str:
 def outcome_of(pending: Pending) -> bytes:
     """Return the JSON bytes of the outcome, now that the draw's window is over."""
     if not pending.quantity:
-        return b"%b%b%b}" % (pending.head, _NOT_BOUGHT[pending.marks], pending.next)
+        return b"%b,%b%b}" % (pending.head[:-1], _NOT_BOUGHT[pending.marks], pending.next)
     bought = _Bought(pending.quantity, pending.price, pending.event_id, pending.event_time_ms)
-    return b"%b%b%b}" % (pending.head, _tail_of(pending.marks, bought), pending.next)
+    return b"%b,%b%b}" % (pending.head[:-1], _tail_of(pending.marks, bought), pending.next)

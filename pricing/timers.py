@@ -23,12 +23,13 @@ FAR: Timer = (1 << 63, 0)
 
 _FIRST: Timer = (-1, 0)
 _LAYOUT = Layout(">3sQQ")
+_pack = _LAYOUT.pack
 _COMPACT_AT = 4_096
 
 
 def key_of(timer: Timer) -> bytes:
     """Return the key of a pending draw's record; keys ascend as timers do."""
-    return _LAYOUT.pack(PREFIX, *timer)
+    return _pack(PREFIX, timer[0], timer[1])
 
 
 def timer_of(key: bytes) -> Timer:

@@ -257,5 +257,5 @@ def test_a_pending_draw_that_is_lost_or_damaged_says_what_to_do():
     del shop.states[key]
     with pytest.raises(DamagedDraw):  # no crash of the event, which is not to blame
         shop.feed(shop.view(45, user="bob"))
-    with pytest.raises(BadSettings, match="schema 07, this release reads 1: it was written by a newer"):
-        decode_pending(b"\x07" + value[1:])
+    with pytest.raises(BadSettings, match="schema 7, this release reads 1: it was written by a newer"):
+        decode_pending(value[:1] + b"\x07" + value[2:])
