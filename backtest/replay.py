@@ -70,7 +70,7 @@ class _Partition:
                     self.seen.policies,
                     self.isolated,
                     self._encoder,
-                    self.timers,
+                    timers=self.timers,
                 )
             except EventCrash as crash:
                 place = (crash.source, crash.offset)

@@ -78,8 +78,10 @@ class Outcome(Struct, frozen=True, kw_only=True, tag_field="record", tag="outcom
     probabilities: tuple[float, ...]
     """Of each of them under the policy."""
     features: tuple[float, ...] | None
-    """What the policy saw, as it saw it; None for one that computes none."""
-    features_version: str | None
+    """What the policy saw, as contracts.decisions has it; this and the three below are None unless a learning policy drew."""
+    feature_version: int | None
+    learned: str | None
+    cost_source: Literal["catalogue", "assumed", "none"] | None
     propensity: float
     """Probability of `price`."""
     forced: bool

@@ -122,9 +122,7 @@ class Menu:
         aimed, explored = reasons.of_draw(item.policy.rule, binding, len(self.prices))
         cumulative = (*accumulate(chances[:-1]), 1.0)
         chances_json = msgspec.Raw(_to_json(chances))
-        return Chances(
-            tuple(chances), cumulative, target, binding, aimed, explored, self._prices_json, chances_json
-        )
+        return Chances(tuple(chances), cumulative, target, binding, aimed, explored, self._prices_json, chances_json)
 
     def pinned(self, rule: str, price: int) -> Trail:
         """Return the trail of a price that `rule` prescribes: it removes all other points of the lattice."""

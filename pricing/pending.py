@@ -75,6 +75,7 @@ _to_json = msgspec.json.Encoder().encode
 encode_pending = msgspec.msgpack.Encoder().encode
 """Pending -> bytes; equal draws give equal bytes."""
 _decode = msgspec.msgpack.Decoder(Pending).decode
+_NOTHING_LEARNED = (None,) * 4
 _SCHEMA = bytes([SCHEMA])
 
 
@@ -134,6 +135,7 @@ def pending_of(
     """
     event, ask, priced = turn.inbound.event, turn.ask, turn.priced
     assert event is not None
+    known = verdict.learned
     user, item, chances = event.user, priced.item, verdict.chances
     assert chances is not None
     head = _Head(
@@ -152,8 +154,7 @@ def pending_of(
         verdict.intent,
         chances.prices_json,
         chances.probabilities_json,
-        None,
-        None,
+        *((known.features, known.feature_version, known.learned, known.cost_source) if known else _NOTHING_LEARNED),
         verdict.propensity,
         verdict.forced,
         ask.now_ms,

@@ -283,7 +283,7 @@ class Session:
             references.policies,
             self._isolated,
             self._worker.models.current,
-            self._timers,
+            timers=self._timers,
         )
         self._worker.metrics.in_engine.inc(time.perf_counter() - begun)
         self.committing = asyncio.create_task(self._commit_batch(batch, step), name=f"commit-{self.partition}")

@@ -38,7 +38,8 @@ APPLIED = {
 OUTCOME = {
     "draw_id": "d", "user": "u", "item": "i", "market": None, "currency": "USD", "price": 90, "list_price": 100,
     "cost": None, "policy": "builtin", "model": None, "preference": 0.25, "catalogue_version": 0, "intent": 1,
-    "prices": (90, 100), "probabilities": (0.5, 0.5), "features": None, "features_version": None, "propensity": 0.5,
+    "prices": (90, 100), "probabilities": (0.5, 0.5),
+    "features": (1.0, 0.5), "feature_version": 1, "learned": "l", "cost_source": "none", "propensity": 0.5,
     "forced": False, "drawn_ms": 1, "version": 1, "resolved_ms": 2, "exposure": "ids", "exposed": True,
     "bought": Bought(quantity=1, price=90, event_id="e", event_time_ms=1), "learnable": False,
     "unlearnable": ("consent",), "next": NextDraw(draw_id="n", item="i", price=100, drawn_ms=2),

@@ -72,7 +72,14 @@ class LiveWorker:
         inbound = self.intake.read(record.source, record.offset, record.key, record.value, record.arrival_ms)
         isolated = {(record.source, record.offset): "Boom"} if crashed else {}
         step = self.engine.step(
-            [inbound], self.states.get, self.state, self.catalogue, self.policies, isolated, self.encoder, self.timers
+            [inbound],
+            self.states.get,
+            self.state,
+            self.catalogue,
+            self.policies,
+            isolated,
+            self.encoder,
+            timers=self.timers,
         )
         self.states |= {key: value for key, value in (step.states | step.pending).items() if value is not None}
         self.timers.apply(step.timers)

@@ -10,6 +10,7 @@ import pytest
 
 from contracts.decisions import encode_decision
 from contracts.errors import BrokenInvariant
+from contracts.outcomes import decode_outcome, encode_outcome
 from contracts.policies import FixedPrice, Policy, Rails, UniformRandom
 from contracts.rules import Features, Greedy, LinearQ, Sarsa, Thompson
 from features.vectors import Encoded
@@ -63,6 +64,18 @@ def test_a_decision_can_be_recomputed_from_its_record(rule):
         assert decision.explored == (at != chooser.values(rows, arms)[0].argmax())
         assert decision.learned == knowledge.digest()
         assert (decision.feature_version, decision.cost_source, decision.policy) == (1, "catalogue", "learns@4")
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+def test_an_outcome_carries_what_a_learner_needs_of_its_draw(rule):
+    knowledge, shop = taught(rule), shop_of(rule, item(cost=5_000))
+    draw = shop.feed(shop.view(), knowledge=knowledge)[0]
+    shop.feed(shop.view(60, user="bob"), knowledge=knowledge)
+    (outcome,) = [decode_outcome(value) for _, value in shop.last.outcomes]
+    same = ("features", "feature_version", "learned", "cost_source", "probabilities", "propensity", "price")
+    assert [getattr(outcome, name) for name in same] == [getattr(draw, name) for name in same]
+    assert outcome.features is not None
+    assert encode_outcome(outcome) == shop.last.outcomes[0][1]
 
 
 def test_contributions_add_up_to_what_the_demand_model_expects():
