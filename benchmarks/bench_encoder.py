@@ -71,50 +71,48 @@ def run(lab: Lab) -> Report:
             ways[f"{name} {length}"] = (BATCH, _encoding_again(graph, feed))
     cost = _medians(ways, TURNS_QUICK if lab.quick else TURNS)
     warm, cold, rebuilt = _encoding(artifact, random, 2 if lab.quick else 9)
-    step = cost["step"]
-    rows: list[tuple[Cell, ...]] = [
-        (f"a step, position {YOUNG:,}", step, 1.0),
-        (f"a step, position {OLD:,}", cost["step of an old user"], cost["step of an old user"] / step),
-        *(
-            (
-                f"encode the last {length} again, {name} ({function})",
-                cost[f"{name} {length}"],
-                cost[f"{name} {length}"] / step,
-            )
-            for name in peers
-            for length, function in ((window, "another function"), (exact, "the same function"))
+    rows = [
+        *_of_graphs(cost, window, exact),
+        (f"the encoder, {ASKS:,} events of {ASK_USERS} users, rings ready", warm, warm / cost["step"]),
+        (
+            f"the encoder, the same, no ring ready: {rebuilt:.0f} tokens run per event",
+            cold,
+            cold / cost["step"],
         ),
-        (f"the encoder, {ASKS:,} events of {ASK_USERS} users, rings ready", warm, warm / step),
-        (f"the encoder, the same, no ring ready: {rebuilt:.0f} tokens run per event", cold, cold / step),
     ]
     return Report(
         name="encoder",
         title=f"The user transformer on one CPU thread, {BATCH} users at a time",
         columns=("", "CPU µs per user or event", "times a step"),
         rows=rows,
-        claims=[
-            _claim(
-                f"re-encoding the last {window}, {ONE}, against a step",
-                cost[f"{ONE} {window}"] / step,
-                20,
-                at_least=True,
-            ),
-            _claim(
-                f"the exact recompute of {exact}, {ONE}, against a step",
-                cost[f"{ONE} {exact}"] / step,
-                50,
-                at_least=True,
-            ),
-            _claim(
-                f"a step at position {OLD:,} against one at {YOUNG}",
-                cost["step of an old user"] / step,
-                1.1,
-                at_least=False,
-            ),
-        ],
+        claims=_claims(cost, window, exact),
         notes=[*_weights(lab, artifact), *_about(artifact)],
         wrong=_wrong(artifact, peers, random, exact),
     )
+
+
+def _of_graphs(cost: dict[str, float], window: int, exact: int) -> list[tuple[Cell, ...]]:
+    """Return the rows of steps and of encoding again."""
+    step, old = cost["step"], cost["step of an old user"]
+    rows: list[tuple[Cell, ...]] = [
+        (f"a step, position {YOUNG:,}", step, 1.0),
+        (f"a step, position {OLD:,}", old, old / step),
+    ]
+    for name in (EVERY, ONE):
+        for length, function in ((window, "another function"), (exact, "the same function")):
+            again = cost[f"{name} {length}"]
+            rows.append((f"encode the last {length} again, {name} ({function})", again, again / step))
+    return rows
+
+
+def _claims(cost: dict[str, float], window: int, exact: int) -> list[Claim]:
+    step, old = cost["step"], cost["step of an old user"]
+    again, recompute = cost[f"{ONE} {window}"] / step, cost[f"{ONE} {exact}"] / step
+    return [
+        _claim(f"re-encoding the last {window}, {ONE}, against a step", again, 20, at_least=True),
+        _claim(f"the exact recompute of {exact}, {ONE}, against a step", recompute, 50, at_least=True),
+        _claim(f"a step at position {OLD:,} against one at {YOUNG}", old / step, 1.1, at_least=False),
+    ]
 
 
 def _claim(what: str, measured: float, limit: float, at_least: bool) -> Claim:

@@ -68,6 +68,12 @@ def rewritten(log: Log, directory: Path, topology: Topology, rows: int | None = 
     return open_log(directory, verify=False)
 
 
+def with_window(log: Log, outcome_window_ms: int) -> Log:
+    """Return `log` with another window for the outcomes of its draws; 0: none are kept."""
+    semantics = replace(log.manifest.semantics, outcome_window_ms=outcome_window_ms)
+    return Log(log.directory, replace(log.manifest, semantics=semantics))
+
+
 def _sound(rows: Iterator[EventRow], semantics: Semantics) -> Iterator[EventRow]:
     """Leave out what the generator breaks on purpose, which a stock Faust app would stumble over; a price of zero stays."""
     for row in rows:
