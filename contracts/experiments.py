@@ -21,9 +21,9 @@ from contracts.versions import Name, PolicyVersion, Version, split_version
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Metric = Literal["revenue", "margin"]
-Watched = Literal["revenue", "margin", "conversion", "withdrawals", "mismatches"]
-"""Per user: revenue and margin in minor units; conversion: bought something at a drawn price; withdrawals: of consent;
-mismatches: purchases at a price that was not drawn."""
+Watched = Literal["revenue", "margin", "conversion", "consent"]
+"""Per user, and more is better: revenue and margin in minor units; conversion: bought something, 0 or 1; consent: did not
+withdraw it, 0 or 1."""
 KEY = b"experiments"
 
 
@@ -54,7 +54,7 @@ class Guardrail(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     metric: Watched
     worse_by: Share = 0.0
-    """The harm that is still tolerated, as a share of the control's mean."""
+    """The loss that is still tolerated, as a share of the control's mean."""
 
 
 class Experiment(Struct, frozen=True, kw_only=True, tag_field="record", tag="experiment", forbid_unknown_fields=True):
@@ -81,6 +81,9 @@ class Experiment(Struct, frozen=True, kw_only=True, tag_field="record", tag="exp
     """What the verdict is about, per user."""
     alpha: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.05
     """Chance of a wrong claim about `metric`, over all looks at the data; shared among the treatments."""
+    horizon_ms: Annotated[int, Meta(gt=0)] | None = None
+    """What a user does counts for so long after the first draw, and the user counts when that time is over: then users are
+    alike whenever they came, and looks at any time are safe. None: everything so far counts."""
     users_min: Annotated[int, Meta(ge=2)] = 100
     """No claim is made before every arm has so many users: the confidence sequences are asymptotic."""
     tightest_at: Annotated[int, Meta(ge=1)] = 5_000

@@ -165,5 +165,5 @@ def test_a_removal_forgets_the_version_and_lets_it_run_on():
 
 
 def test_guardrails_name_a_metric_and_the_harm_they_tolerate():
-    watched = replace(SPRING, guardrails=(Guardrail(metric="withdrawals", worse_by=0.1),))
+    watched = replace(SPRING, guardrails=(Guardrail(metric="consent", worse_by=0.1),))
     assert decode_policy(encode_policy(watched)) == watched
