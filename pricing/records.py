@@ -17,7 +17,7 @@ from contracts.prices import PriceUpdate, price_key
 from contracts.semantics import Semantics, Topology
 from pricing.menus import PricedItem
 from pricing.offers import Verdict
-from pricing.treatments import Treatment
+from pricing.treatments import NO_STAMP, Treatment
 
 Record = tuple[bytes, bytes]
 """Key and value."""
@@ -36,7 +36,6 @@ _DecisionRow = msgspec.defstruct(
     omit_defaults=True,
     gc=False,
 )
-_NO_STAMP = (None, None, False)
 _to_json = msgspec.json.Encoder().encode
 
 
@@ -98,7 +97,7 @@ class Recorder:
         assert event is not None
         event_id, shown = (None, None) if isinstance(event, Consent) else (event.event_id, event.decision_id)
         user, item, now_ms = event.user, priced.item, event.event_time_ms
-        policy, stamp = (self._policy, _NO_STAMP) if treatment is None else (treatment.policy, treatment.stamp)
+        policy, stamp = (self._policy, NO_STAMP) if treatment is None else (treatment.policy, treatment.stamp)
         self.prices.append(_price_record(verdict, priced, decision_id, user, now_ms, version))
         decision = _DecisionRow(
             decision_id,

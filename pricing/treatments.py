@@ -14,6 +14,10 @@ from pricing.assignment import Lots
 from pricing.draws import uniforms
 from pricing.menus import MenuBook, MenuShelf
 
+Stamp = tuple[str | None, str | None, bool]
+"""What decisions and outcomes carry: experiment with its number, variant, whether held out."""
+NO_STAMP: Stamp = (None, None, False)
+
 
 class Treatment(Struct, frozen=True, gc=False):
     """How the users of one variant are priced, those who are held out or the others."""
@@ -23,8 +27,7 @@ class Treatment(Struct, frozen=True, gc=False):
     """The version that prices; of who is held out, the one that would."""
     fallback: bool
     """That version prices in place of the variant's, which was made for another model."""
-    stamp: tuple[str, str, bool]
-    """What decisions carry: experiment with its number, variant, whether held out."""
+    stamp: Stamp
     held_out: bool
     holdout: float
     """Share of users who are held out."""

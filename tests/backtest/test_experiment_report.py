@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -146,7 +148,7 @@ def test_of_two_winners_the_better_one_is_promoted_and_alpha_is_shared():
 
 def test_the_page_says_everything_that_a_person_needs():
     watched = replace(SPRING, guardrails=(Guardrail(metric="conversion", worse_by=0.02),))
-    console = Console(width=160, record=True, file=open("/dev/null", "w"))
+    console = Console(width=160, record=True, file=StringIO())
     console.print(page_of(report_on(watched, fair(treatment=130.0))))
     page = console.export_text()
     for word in ("promote", "bold@1", "holdout", "confidence sequence, 95%", "holds", "as assigned", "revenue / user"):

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from contracts.decisions import Decision
 from contracts.experiments import Experiment, Namespace, RunningExperiments, Variant
+from contracts.outcomes import decode_outcome
 from contracts.policies import ListPrice, Policy, Rails, SessionIntent, encode_policy, policy_key
 from pricing.assignment import hash_of
 from pricing.menus import MenuShelf
@@ -165,3 +166,25 @@ def test_a_shelf_keeps_the_books_that_are_asked_for_and_shares_its_room_among_th
     (only,) = shelf.of(BOLD)
     assert only is second
     assert only.items_max == 2 * room
+
+
+def test_outcomes_carry_the_stamps_of_their_draws_and_the_marginal_propensity():
+    shop = a_shop(replace(SPRING, holdout=0.4))
+    drawn = views(shop)
+    shop.feed(shop.view(31, user="somebody else"))
+    outcomes = {one.user: one for one in (decode_outcome(value) for _, value in shop.last.outcomes)}
+    assert outcomes.keys() == drawn.keys()
+    for user, one in outcomes.items():
+        decision = drawn[user]
+        for name in ("experiment", "variant", "held_out", "policy", "price", "propensity"):
+            assert getattr(one, name) == getattr(decision, name)
+        assert sum(one.probabilities) == pytest.approx(1.0)
+        assert one.learnable
+
+
+def test_an_outcome_outside_of_experiments_has_no_field_of_one():
+    shop = Shop()
+    shop.one(shop.view())
+    shop.feed(shop.view(31, user="somebody else"))
+    ((_, value),) = shop.last.outcomes
+    assert b"experiment" not in value and b"variant" not in value and b"held_out" not in value
