@@ -73,27 +73,17 @@ def estimate(treated: Sequence[ExperimentUser], others: Sequence[ExperimentUser]
     raw, cuped = found["raw"], found["cuped"]
     if cuped.control <= 0.0 or cuped.treatment <= 0.0:
         cuped = raw  # a covariate that outweighs the values leaves no ratio
-    ratio = cuped.treatment / cuped.control
-    error = ratio * _log_error(cuped.rel_effect_size_ci_lower, cuped.rel_effect_size_ci_upper)
+    low, high = float(cuped.rel_effect_size_ci_lower), float(cuped.rel_effect_size_ci_upper)
+    ratio = float(cuped.treatment / cuped.control)
+    error = ratio * (log1p(high) - log1p(low)) / (2.0 * _Z)  # their interval is symmetric on the scale of logarithms
     spared = 1.0 - (_error(cuped) / _error(raw)) ** 2 if _error(raw) else 0.0
-    return Estimate(
-        ratio - 1.0,
-        error**2 * len(both),
-        len(both),
-        (cuped.rel_effect_size_ci_lower, cuped.rel_effect_size_ci_upper, cuped.pvalue),
-        spared,
-    )
+    return Estimate(ratio - 1.0, error**2 * len(both), len(both), (low, high, float(cuped.pvalue)), spared)
 
 
 def _table(variants: list[int], values: list[float], before: list[float]) -> Any:  # noqa: ANN401 - pyarrow ships no types
     import pyarrow
 
     return pyarrow.table({"variant": variants, "value": values, "before": before})
-
-
-def _log_error(low: float, high: float) -> float:
-    """Return the standard error of the logarithm of a ratio from its 95 % interval, which is symmetric there."""
-    return (log1p(high) - log1p(low)) / (2.0 * _Z)
 
 
 def _error(result: Any) -> float:  # noqa: ANN401 - a named tuple of tea-tasting, which is not installed everywhere
