@@ -61,7 +61,7 @@ def estimate(treated: Sequence[ExperimentUser], others: Sequence[ExperimentUser]
     """Return the relative lift of `treated` over `others`, adjusted by CUPED; None where there is nothing to divide or to vary."""
     both = [*others, *treated]
     values, before = [value_of(one, metric) for one in both], [float(one.before) for one in both]
-    if min(len(others), len(treated)) < 2 or not sum(values[: len(others)]) or not sum(values[len(others) :]):
+    if min(len(others), len(treated)) < 2 or min(sum(values[: len(others)]), sum(values[len(others) :])) <= 0.0:
         return None
     if len(set(values)) == 1:
         return Estimate(0.0, 0.0, len(both), (0.0, 0.0, 1.0), 0.0)
