@@ -84,7 +84,7 @@ class EventCrash(BrokenInvariant):
 class Engine:
     """Applies the records of one partition. Keeps nothing between steps but caches. Owns its users in an encoder."""
 
-    __slots__ = ("_lots", "_menus", "_places", "_semantics")
+    __slots__ = ("_lots", "_menus", "_places", "_semantics", "_treatments")
 
     def __init__(
         self, semantics: Semantics, topology: Topology, partition: int, menus: MenuShelf | None = None
@@ -93,6 +93,7 @@ class Engine:
         self._places = [Place(semantics, topology, partition, source) for source in range(len(topology.sources))]
         self._menus = MenuShelf() if menus is None else menus
         self._lots = Lots()
+        self._treatments: Treatments | None = None
 
     def step(
         self,
@@ -126,17 +127,14 @@ class Engine:
         """
         model = None if encoder is None else encoder.digest
         policy = policies.in_force(model)
-        treatments = None
-        if policies.experiments.running:
-            treatments = Treatments(policies, model, self._menus, self._lots)
-            menus = treatments.menus
-        else:
-            (menus,) = self._menus.of(policy)
+        treatments = self._treatments_of(policies, model)
+        menus = self._menus.of(policy)[0] if treatments is None else treatments.menus
         run = Run(self._semantics, menus, catalogue, policies.kill_switch, encoder is not None, treatments)
         run.applied, run.watermark_ms = before.applied, before.watermark_ms
         crash = self._apply(batch, load, isolated, policy.seed, run, treatments)
         tastes = tastes_of(encoder.encode(self, run.tokens)) if encoder is not None and run.tokens else []
-        self._see(run, policy, knowledge, tastes)
+        if treatments is not None or isinstance(policy.rule, LearningRule):
+            self._see(run, policy, knowledge, tastes)
         recorder = Recorder(self._places, policy.version, model, policies.seen, catalogue.seen)
         fallback = policy is not policies.current
         draws = None
@@ -178,10 +176,18 @@ class Engine:
                 for turn in turns
             ]
             one = turns[0].priced.policy
-            for turn, sight in zip(
-                turns, sights_of(one, knowledge if one is policy else None, seen) or (), strict=True
-            ):
+            sights = sights_of(one, knowledge if one is policy else None, seen) or ()
+            for turn, sight in zip(turns, sights, strict=True):
                 turn.ask.sight = sight
+
+    def _treatments_of(self, policies: PolicyBook, model: str | None) -> Treatments | None:
+        """Return the treatments of users in experiments, None while no experiment runs."""
+        if not policies.experiments.running:
+            return None
+        known = self._treatments
+        if known is None or not known.hold(policies, model):
+            known = self._treatments = Treatments(policies, model, self._menus, self._lots)
+        return known
 
     def _apply(
         self,

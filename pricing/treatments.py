@@ -1,4 +1,4 @@
-"""What a user's place in an experiment means for the price: whose menus, which seed, list price or not. One batch at a time.
+"""What a user's place in an experiment means for the price: whose menus, which seed, list price or not.
 
 Lots are drawn in pricing.assignment; here they meet the policies and the model in force. Not here: prices.
 """
@@ -34,7 +34,7 @@ class Treatment(Struct, frozen=True, gc=False):
 
 
 class Treatments:
-    """The treatments of one step."""
+    """The treatments of the experiments that run, under one policy in force and one model."""
 
     def __init__(self, policies: PolicyBook, model: str | None, shelf: MenuShelf, lots: Lots) -> None:
         """Begin.
@@ -46,6 +46,7 @@ class Treatments:
             lots: of users; kept between steps.
         """
         self._running = policies.experiments.running
+        self._current, self._model = policies.current, model
         self._lots = lots
         lots.use(self._running)
         arms = [[policies.of_variant(variant.policy, model) for variant in one.variants] for one in self._running]
@@ -68,6 +69,11 @@ class Treatments:
                     )
         self._ids: Sequence[str] = ()
         self._draws: dict[int, list[float]] = {}
+
+    def hold(self, policies: PolicyBook, model: str | None) -> bool:
+        """Return whether these are still the treatments under `policies` and `model`."""
+        same = policies.experiments.running is self._running and policies.current is self._current
+        return same and model == self._model
 
     def begin(self, decision_ids: Sequence[str]) -> None:
         """Take the ids of the batch, one per record."""

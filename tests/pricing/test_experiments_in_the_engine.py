@@ -12,6 +12,7 @@ from contracts.policies import ListPrice, Policy, Rails, SessionIntent, encode_p
 from pricing.assignment import hash_of
 from pricing.menus import MenuShelf
 from tests.pricing.fake_encoder import FakeEncoder
+from tests.pricing.independent_checker import Terms, check
 from tests.pricing.shop import MINUTE_MS, POLICY, START_MS, Shop, item
 
 RAILS = Rails(charm_endings=())
@@ -81,6 +82,23 @@ def test_propensities_are_those_over_the_lot_of_the_holdout_and_the_draw():
         else:
             aimed = (1 - explore) * (one.price == 9_000) + explore / feasible
             assert one.propensity == pytest.approx((1 - h) * aimed + h * (one.price == 10_000))
+
+
+def test_every_decision_in_an_experiment_explains_itself_to_an_independent_checker():
+    shop = a_shop(replace(SPRING, holdout=0.4))
+    views(shop)
+    terms = Terms(
+        list_price=10_000,
+        multipliers=RAILS.multipliers,
+        endings=(),
+        band=(RAILS.band_low_permille, RAILS.band_high_permille),
+        margin=RAILS.margin_min_permille,
+        step=RAILS.step_max_permille,
+        may_raise=False,
+    )
+    assert len(shop.last.decisions) == len(USERS)
+    for _, value in shop.last.decisions:
+        check(value, terms, last=10_000)
 
 
 def test_a_held_out_offer_is_held_at_list_price_with_the_same_propensity():
