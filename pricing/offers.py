@@ -126,9 +126,8 @@ def _draw(offers: Offers, priced: PricedItem, ask: Ask, last_price: int) -> Verd
     arm = menu.prices.index(priced.list_price) if ask.held_out else bisect_right(chances.cumulative, ask.u)
     price, propensity = menu.prices[arm], chances.probabilities[arm]
     forced = len(menu.prices) == 1
-    if (
-        ask.holdout and not forced
-    ):  # the chance that this price leaves the house: over the lot of the user, and the draw
+    if ask.holdout and not forced:
+        # the chance that this price leaves the house, over the lot of the user and the draw
         propensity = (1.0 - ask.holdout) * propensity + (ask.holdout if price == priced.list_price else 0.0)
     multiplier = priced.multipliers[price]
     until_ms = ask.now_ms + priced.policy.rails.dwell_ms
