@@ -9,6 +9,7 @@ from contracts.decisions import Decision
 from contracts.experiments import Experiment, Namespace, RunningExperiments, Variant
 from contracts.outcomes import decode_outcome
 from contracts.policies import ListPrice, Policy, Rails, SessionIntent, encode_policy, policy_key
+from contracts.rules import Thompson
 from pricing.assignment import hash_of
 from pricing.menus import MenuShelf
 from tests.pricing.fake_encoder import FakeEncoder
@@ -206,3 +207,26 @@ def test_an_outcome_outside_of_experiments_has_no_field_of_one():
     shop.feed(shop.view(31, user="somebody else"))
     ((_, value),) = shop.last.outcomes
     assert b"experiment" not in value and b"variant" not in value and b"held_out" not in value
+
+
+def test_a_variant_may_learn_and_its_draws_say_what_it_saw_held_out_or_not():
+    h = 0.4
+    learns = Policy(name="learns", number=1, seed=3, rule=Thompson(), rails=RAILS)
+    odd = replace(SPRING, holdout=h, variants=(HALVES[0], replace(HALVES[1], policy="learns@1")))
+    shop = Shop()
+    tell(shop, learns, odd, RunningExperiments(experiments=("spring@1",)))
+    decisions = views(shop)
+    seen = {one.variant: one for one in decisions.values()}
+    assert seen["plain"].probabilities is None
+    for one in decisions.values():
+        if one.variant == "bold":
+            listed = one.price == 10_000
+            assert sum(one.probabilities) == pytest.approx(1.0)
+            chances = one.probabilities[-1] if listed else (one.propensity / (1 - h))
+            assert one.propensity == pytest.approx((1 - h) * chances + h * listed)
+            assert any(chances == pytest.approx(chance) for chance in one.probabilities)
+            assert listed or not one.held_out
+    alone = Shop(policy=learns)
+    for user, one in views(alone).items():
+        if decisions[user].variant == "bold" and not decisions[user].held_out:
+            assert (decisions[user].price, decisions[user].probabilities) == (one.price, one.probabilities)
