@@ -32,9 +32,16 @@ class Rooms(click.Group):
         return sorted(entry.name for entry in entry_points(group=GROUP))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return the command, or None when no room brings one of that name."""
+        """Import and return the command, or None when no room brings one of that name.
+
+        A group of one room may have commands of another: the entry points of `pricetide.commands.NAME`.
+        """
         found: tuple[EntryPoint, ...] = tuple(entry_points(group=GROUP, name=cmd_name))
-        return found[0].load() if found else None
+        command: click.Command | None = found[0].load() if found else None
+        if isinstance(command, click.Group):
+            for entry in entry_points(group=f"{GROUP}.{cmd_name}"):
+                command.add_command(entry.load(), entry.name)
+        return command
 
 
 @click.command(cls=Rooms, context_settings={"help_option_names": ["-h", "--help"]})

@@ -39,7 +39,7 @@ _DECISION_COLUMNS = {
     "lattice": "prices", "trail": "trail", "binding_rule": "string", "forced": "bool", "propensity": "double",
     "intent": "int64", "policy": "string", "policies_seen": "int64", "catalogue_version": "int64",
     "catalogue_seen": "int64", "model": "string", "sequence": "int64", "event_time_ms": "int64", "shown": "string",
-    "preference": "double", "outcome": "string",
+    "preference": "double", "experiment": "string", "variant": "string", "held_out": "bool", "outcome": "string",
 }  # fmt: skip
 
 _OUTCOME_COLUMNS = {
@@ -49,7 +49,7 @@ _OUTCOME_COLUMNS = {
     "features": "numbers", "feature_version": "int64", "learned": "string",
     "cost_source": "string", "propensity": "double", "forced": "bool", "drawn_ms": "int64",
     "version": "int64", "resolved_ms": "int64", "exposure": "string", "exposed": "bool", "learnable": "bool",
-    "unlearnable": "list",
+    "unlearnable": "list", "experiment": "string", "variant": "string", "held_out": "bool",
     "decision_id": "string", "purchase_id": "string", "event_time_ms": "int64", "quantity": "int64", "drawn_price": "int64",
 }  # fmt: skip
 _NESTED_COLUMNS = {

@@ -61,11 +61,13 @@ class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field=
     """The rails that bind, in their fixed order. Feasible = lattice without the removed points; list price stays."""
     binding_rule: str | None
     """The rail that kept the policy from its target, or made the price what it is: dwell, consent,
-    kill_switch, purchase, or offers_max (as many offers are open as one user may have). Those end the trail, too."""
+    kill_switch, purchase, or offers_max (as many offers are open as one user may have). Those end the trail, too. And
+    holdout: the user's lot in an experiment; the trail is that of the prices which the policy would have chosen from."""
     forced: bool
     """A single price was feasible; not for off-policy evaluation."""
     propensity: float
-    """Probability of `price` under the policy at the draw; 1.0 when forced."""
+    """Probability of `price` at the draw; 1.0 when forced. In an experiment with a holdout of share h it is the marginal one,
+    whatever the user's lot: (1 - h) times the policy's, and h more where `price` is the list price."""
     intent: int | None
     """The session's intent level that the policy saw."""
     policy: str
@@ -84,12 +86,18 @@ class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field=
     preference: float | None = None
     """r_ui: the model's propensity of this user to buy this item at its list price, to six decimals. Absent without a model,
     and from withdrawals, which are no event with the item."""
+    experiment: str | None = None
+    """The experiment that the user is in, name and number; absent outside of one, and without consent."""
+    variant: str | None = None
+    """Whose policy prices; of a user who is held out, would price."""
+    held_out: bool = False
+    """The user is in the list-price holdout: a draw has chosen the list price, whatever the policy's probabilities."""
 
     probabilities: tuple[float, ...] | None = None
     """Of a learning policy's draw: one per feasible price, ascending; the propensity is the one of `price`. This and what
     follows is absent from everything but such draws, of which a single feasible price is none."""
     u: float | None = None
-    """The draw's uniform number in [0, 1): `price` is the first whose probabilities up to it sum to more."""
+    """The draw's uniform number in [0, 1): `price` is the first whose probabilities up to it sum to more, unless `held_out`."""
     explored: bool | None = None
     """Whether `price` is another than the one that the policy aims at."""
     features: tuple[float, ...] | None = None

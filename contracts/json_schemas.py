@@ -14,6 +14,7 @@ import msgspec
 from contracts.catalogue import CatalogueItem
 from contracts.decisions import Applied, Decision
 from contracts.events import Click, Consent, Purchase, View
+from contracts.experiments import Experiment, RunningExperiments
 from contracts.outcomes import LatePurchase, Outcome, PriceMismatch
 from contracts.policies import CurrentPolicy, KillSwitch, Policy
 from contracts.prices import SCHEMA_VERSION, PriceUpdate
@@ -27,6 +28,8 @@ MESSAGES: dict[str, type[msgspec.Struct]] = {
     "policy": Policy,
     "current-policy": CurrentPolicy,
     "kill-switch": KillSwitch,
+    "experiment": Experiment,
+    "running-experiments": RunningExperiments,
     "price-update": PriceUpdate,
     "decision": Decision,
     "applied": Applied,

@@ -56,7 +56,7 @@ class NextDraw(Struct, frozen=True, kw_only=True, gc=False):
     drawn_ms: int
 
 
-class Outcome(Struct, frozen=True, kw_only=True, tag_field="record", tag="outcome", gc=False):
+class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="record", tag="outcome", gc=False):
     """A draw and what became of it. Money in minor units, times in ms of event time; `| None` as in contracts.decisions."""
 
     draw_id: str
@@ -83,7 +83,7 @@ class Outcome(Struct, frozen=True, kw_only=True, tag_field="record", tag="outcom
     learned: str | None
     cost_source: Literal["catalogue", "assumed", "none"] | None
     propensity: float
-    """Probability of `price`."""
+    """Probability of `price`; in an experiment with a holdout not that of `probabilities` (contracts.decisions)."""
     forced: bool
     drawn_ms: int
     version: int
@@ -91,6 +91,10 @@ class Outcome(Struct, frozen=True, kw_only=True, tag_field="record", tag="outcom
     resolved_ms: int
     exposure: Exposure
     """`ids`: the shop states exposure; `all`: it does not, so every draw counts as exposed."""
+    experiment: str | None = None
+    """As in contracts.decisions, and so are the two below."""
+    variant: str | None = None
+    held_out: bool = False
     exposed: bool
     bought: Bought | None
     learnable: bool

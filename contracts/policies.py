@@ -1,7 +1,8 @@
 """Policies: how prices are chosen and inside which rails, as versions on a compacted topic; and the kill switch.
 
-Three kinds of record share the topic: a policy version (key `name/number`), which policy is current (key `current`), and
-the kill switch (key `killswitch`). The fold of the records is `PolicyBook`. Not here: what a policy computes (pricing).
+Kinds of record that share the topic: a policy version (key `name/number`), which policy is current (key `current`), the
+kill switch (key `killswitch`), and experiments (contracts.experiments). The fold of the records is `PolicyBook`. Not
+here: what a policy computes (pricing).
 """
 
 from __future__ import annotations
@@ -12,12 +13,11 @@ import msgspec
 from msgspec import Meta, Struct
 
 from contracts.errors import BadReference
+from contracts.experiments import Experiment, ExperimentBook, RunningExperiments, experiment_key
 from contracts.rules import Greedy, LinearQ, Sarsa, Thompson
+from contracts.versions import Name, Version, split_version
 
 Permille = Annotated[int, Meta(ge=0, le=10_000)]
-Name = Annotated[str, Meta(pattern="^[a-z][a-z0-9_-]{0,63}$")]
-Version = Annotated[str, Meta(pattern="^[a-z][a-z0-9_-]{0,63}@[1-9][0-9]{0,18}$")]
-"""A policy's name and number: `careful@3`."""
 
 
 class Rails(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -123,7 +123,7 @@ class KillSwitch(Struct, frozen=True, kw_only=True, tag_field="record", tag="kil
     reason: Annotated[str, Meta(max_length=512)] = ""
 
 
-PolicyRecord = Policy | CurrentPolicy | KillSwitch
+PolicyRecord = Policy | CurrentPolicy | KillSwitch | Experiment | RunningExperiments
 BUILTIN = Policy(name="builtin", number=1, rule=SessionIntent())
 
 decode_policy = msgspec.json.Decoder(PolicyRecord).decode
@@ -136,16 +136,18 @@ def encode_policy(record: PolicyRecord) -> bytes:
 
 
 def policy_key(record: PolicyRecord) -> bytes:
-    """Return the record key: `name/number`, `current` or `killswitch`."""
+    """Return the record key: `name/number`, `current`, `killswitch`, or as in contracts.experiments."""
+    if isinstance(record, Experiment | RunningExperiments):
+        return experiment_key(record)
     if isinstance(record, Policy):
         return f"{record.name}/{record.number}".encode()
     return b"current" if isinstance(record, CurrentPolicy) else b"killswitch"
 
 
 class PolicyBook:
-    """The fold of the policies topic: every version, which one is current, and the kill switch."""
+    """The fold of the policies topic: every version, which one is current, the kill switch, and the experiments."""
 
-    __slots__ = ("_fallback", "_versions", "current", "kill_switch", "seen")
+    __slots__ = ("_arms", "_fallback", "_versions", "current", "experiments", "kill_switch", "seen")
 
     def __init__(self) -> None:
         self._versions: dict[tuple[str, int], Policy] = {}
@@ -153,6 +155,9 @@ class PolicyBook:
         """Prices where the current policy was made for another model."""
         self.current: Policy = BUILTIN
         self.kill_switch = False
+        self.experiments = ExperimentBook()
+        self._arms: dict[str, tuple[Policy, Policy]] = {}
+        """Of the versions that variants of running experiments name: the policy, and its fallback."""
         self.seen = 0
         """Offset after the last record applied."""
 
@@ -167,7 +172,10 @@ class PolicyBook:
         if value is None:
             if key is not None and b"/" in key:
                 name, _, number = key.decode().rpartition("/")
-                self._versions.pop((name, int(number)), None)
+                if name.startswith("experiment/"):
+                    self.experiments.remove(name.partition("/")[2], int(number))
+                else:
+                    self._versions.pop((name, int(number)), None)
             return None
         record: PolicyRecord = decode_policy(value)
         self._apply(record)
@@ -181,9 +189,26 @@ class PolicyBook:
         """
         return self.current if self.current.model in (None, model) else self._fallback
 
+    def of_variant(self, version: str, model: str | None) -> tuple[Policy, bool]:
+        """Return what prices a variant of a running experiment, and whether that is the fallback of what it names.
+
+        Args:
+            version: the policy that the variant names.
+            model: digest of the artifact in force, None if there is none.
+        """
+        policy, fallback = self._arms[version]
+        fits = policy.model in (None, model)
+        return (policy if fits else fallback), not fits
+
     def _apply(self, record: PolicyRecord) -> None:
         if isinstance(record, KillSwitch):
             self.kill_switch = record.on
+        elif isinstance(record, Experiment):
+            for variant in record.variants:
+                self._find(variant.policy, f"Variant {variant.name} of experiment {record.version}")
+            self.experiments.publish(record)
+        elif isinstance(record, RunningExperiments):
+            self._run(record)
         elif isinstance(record, Policy):
             self._fallback_of(record)
             known = self._versions.setdefault((record.name, record.number), record)
@@ -196,12 +221,32 @@ class PolicyBook:
             self._fallback = self._fallback_of(policy)
             self.current = policy
 
+    def _run(self, record: RunningExperiments) -> None:
+        before = self.experiments.running
+        self.experiments.run(record)
+        try:
+            arms = {}
+            for one in self.experiments.running:
+                for variant in one.variants:
+                    policy = self._find(variant.policy, f"Variant {variant.name} of experiment {one.version}")
+                    arms[variant.policy] = (policy, self._fallback_of(policy))
+        except BadReference:
+            self.experiments.running = before
+            raise
+        self._arms = arms
+
+    def _find(self, version: str, who: str) -> Policy:
+        """Return a policy that somebody names."""
+        policy = BUILTIN if version == BUILTIN.version else self._versions.get(split_version(version))
+        if policy is None:
+            raise BadReference(f"{who} names policy {version}, which is not on the topic: publish that first")
+        return policy
+
     def _fallback_of(self, policy: Policy) -> Policy:
         """Return what prices in the place of `policy`; the policy itself if it needs no model."""
         if policy.fallback is None:
             return policy
-        name, _, number = policy.fallback.rpartition("@")
-        fallback = self._versions.get((name, int(number)))
+        fallback = self._versions.get(split_version(policy.fallback))
         if fallback is None:
             raise BadReference(
                 f"Policy {policy.version} falls back to {policy.fallback}, which is not on the topic: publish that first"

@@ -9,7 +9,7 @@ anew. Not here: the order of records (contracts.merge), which of them are refuse
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -22,6 +22,7 @@ from contracts.policies import Policy, PolicyBook
 from contracts.rules import LearningRule
 from contracts.semantics import Semantics, Topology
 from features.vectors import Taste, TokenEncoder, tastes_of
+from pricing.assignment import Lots
 from pricing.choosers import Knowledge
 from pricing.draws import uniforms
 from pricing.learned import seen_of, sights_of
@@ -31,6 +32,7 @@ from pricing.pending import DamagedDraw
 from pricing.records import Place, Record, Recorder
 from pricing.run import Asked, Run
 from pricing.timers import TimerChange, Timers
+from pricing.treatments import Treatments
 from pricing.verdicts import Court
 
 Load = Callable[[bytes], bytes | None]
@@ -82,7 +84,7 @@ class EventCrash(BrokenInvariant):
 class Engine:
     """Applies the records of one partition. Keeps nothing between steps but caches. Owns its users in an encoder."""
 
-    __slots__ = ("_menus", "_places", "_semantics")
+    __slots__ = ("_lots", "_menus", "_places", "_semantics", "_treatments")
 
     def __init__(
         self, semantics: Semantics, topology: Topology, partition: int, menus: MenuShelf | None = None
@@ -90,6 +92,8 @@ class Engine:
         self._semantics = semantics
         self._places = [Place(semantics, topology, partition, source) for source in range(len(topology.sources))]
         self._menus = MenuShelf() if menus is None else menus
+        self._lots = Lots()
+        self._treatments: Treatments | None = None
 
     def step(
         self,
@@ -123,12 +127,14 @@ class Engine:
         """
         model = None if encoder is None else encoder.digest
         policy = policies.in_force(model)
-        menus = self._menus.of(policy)
-        run = Run(self._semantics, menus, catalogue, policies.kill_switch, encoder is not None)
+        treatments = self._treatments_of(policies, model)
+        menus = self._menus.of(policy)[0] if treatments is None else treatments.menus
+        run = Run(self._semantics, menus, catalogue, policies.kill_switch, encoder is not None, treatments)
         run.applied, run.watermark_ms = before.applied, before.watermark_ms
-        crash = self._apply(batch, load, isolated, policy.seed, run)
+        crash = self._apply(batch, load, isolated, policy.seed, run, treatments)
         tastes = tastes_of(encoder.encode(self, run.tokens)) if encoder is not None and run.tokens else []
-        self._see(run, policy, knowledge, tastes)
+        if treatments is not None or isinstance(policy.rule, LearningRule):
+            self._see(run, policy, knowledge, tastes)
         recorder = Recorder(self._places, policy.version, model, policies.seen, catalogue.seen)
         fallback = policy is not policies.current
         draws = None
@@ -156,23 +162,48 @@ class Engine:
 
     @staticmethod
     def _see(run: Run, policy: Policy, knowledge: Knowledge, tastes: Sequence[Taste]) -> None:
-        """Give every ask of the batch that may be a draw what a learning policy sees of it."""
-        if not isinstance(policy.rule, LearningRule):
-            return
-        turns = [turn for turn in run.turns if isinstance(turn, Asked) and turn.rule is None]
-        seen = [
-            seen_of(turn.priced.list_price, turn.ask.intent, tastes[turn.token] if tastes else None) for turn in turns
-        ]
-        for turn, sight in zip(turns, sights_of(policy, knowledge, seen) or (), strict=True):
-            turn.ask.sight = sight
+        """Give every ask of the batch that may be a draw what a learning policy sees of it: its variant's in an experiment.
+
+        What was learned is that of the policy in force; a variant's own policy knows nothing yet.
+        """
+        asking: dict[int, list[Asked]] = defaultdict(list)
+        for turn in run.turns:
+            if isinstance(turn, Asked) and turn.rule is None and isinstance(turn.priced.policy.rule, LearningRule):
+                asking[id(turn.priced.policy)].append(turn)
+        for turns in asking.values():
+            seen = [
+                seen_of(turn.priced.list_price, turn.ask.intent, tastes[turn.token] if tastes else None)
+                for turn in turns
+            ]
+            one = turns[0].priced.policy
+            sights = sights_of(one, knowledge if one is policy else None, seen) or ()
+            for turn, sight in zip(turns, sights, strict=True):
+                turn.ask.sight = sight
+
+    def _treatments_of(self, policies: PolicyBook, model: str | None) -> Treatments | None:
+        """Return the treatments of users in experiments, None while no experiment runs."""
+        if not policies.experiments.running:
+            return None
+        known = self._treatments
+        if known is None or not known.hold(policies, model):
+            known = self._treatments = Treatments(policies, model, self._menus, self._lots)
+        return known
 
     def _apply(
-        self, batch: Sequence[Inbound], load: Load, isolated: Isolated, seed: int, run: Run
+        self,
+        batch: Sequence[Inbound],
+        load: Load,
+        isolated: Isolated,
+        seed: int,
+        run: Run,
+        treatments: Treatments | None,
     ) -> EventCrash | None:
         """Apply the records of `batch` to `run`, up to the first that raises; return its crash."""
         ids = [
             self._places[inbound.source].id_of(inbound.offset, getattr(inbound.event, "item", "")) for inbound in batch
         ]
+        if treatments is not None:
+            treatments.begin(ids)
         for inbound, decision_id, u in zip(batch, ids, uniforms(seed, ids), strict=True):
             crash = isolated.get((inbound.source, inbound.offset)) if isolated else None
             error = inbound.error if crash is None else refuse("crashed", crash.strip().rpartition("\n")[2])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from contracts.catalogue import CatalogueItem
 from contracts.decisions import TrailStep
 from contracts.errors import BrokenInvariant
-from contracts.policies import BUILTIN, Policy
+from contracts.policies import Policy
 from contracts.rules import LearningRule, Money
 from pricing import policies, rails, reasons
 from pricing.arms import Arms, one
@@ -25,9 +25,10 @@ from pricing.choosers import Sight
 from pricing.lattice import charm_drops, full_lattice
 
 ITEMS_MAX = 32_768
-"""Item versions remembered by one shelf and kind of market, at 3 to 7 kB each; the first one judged goes first."""
+"""Item versions remembered by one shelf and kind of market, at 3 to 7 kB each, whatever the policies; the first one judged
+goes first."""
 LISTED_MAX = 16_384
-"""List prices remembered by one shelf: a shop has fewer of them than items."""
+"""List prices remembered per policy: a shop has fewer of them than items."""
 MENUS_MAX = 32
 """Last prices remembered per item."""
 
@@ -231,12 +232,13 @@ class PricedItem:
 
 
 class MenuBook:
-    """The priced items of one policy; remembers the last ITEMS_MAX of them per kind of market."""
+    """The priced items of one policy; remembers the last `items_max` of them per kind of market."""
 
-    __slots__ = ("_items", "_listed", "_raise_markets", "policy")
+    __slots__ = ("_items", "_listed", "_raise_markets", "items_max", "policy")
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
+        self.items_max = ITEMS_MAX
         self._raise_markets = frozenset(policy.rails.raise_markets)
         self._items: tuple[dict[int, PricedItem], dict[int, PricedItem]] = ({}, {})
         self._listed: dict[int, Listed] = {}
@@ -247,7 +249,7 @@ class MenuBook:
         items = self._items[may_raise]
         known = items.get(version)
         if known is None or known.item is not item:  # another catalogue may give the same version to another item
-            if len(items) >= ITEMS_MAX:
+            while len(items) >= self.items_max:
                 del items[next(iter(items))]
             known = items[version] = self.priced(version, item, may_raise)
         return known
@@ -263,15 +265,18 @@ class MenuBook:
 
 
 class MenuShelf:
-    """The menus of the policy in force; one shelf may serve all engines of a process."""
+    """The menus of the policies in force; one shelf may serve all engines of a process."""
 
-    __slots__ = ("_book",)
+    __slots__ = ("_books",)
 
     def __init__(self) -> None:
-        self._book = MenuBook(BUILTIN)
+        self._books: dict[int, MenuBook] = {}
 
-    def of(self, policy: Policy) -> MenuBook:
-        """Return the menus of `policy`; those of another one are forgotten."""
-        if self._book.policy is not policy:
-            self._book = MenuBook(policy)
-        return self._book
+    def of(self, *policies: Policy) -> list[MenuBook]:
+        """Return the menus of each of `policies`; those of others are forgotten. Together they hold what one would alone."""
+        wanted = {id(policy): policy for policy in policies}
+        if wanted.keys() != self._books.keys():
+            self._books = {key: self._books.get(key) or MenuBook(policy) for key, policy in wanted.items()}
+            for book in self._books.values():
+                book.items_max = max(ITEMS_MAX // len(self._books), 1)
+        return [self._books[id(policy)] for policy in policies]

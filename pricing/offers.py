@@ -47,6 +47,10 @@ class Ask(Struct, gc=False):
     """The session's level of intent for the item, this event included."""
     last_ms: int
     """The user's highest event time, this event's included."""
+    holdout: float = 0.0
+    """Chance of a user of this experiment to be held out, and to pay list price."""
+    held_out: bool = False
+    """This one is."""
     taste: Taste | None = None
     """What the model makes of user and item; None without a model."""
     sight: Sight | None = None
@@ -119,8 +123,12 @@ def _draw(offers: Offers, priced: PricedItem, ask: Ask, last_price: int) -> Verd
     menu = priced.menu(last_price)
     sight = ask.sight
     chances = menu.chances(ask.intent) if sight is None else menu.chances_of(sight)
-    arm = bisect_right(chances.cumulative, ask.u)
+    arm = menu.prices.index(priced.list_price) if ask.held_out else bisect_right(chances.cumulative, ask.u)
     price, propensity = menu.prices[arm], chances.probabilities[arm]
+    forced = len(menu.prices) == 1
+    if ask.holdout and not forced:
+        # the chance that this price leaves the house, over the lot of the user and the draw
+        propensity = (1.0 - ask.holdout) * propensity + (ask.holdout if price == priced.list_price else 0.0)
     multiplier = priced.multipliers[price]
     until_ms = ask.now_ms + priced.policy.rails.dwell_ms
     offers.pop(item, None)
@@ -136,8 +144,9 @@ def _draw(offers: Offers, priced: PricedItem, ask: Ask, last_price: int) -> Verd
         ask.intent,
         ask.market,
     )
-    why = chances.aimed if arm == chances.target else chances.explored
-    forced = len(menu.prices) == 1
+    why, binding = chances.aimed if arm == chances.target else chances.explored, chances.binding_rule
+    if ask.held_out and not forced:
+        why, binding = reasons.HELD_OUT, "holdout"
     return Verdict(
         price,
         multiplier,
@@ -147,7 +156,7 @@ def _draw(offers: Offers, priced: PricedItem, ask: Ask, last_price: int) -> Verd
         "drawn",
         ask.decision_id,
         menu.trail,
-        chances.binding_rule,
+        binding,
         forced,
         propensity,
         ask.intent,

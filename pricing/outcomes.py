@@ -61,7 +61,7 @@ class Outcomes:
             timers: of the partition; read only.
             applied: the partition's count of applied records before the step.
             watermark_ms: highest event time applied before the step.
-            policy: the version that prices.
+            policy: the version that prices outside of experiments.
             model: digest of the artifact in force.
         """
         self._window_ms = semantics.outcome_window_ms

@@ -19,6 +19,7 @@ from contracts.outcomes import UNLEARNABLE, NextDraw, Outcome, Unlearnable
 from contracts.semantics import Exposure
 from pricing.offers import Verdict
 from pricing.run import Asked
+from pricing.treatments import NO_STAMP
 
 SCHEMA = 1
 
@@ -65,8 +66,15 @@ class _Tail(Struct, gc=False):
 # The outcome in two parts, the fields of the contract in its order, so the same bytes (a test holds them equal).
 _FIELDS = Outcome.__struct_fields__
 _SPLIT = _FIELDS.index("exposed")
+_STAMPS = len(NO_STAMP)
 _Head = msgspec.defstruct(
-    "_Head", [(name, Any) for name in _FIELDS[:_SPLIT]], tag_field="record", tag="outcome", gc=False
+    "_Head",
+    [(name, Any) for name in _FIELDS[: _SPLIT - _STAMPS]]
+    + [(name, Any, value) for name, value in zip(_FIELDS[_SPLIT - _STAMPS : _SPLIT], NO_STAMP, strict=True)],
+    tag_field="record",
+    tag="outcome",
+    omit_defaults=True,
+    gc=False,
 )
 _Next = msgspec.defstruct("_Next", [(name, Any) for name in NextDraw.__struct_fields__], gc=False)
 
@@ -128,12 +136,12 @@ def pending_of(
         turn: the view or click that led to it.
         verdict: its price and why; status "drawn".
         preference: the model's, None without one.
-        policy: the version that priced.
+        policy: the version that prices outside of experiments.
         model: digest of the artifact in force.
         due_ms: when it resolves.
         exposure: how exposure is known.
     """
-    event, ask, priced = turn.inbound.event, turn.ask, turn.priced
+    event, ask, priced, treatment = turn.inbound.event, turn.ask, turn.priced, turn.treatment
     assert event is not None
     known = verdict.learned
     user, item, chances = event.user, priced.item, verdict.chances
@@ -147,7 +155,7 @@ def pending_of(
         verdict.price,
         priced.list_price,
         item.cost,
-        policy,
+        policy if treatment is None else treatment.policy,
         model,
         preference,
         priced.version,
@@ -161,6 +169,7 @@ def pending_of(
         turn.version,
         due_ms,
         exposure,
+        *(NO_STAMP if treatment is None else treatment.stamp),
     )
     marks = (FORCED if verdict.forced else 0) | (EXPOSED if exposure == "all" else 0)
     return Pending(decision_key(user, ask.decision_id), _to_json(head), marks)

@@ -18,6 +18,7 @@ CONSENT_WITHDRAWN = ("consent_withdrawn",)
 KILL_SWITCH = ("kill_switch",)
 PURCHASED = ("purchased",)
 OFFERS_FULL = ("offers_full",)
+HELD_OUT = ("held_out",)
 OFFER_ENDED = "offer_ended"
 MODEL_MISMATCH = "model_mismatch"
 
@@ -28,6 +29,7 @@ WORDS = {
     "kill_switch": "personal prices are switched off for everybody",
     "purchased": "the shopper has bought the item, which ends the offer",
     "offers_full": "the shopper has as many open offers as one person may have",
+    "held_out": "the shopper is among the few who pay list price for comparison while an experiment runs",
     "offer_ended": "the earlier offer is no longer allowed",
     "model_mismatch": "the policy was made for another model than the one in force, so its fallback prices",
     "list_price_policy": "the policy charges everybody the list price",

@@ -17,6 +17,7 @@ from contracts.prices import PriceUpdate, price_key
 from contracts.semantics import Semantics, Topology
 from pricing.menus import PricedItem
 from pricing.offers import Verdict
+from pricing.treatments import NO_STAMP, Treatment
 
 Record = tuple[bytes, bytes]
 """Key and value."""
@@ -28,7 +29,8 @@ _FIELDS = Decision.__struct_fields__
 _REQUIRED = len(_FIELDS) - len(Decision.__struct_defaults__)
 _DecisionRow = msgspec.defstruct(
     "_DecisionRow",
-    [(name, Any) for name in _FIELDS[:_REQUIRED]] + [(name, Any, None) for name in _FIELDS[_REQUIRED:]],
+    [(name, Any) for name in _FIELDS[:_REQUIRED]]
+    + [(name, Any, default) for name, default in zip(_FIELDS[_REQUIRED:], Decision.__struct_defaults__, strict=True)],
     tag_field="record",
     tag="decision",
     omit_defaults=True,
@@ -77,6 +79,7 @@ class Recorder:
         sequence: int,
         version: int,
         preference: float | None = None,
+        treatment: Treatment | None = None,
     ) -> None:
         """Write the price update and the decision of one verdict.
 
@@ -88,15 +91,17 @@ class Recorder:
             sequence: the user's count of applied events, this one included.
             version: the partition's count of applied records, this one included.
             preference: the model's, None without one.
+            treatment: the user's in an experiment.
         """
         event = inbound.event
         assert event is not None
-        shop = None if isinstance(event, Consent) else event
+        event_id, shown = (None, None) if isinstance(event, Consent) else (event.event_id, event.decision_id)
         user, item, now_ms = event.user, priced.item, event.event_time_ms
+        policy, stamp = (self._policy, NO_STAMP) if treatment is None else (treatment.policy, treatment.stamp)
         self.prices.append(_price_record(verdict, priced, decision_id, user, now_ms, version))
         decision = _DecisionRow(
             decision_id,
-            None if shop is None else shop.event_id,
+            event_id,
             user,
             item.item,
             verdict.market,
@@ -116,18 +121,15 @@ class Recorder:
             verdict.forced,
             verdict.propensity,
             verdict.intent,
-            self._policy,
+            policy,
             self._policies_seen,
             priced.version,
             self._catalogue_seen,
             self._model,
-            sequence,
-            now_ms,
+            sequence, now_ms,
             self._places[inbound.source].at(inbound.offset),
-            None if shop is None else shop.decision_id,
-            preference,
-            *verdict.learned,
-        )
+            shown, preference, *stamp, *verdict.learned,
+        )  # fmt: skip
         self.decisions.append((decision_key(user, decision_id), _to_json(decision)))
 
     def applied(self, outcome: str, user: str | None, inbound: Inbound, version: int) -> None:

@@ -25,6 +25,7 @@ from features.windows import DAY_MS
 from pricing.menus import MenuBook, PricedItem
 from pricing.offers import Ask, Offers
 from pricing.policies import intent_level
+from pricing.treatments import Treatment, Treatments
 
 _REPEATED, _IMPLAUSIBLE = Folded.REPEATED, Folded.IMPLAUSIBLE  # enum look-ups cost more
 _EVENT_COUNTS = {View: "event:view", Click: "event:click", Purchase: "event:purchase", Consent: "event:consent"}
@@ -65,6 +66,8 @@ class Asked(Struct, gc=False):
     """Of the same state as `offers`."""
     suspect: bool
     """The user's traffic was implausible within a day, this event included: nothing is learned from it."""
+    treatment: Treatment | None = None
+    """The user's in an experiment."""
 
 
 class Withdrawn(Struct, gc=False):
@@ -85,7 +88,13 @@ class Run:
     """The states at work in one step; its public numbers go on from the step before."""
 
     def __init__(
-        self, semantics: Semantics, menus: MenuBook, catalogue: Catalogue, kill_switch: bool, encoding: bool
+        self,
+        semantics: Semantics,
+        menus: MenuBook,
+        catalogue: Catalogue,
+        kill_switch: bool,
+        encoding: bool,
+        treatments: Treatments | None = None,
     ) -> None:
         """Begin.
 
@@ -95,12 +104,14 @@ class Run:
             catalogue: read only.
             kill_switch: everybody pays list price.
             encoding: collect the tokens for the model.
+            treatments: of the users in experiments, if any run.
         """
         self._semantics = semantics
         self._menus = menus
         self._catalogue = catalogue
         self._kill_switch = kill_switch
         self._encoding = encoding
+        self._treatments = treatments
         self._states: dict[bytes, UserState] = {}
         self._changed: dict[bytes, UserState] = {}
         self.applied = 0
@@ -161,25 +172,44 @@ class Run:
         suspect = state.implausible_ms > 0 and now_ms - state.implausible_ms < DAY_MS
         if found is None:
             return Unpriced(inbound, self.applied, "unknown_item", event.user, state.offers, state.draws, suspect)
-        priced = self._menus.of(found[0], found[1], event.market)
+        menus, treatment = self._menus, None
+        if self._treatments is not None and self._consents(state):
+            treatment = self._treatments.of(event.user, now_ms)
+            if treatment is not None:
+                menus, u = treatment.menus, self._treatments.uniform(treatment, len(self.turns))
+        priced = menus.of(found[0], found[1], event.market)
         if priced.refused_by is not None:
             return Unpriced(inbound, self.applied, "refused_item", event.user, state.offers, state.draws, suspect)
         intent = intent_level(state, event.item)
         ask = Ask(now_ms, event.market, decision_id, u, intent, state.last_ms)
+        if treatment is not None:
+            ask.holdout, ask.held_out = treatment.holdout, treatment.held_out
         rule = self._prescription(event, state)
         place = len(self.tokens) - 1
         return Asked(
-            inbound, self.applied, state.sequence, state.offers, priced, rule, ask, place, state.draws, suspect
+            inbound,
+            self.applied,
+            state.sequence,
+            state.offers,
+            priced,
+            rule,
+            ask,
+            place,
+            state.draws,
+            suspect,
+            treatment,
         )
 
     def _prescription(self, event: ShopEvent, state: UserState) -> str | None:
         """Return what prescribes the list price, or None if the price may be personal."""
         if isinstance(event, Purchase):
             return "purchase"
-        consent = self._semantics.consent_default if state.consent is None else state.consent
-        if not consent:
+        if not self._consents(state):
             return "consent"
         return "kill_switch" if self._kill_switch else None
+
+    def _consents(self, state: UserState) -> bool:
+        return self._semantics.consent_default if state.consent is None else state.consent
 
     def _consent(self, event: Consent, inbound: Inbound, state: UserState) -> Turn:
         """Fold a consent."""

@@ -81,13 +81,14 @@ class Court:
             preference = ask.taste.preference
         if turn.rule is None:
             verdict = respond(turn.offers, turn.priced, ask, self._semantics.offers_max)
-            if self._fallback and verdict.status == "drawn":
+            fallback = self._fallback if turn.treatment is None else turn.treatment.fallback
+            if fallback and verdict.status == "drawn":
                 verdict.reasons = (reasons.MODEL_MISMATCH, *verdict.reasons)
         else:
             verdict = prescribe(turn.offers, turn.priced, ask.market, turn.rule)
         self._verdicts.append(verdict)
         self._recorder.decided(
-            verdict, turn.priced, turn.inbound, ask.decision_id, turn.sequence, turn.version, preference
+            verdict, turn.priced, turn.inbound, ask.decision_id, turn.sequence, turn.version, preference, turn.treatment
         )
         if self._draws is not None:
             self._draws.priced(turn, verdict, preference)

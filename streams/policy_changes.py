@@ -39,7 +39,7 @@ def apply_policy(settings: Settings, draft: Policy, *, activate: bool = True) ->
         policy, before, published_at = log.newest(draft.name), log.book.current, None
         if policy is None or replace(draft, number=policy.number) != policy:
             policy = replace(draft, number=log.next_number(draft.name))
-            _rehearse(log.book, policy, *([_pointer(policy)] if activate else []))
+            rehearse(log.book, policy, *([_pointer(policy)] if activate else []))
             published_at = publisher.publish(policy)
             log = publisher.read()
             _require_ours(publisher, log, policy)
@@ -74,7 +74,7 @@ def _pointer(policy: Policy) -> CurrentPolicy:
     return CurrentPolicy(name=policy.name, number=policy.number)
 
 
-def _rehearse(book: PolicyBook, *records: PolicyRecord) -> None:
+def rehearse(book: PolicyBook, *records: PolicyRecord) -> None:
     """Apply `records` as workers will.
 
     Raises:
@@ -89,7 +89,7 @@ def _make_current(publisher: Publisher, log: PolicyLog, done: Change) -> Change:
     before, policy = log.book.current, done.policy
     if before == policy:
         return done
-    _rehearse(log.book, _pointer(policy))
+    rehearse(log.book, _pointer(policy))
     offset = publisher.publish(_pointer(policy), replaces=before.version)
     log = publisher.read()
     if log.book.current != policy:

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from contracts.errors import BadInput, BadReference
+from contracts.experiments import Experiment, RunningExperiments
 from contracts.policies import BUILTIN, CurrentPolicy, KillSwitch, Policy, PolicyBook, PolicyRecord
 from streams.broker import committed_records
 from streams.settings import Settings
@@ -132,6 +133,10 @@ def title(record: PolicyRecord) -> str:
     if isinstance(record, KillSwitch):
         reason = f": {record.reason}" if record.reason else ""
         return f"kill switch {'on' if record.on else 'off'}{reason}"
+    if isinstance(record, RunningExperiments):
+        return f"running: {', '.join(record.experiments) or 'no experiment'}"
+    if isinstance(record, Experiment):
+        return f"experiment {record.version}"
     return f"{'version' if isinstance(record, Policy) else 'current:'} {version_of(record)}"
 
 

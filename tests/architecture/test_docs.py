@@ -9,6 +9,8 @@ from pathlib import Path
 import click
 import pytest
 
+from pricetide import command_line
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMANDS = {entry.name: entry for entry in entry_points(group="pricetide.commands")}
@@ -23,7 +25,7 @@ def code_of(page: Path) -> str:
 
 
 def subcommands(name: str) -> list[str]:
-    command = COMMANDS[name].load()
+    command = command_line.get_command(click.Context(command_line), name)
     return sorted(command.commands) if isinstance(command, click.Group) else []
 
 

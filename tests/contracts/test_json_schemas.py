@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from contracts.commands import schema
 from contracts.decisions import Applied, Decision, Source, TrailStep, encode_decision
 from contracts.events import Click, Consent, Purchase, View, encode_event
+from contracts.experiments import Experiment, Guardrail, Namespace, RunningExperiments, Variant
 from contracts.json_schemas import MESSAGES, drifted, schema_file, schema_text
 from contracts.outcomes import Bought, LatePurchase, NextDraw, Outcome, PriceMismatch, encode_outcome
 from contracts.policies import BUILTIN, CurrentPolicy, KillSwitch, encode_policy
@@ -48,6 +49,17 @@ PURCHASE = {
     "decision_id": "p", "user": "u", "item": "i", "purchase_id": "e", "event_time_ms": 3, "price": 95, "quantity": 1,
     "draw_id": "d", "drawn_ms": 1, "drawn_price": 90,
 }  # fmt: skip
+EXPERIMENT = Experiment(
+    name="spring",
+    number=1,
+    control="plain",
+    namespace=Namespace(name="prices", start=0.0, end=0.5),
+    guardrails=(Guardrail(metric="conversion", worse_by=0.02),),
+    variants=(
+        Variant(name="plain", weight=0.5, policy="builtin"),
+        Variant(name="bold", weight=0.5, policy="bold@1"),
+    ),
+)
 SENT = {
     "view": encode_event(View(**SHOP)),
     "click": encode_event(Click(**SHOP, action="add_to_cart")),
@@ -57,6 +69,8 @@ SENT = {
     "policy": encode_policy(BUILTIN),
     "current-policy": encode_policy(CurrentPolicy(name="p", number=1)),
     "kill-switch": encode_policy(KillSwitch(on=True)),
+    "experiment": encode_policy(EXPERIMENT),
+    "running-experiments": encode_policy(RunningExperiments(experiments=("spring@1",))),
     "price-update": encode_price(PriceUpdate(**PRICE)),
     "decision": encode_decision(Decision(**DECISION)),
     "applied": encode_decision(Applied(**APPLIED, source=Source("views", 0, 0))),

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.events import Click, Consent, Event, Purchase, View
+from contracts.experiments import Experiment, RunningExperiments, Variant
 from contracts.intake import Inbound
-from contracts.policies import BUILTIN
+from contracts.policies import BUILTIN, Policy, SessionIntent, encode_policy, policy_key
 from tests.pricing.shop import MINUTE_MS, START_MS, Shop, item
 
 USERS = ("ann", "bob", "cyd")
@@ -87,6 +88,36 @@ def inbounds(shop: Shop, drawn: list[Event | str]) -> list[Inbound]:
 @given(records, st.data())
 def test_any_split_into_batches_gives_the_same_bytes(drawn, data):
     whole, split = a_shop(), a_shop()
+    batch = inbounds(whole, drawn)
+    cuts = data.draw(st.lists(st.integers(0, len(batch)), max_size=8))
+    assert run(split, batch, cuts) == run(whole, batch, [])
+
+
+def an_experimenting_shop() -> Shop:
+    shop = a_shop()
+    bold = Policy(name="bold", number=1, seed=9, rule=SessionIntent(discounts_permille=(200, 100), explore=0.5))
+    variants = (
+        Variant(name="plain", weight=0.5, policy="builtin"),
+        Variant(name="bold", weight=0.5, policy="bold@1"),
+    )
+    spring = Experiment(
+        name="spring",
+        number=1,
+        variants=variants,
+        control="plain",
+        holdout=0.4,
+        start_ms=START_MS + 10 * MINUTE_MS,
+        stop_ms=START_MS + 60 * 24 * 40 * MINUTE_MS,
+    )
+    for record in (bold, spring, RunningExperiments(experiments=("spring@1",))):
+        shop.policies.apply(shop.policies.seen, policy_key(record), encode_policy(record))
+    return shop
+
+
+@settings(max_examples=100)
+@given(records, st.data())
+def test_any_split_into_batches_gives_the_same_bytes_while_an_experiment_runs(drawn, data):
+    whole, split = an_experimenting_shop(), an_experimenting_shop()
     batch = inbounds(whole, drawn)
     cuts = data.draw(st.lists(st.integers(0, len(batch)), max_size=8))
     assert run(split, batch, cuts) == run(whole, batch, [])

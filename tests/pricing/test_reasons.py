@@ -47,6 +47,7 @@ def test_every_reason_that_can_be_given_has_words():
     given = {code for codes in offers.PRESCRIBED.values() for code in codes}
     given |= {
         *reasons.HELD,
+        *reasons.HELD_OUT,
         reasons.OFFER_ENDED,
         reasons.MODEL_MISMATCH,
         "list_price_policy",

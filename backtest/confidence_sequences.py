@@ -1,0 +1,34 @@
+"""Confidence sequences: intervals that hold at every look at growing data at once, so that looking costs nothing.
+
+Source: Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas, "Time-uniform central limit theory and asymptotic confidence
+sequences", arXiv 2103.06476: two-sided eq. 9, one-sided eq. 134, the tuning eq. 161; held to the values of gbstats, which
+computes the same. Asymptotic: not for a few dozen users. Not here: estimates and their standard errors (tea-tasting).
+"""
+
+from __future__ import annotations
+
+from math import log, sqrt
+
+
+def tuning(alpha: float, tightest_at: int) -> float:
+    """Return rho, for a sequence of error `alpha` that is tightest at `tightest_at` observations."""
+    return sqrt((-2.0 * log(alpha) + log(-2.0 * log(alpha) + 1.0)) / tightest_at)
+
+
+def half_width(variance: float, observations: int, alpha: float, tightest_at: int) -> float:
+    """Return half of the width of the two-sided sequence.
+
+    Args:
+        variance: of one observation; of a difference of means its squared standard error times the observations.
+        observations: so far, of both sides of a difference together.
+        alpha: chance that the sequence ever misses.
+        tightest_at: observations at which it is tightest.
+    """
+    rho2n = observations * tuning(alpha, tightest_at) ** 2
+    return sqrt(variance * 2.0 * (rho2n + 1.0) / (rho2n * observations) * log(sqrt(rho2n + 1.0) / alpha))
+
+
+def margin_one_sided(variance: float, observations: int, alpha: float, tightest_at: int) -> float:
+    """Return how far a one-sided sequence lies from the estimate; arguments as in `half_width`."""
+    rho2n = observations * tuning(2.0 * alpha, tightest_at) ** 2
+    return sqrt(variance * 2.0 * (rho2n + 1.0) / (rho2n * observations) * log(1.0 + sqrt(rho2n + 1.0) / (2.0 * alpha)))
