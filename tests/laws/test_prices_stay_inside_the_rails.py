@@ -152,7 +152,7 @@ def decisions_of(rnd: Random, policy: Policy, first: int) -> Counter[str]:
         if rnd.random() < 0.1:
             verdict = prescribe(state.offers, priced, market, rnd.choice(list(PRESCRIBED)))
         else:
-            ask = Ask(NOW_MS, market, decision_id, u, intent_level(state, "item"), state.last_ms, None, sight)
+            ask = Ask(NOW_MS, market, decision_id, u, intent_level(state, "item"), state.last_ms, sight=sight)
             verdict = respond(state.offers, priced, ask, 24)
         recorder.decided(verdict, priced, inbound, decision_id, 1, 1)
         decision = check(recorder.decisions[-1][1], terms, last)
