@@ -299,7 +299,11 @@ def table_of(results: list[Result]) -> Table:
 @click.option("--kafka", metavar="HOST:PORT", help="A broker to use; without, one is started as for the tests.")
 @click.option("--events", type=click.IntRange(1_000), default=60_000, show_default=True, help="Per run.")
 @click.option("--kills", type=click.IntRange(1), default=14, show_default=True, help="SIGKILLs per run.")
-@click.option("--model", type=click.Path(exists=True, path_type=Path), help="Artifact that the workers price with.")
+@click.option(
+    "--model",
+    type=click.Path(exists=True, resolve_path=True, path_type=Path),
+    help="Artifact that the workers price with.",
+)
 def chaos(seed: int, runs: int, kafka: str | None, events: int, kills: int, model: Path | None) -> None:
     """Kill workers at random instants and compare every committed record with an oracle; exit with 1 if one is wrong."""
     logging.getLogger("aiokafka").setLevel(logging.ERROR)
