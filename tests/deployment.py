@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 from kafka.admin import MemberToRemove, OffsetSpec
 from kafka.errors import RetriableError
 
@@ -27,6 +28,8 @@ from contracts.semantics import Topology
 from features.artifact import load_artifact
 from features.encoder import Encoder
 from pricing.engine import Step
+from pricing.erasure import PREFIX as ERASURES
+from pricing.erasure import decode_erasure, encode_erasure
 from pricing.timers import PREFIX
 from streams.broker import administering, committed_records, partitions_of
 from streams.dead_letters import read_dead_letter
@@ -50,7 +53,7 @@ class Outcome(NamedTuple):
     dead: list[list[tuple[str, int, str]]]
     """Source topic, offset, code."""
     states: dict[bytes, bytes]
-    """And pending draws."""
+    """And pending draws, and erasures as if all were carried out."""
 
 
 def expected(directory: Path, batch_max: int = 2_048, models: Iterable[Path] = ()) -> Outcome:
@@ -70,12 +73,22 @@ def expected(directory: Path, batch_max: int = 2_048, models: Iterable[Path] = (
                 del outcome.states[partition_key(partition, key)]
             else:
                 outcome.states[partition_key(partition, key)] = value
+        for key, value in step.erased.items():
+            if value is None:
+                outcome.states.pop(key, None)
+            else:
+                outcome.states[key] = carried_out(value)
 
     encoders = [Encoder(load_artifact(model), ENCODER_USERS) for model in models]
     replay = Replay(log, batch_max, {encoder.digest: encoder for encoder in encoders})
     replay.run(publish)
     assert replay.not_applied == 0, f"{replay.not_applied} records of the log were never applied"
     return outcome
+
+
+def carried_out(value: bytes) -> bytes:
+    """Return the record of an erasure as it is when the partition's owner has done its part."""
+    return encode_erasure(msgspec.structs.replace(decode_erasure(value), done=True))
 
 
 def partition_key(partition: int, key: bytes) -> bytes:
@@ -248,18 +261,20 @@ class Deployment:
         return found
 
     def published(self) -> Outcome:
-        """Return what a reader of committed records sees."""
+        """Return what a reader of committed records sees, what erasures take back included until it is compacted away."""
         topics = self.settings.topics
         states: dict[bytes, bytes] = {}
         for partition, records in enumerate(self.committed(topics.changelog)):
             kept = [one for one in records if one.key not in (LEDGER_KEY, MARKER_KEY)]
-            states.update((partition_key(partition, one.key), one.value) for one in kept)
+            for one in kept:
+                erasure = one.key.startswith(ERASURES) and one.value is not None
+                states[partition_key(partition, one.key)] = carried_out(one.value) if erasure else one.value
         dead = []
         for records in self.committed(topics.dead_letters):
             letters = [read_dead_letter(one.key, one.value, one.headers, "") for one in records]
             dead.append([(letter.topic, letter.offset, letter.code) for letter in letters if letter is not None])
         prices, decisions, outcomes = (
-            [[(one.key, one.value) for one in records] for records in self.committed(topic)]
+            [[(one.key, one.value) for one in records if one.value is not None] for records in self.committed(topic)]
             for topic in (topics.price_updates, topics.decisions, topics.outcomes)
         )
         return Outcome(
