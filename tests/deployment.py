@@ -29,8 +29,9 @@ from features.artifact import load_artifact
 from features.encoder import Encoder
 from pricing.engine import Step
 from pricing.erasure import PREFIX as ERASURES
-from pricing.erasure import decode_erasure, encode_erasure
-from pricing.timers import PREFIX
+from pricing.erasure import decode_erasure, encode_erasure, erasure_key
+from pricing.pending import ERASED, decode_pending, encode_pending, user_key_of
+from pricing.timers import PREFIX, key_of, timer_of
 from streams.broker import administering, committed_records, partitions_of
 from streams.dead_letters import read_dead_letter
 from streams.ledger import LEDGER_KEY, MARKER_KEY
@@ -41,6 +42,7 @@ from streams.topics import create_topics, plan
 
 COMMAND = Path(sys.executable).with_name("pricetide")
 ENCODER_USERS = 300
+TIMER_BYTES = len(key_of((0, 0)))
 Pair = tuple[bytes, bytes]
 
 
@@ -77,18 +79,26 @@ def expected(directory: Path, batch_max: int = 2_048, models: Iterable[Path] = (
             if value is None:
                 outcome.states.pop(key, None)
             else:
-                outcome.states[key] = carried_out(value)
+                outcome.states[key] = value
 
     encoders = [Encoder(load_artifact(model), ENCODER_USERS) for model in models]
     replay = Replay(log, batch_max, {encoder.digest: encoder for encoder in encoders})
     replay.run(publish)
     assert replay.not_applied == 0, f"{replay.not_applied} records of the log were never applied"
-    return outcome
+    return outcome._replace(states=carried_out(outcome.states))
 
 
-def carried_out(value: bytes) -> bytes:
-    """Return the record of an erasure as it is when the partition's owner has done its part."""
-    return encode_erasure(msgspec.structs.replace(decode_erasure(value), done=True))
+def carried_out(states: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Return `states` as they are when every partition's owner has carried out its erasures."""
+    done = {key: msgspec.structs.replace(decode_erasure(value), done=True)
+            for key, value in states.items() if key.startswith(ERASURES)}  # fmt: skip
+    left = states | {key: encode_erasure(erasure) for key, erasure in done.items()}
+    for key, value in states.items():
+        if key.startswith(PREFIX):
+            erasure = done.get(erasure_key(user_key_of(decode_pending(value))))
+            if erasure is not None and timer_of(key[:TIMER_BYTES])[1] <= erasure.version:
+                left[key] = encode_pending(ERASED)
+    return left
 
 
 def partition_key(partition: int, key: bytes) -> bytes:
@@ -266,9 +276,7 @@ class Deployment:
         states: dict[bytes, bytes] = {}
         for partition, records in enumerate(self.committed(topics.changelog)):
             kept = [one for one in records if one.key not in (LEDGER_KEY, MARKER_KEY)]
-            for one in kept:
-                erasure = one.key.startswith(ERASURES) and one.value is not None
-                states[partition_key(partition, one.key)] = carried_out(one.value) if erasure else one.value
+            states.update((partition_key(partition, one.key), one.value) for one in kept)
         dead = []
         for records in self.committed(topics.dead_letters):
             letters = [read_dead_letter(one.key, one.value, one.headers, "") for one in records]
@@ -277,9 +285,8 @@ class Deployment:
             [[(one.key, one.value) for one in records if one.value is not None] for records in self.committed(topic)]
             for topic in (topics.price_updates, topics.decisions, topics.outcomes)
         )
-        return Outcome(
-            prices, decisions, outcomes, dead, {user: state for user, state in states.items() if state is not None}
-        )
+        left = {user: state for user, state in states.items() if state is not None}
+        return Outcome(prices, decisions, outcomes, dead, carried_out(left))
 
     def record(self, directory: Path) -> Path:
         """Capture what lies in Kafka, with the applied order, into a log at `directory`, and return that."""
