@@ -45,7 +45,7 @@ class Traces:
         erasure = self._erasure_of(key)
         if erasure is None or key is None:
             return
-        if value is not None and _version_of(value) <= erasure.version:
+        if value is not None and version_of(value) <= erasure.version:
             self.keys[topic][key] = None
         else:
             self.keys[topic].pop(key, None)
@@ -58,7 +58,8 @@ class Traces:
         return self._erasures.get(erasure_key(user.encode("utf-8", "surrogatepass")))
 
 
-def _version_of(value: bytes) -> int:
+def version_of(value: bytes) -> int:
+    """Return the `version` of a published record, 0 of one without."""
     try:
         return _read_version(value).version
     except (msgspec.DecodeError, UnicodeDecodeError):
