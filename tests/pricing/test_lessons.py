@@ -202,6 +202,7 @@ def learned_in(season_, guard):
 def test_one_percent_of_users_with_a_fifth_of_the_draws_do_not_move_a_mean_price_by_a_step(seed):
     honest, poisoned = (learned_in(season(bad, seed), Guard()) for bad in (False, True))
     moved = [abs(mean_price(poisoned, category) - mean_price(honest, category)) for category in (0, 1)]
-    assert max(moved) <= PRICES[1] - PRICES[0]
+    step = PRICES[1] - PRICES[0]
+    assert max(moved) <= step
     believing = learned_in(season(True, seed), Guard(user_outcomes_max=1_000_000))
-    assert abs(mean_price(believing, 1) - mean_price(honest, 1)) > 2 * moved[1], "it is the bound that holds them"
+    assert abs(mean_price(believing, 1) - mean_price(honest, 1)) > step, "it is the bound that holds them"
