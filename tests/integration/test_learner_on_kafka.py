@@ -49,9 +49,12 @@ def a_log_in_pieces(directory: Path, deployment: Deployment) -> list[Path]:
     return pieces
 
 
-def versions_of(deployment: Deployment, name: str = "demand") -> list[Learned]:
-    entries = read_policy_log(deployment.settings).entries
-    return [one.record for one in entries if isinstance(one.record, Learned) and one.record.name == name]
+def versions_of(deployment: Deployment) -> list[Learned]:
+    """Return every version on the topic, the last one with its payload."""
+    log = read_policy_log(deployment.settings)
+    versions = [one.record for one in log.entries if isinstance(one.record, Learned) and not one.refused]
+    last = log.book.learned.newest("demand", 1)
+    return [] if last is None else [*versions[:-1], last]
 
 
 def wait_until(what: Callable[[], Any], deployment: Deployment, limit_s: float = 60) -> None:
