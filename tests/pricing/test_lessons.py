@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import exp
 from random import Random
 
 import numpy as np
@@ -168,7 +169,7 @@ def discounts_under(permille, periods=40, each=60):
             x = rnd.gauss(0.0, 1.0)
             chances = chooser.weigh(chooser.project(Scene(np.array([[1.0, x]]), np.array([0]))), arms)[0]
             price = rnd.choices(PRICES, chances.tolist())[0]
-            buys = rnd.random() < 1.0 / (1.0 + np.exp(1.0 - 8.0 * (1.0 - price / 10_000)))
+            buys = rnd.random() < 1.0 / (1.0 + exp(1.0 - 8.0 * (1.0 - price / 10_000)))
             sold += [1.0 - price / 10_000] * buys
             drawn_ms = START_MS + period * HOUR_MS + number
             taught(mind, outcome(number, f"user{number}", drawn_ms=drawn_ms, price=price, features=(1.0, x),
