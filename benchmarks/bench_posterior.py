@@ -1,9 +1,10 @@
 """How far the online posterior is from the true maximum-a-posteriori fit of the same outcomes, and how well it is calibrated.
 
-In a world where nothing changes (the first half of LOGIT, and OWN): Thompson sampling draws the prices and learns; then the same outcomes are
-fitted at once (Newton's method, the same prior, nothing forgotten), and both predict visits that nobody has learned from, at
-every price. True chances are known there, so luck is not in the calibration. LOGIT's response is exponential in the features
-and the model's is linear, so that much of the error there is the model's; in OWN demand is what the model takes it for. Not here: what a policy earns (bench_policies).
+In a world where nothing changes (the first half of LOGIT, and OWN): Thompson sampling draws the prices and learns; then the
+same outcomes are fitted at once (Newton's method, the same prior, nothing forgotten), and both predict visits that nobody has
+learned from, at every price. True chances are known there, so luck is not in the calibration. LOGIT's response is exponential
+in the features and the model's is linear, so that much of the error there is the model's; in OWN demand is what the model
+takes it for. Not here: what a policy earns (bench_policies).
 """
 
 from __future__ import annotations
