@@ -143,7 +143,7 @@ def look_for(settings: Settings, user: str, progress: Progress = lambda _topic, 
                     search.see(records)
                 read = sum(consumer.position(place) - begun[place] for place in places)
                 progress(name, read, sum(ends[place] - begun[place] for place in places))
-        compacted = name in topics.keyed_by_user or name == topics.changelog
+        compacted = name not in topics.topology.sources
         found.append(search.appearance(name, compacted))
     erasure = watch.erasure
     return Report(
