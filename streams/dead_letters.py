@@ -1,8 +1,8 @@
 """Dead letters: the original record, untouched, and headers that say where it stood, what is wrong, and what to do.
 
 Keyed [user, topic/partition/offset], so that a person can be erased: the user is the one that the original's key names, or
-without a key its value; "" where neither does. Pure: making one for the worker's transaction, reading one back for people. Not here: refusing records (contracts.intake),
-listing and replaying (streams.dead_letter_commands).
+without a key its value; "" where neither does. Pure: making one for the worker's transaction, reading one back for people.
+Not here: refusing records (contracts.intake), listing and replaying (streams.dead_letter_commands).
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ The batch of the request has deleted state and pending draws already, and has le
     3 purge    rewrites the store's files, which still hold what was deleted
 
 A kill before the transaction of 2 leaves the erasures undone, and the next owner begins the round anew; after it, the store
-asks for its purge until it is over. A worker that was fenced commits nothing. Input topics are not compacted: what is in them goes by retention,
-and so do dead letters of records on another partition than the user's. Not here: who is to be forgotten (pricing.run), which
-keys are theirs (pricing.traces).
+asks for its purge until it is over. A worker that was fenced commits nothing. Input topics are not compacted: what is in them
+goes by retention, and so do dead letters of records on another partition than the user's. Not here: who is to be forgotten
+(pricing.run), which keys are theirs (pricing.traces).
 """
 
 from __future__ import annotations
