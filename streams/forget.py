@@ -131,7 +131,7 @@ def look_for(settings: Settings, user: str, progress: Progress = lambda _topic, 
     watch.read()
     found = []
     for name in names:
-        search = _Search(user, watch.erasure, name == topics.changelog)
+        search = Search(user, watch.erasure, name == topics.changelog)
         with reading(settings) as consumer:
             places = partitions_of({name: counts[name]})
             consumer.assign(places)
@@ -159,7 +159,7 @@ class _Key(Struct):
     """Of the last record of the key; None if that does not name the user."""
 
 
-class _Search:
+class Search:
     """The records of one topic that name a user, and what becomes of them."""
 
     def __init__(self, user: str, erasure: Erasure | None, changelog: bool) -> None:
