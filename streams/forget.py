@@ -16,7 +16,8 @@ import msgspec
 from kafka import TopicPartition
 from msgspec import Struct
 
-from contracts.events import Consent, encode_event, event_key
+from contracts.errors import BadInput
+from contracts.events import Consent, decode_event, encode_event, event_key
 from contracts.ids import partition_of
 from pricing.erasure import Erasure, decode_erasure, erasure_key
 from pricing.timers import PREFIX, timer_of
@@ -61,11 +62,16 @@ def request_erasure(settings: Settings, user: str, event_time_ms: int) -> None:
     """Publish the request, acknowledged by all in-sync replicas.
 
     Raises:
+        BadInput: workers would refuse it.
         BadSettings, BrokerUnavailable: as of streams.broker.
     """
     topic = settings.topics.consents
-    require_topics(settings, [topic])
     consent = Consent(user=user, granted=False, event_time_ms=event_time_ms, erase=True)
+    try:
+        decode_event(encode_event(consent))
+    except msgspec.ValidationError as error:
+        raise BadInput(f"No worker would take the request for {user!r}: {error}. Correct the id or the time") from None
+    require_topics(settings, [topic])
     key = event_key(consent)
     with producing(settings) as producer:
         sent = producer.send(

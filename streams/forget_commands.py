@@ -63,7 +63,8 @@ def forget(
     if not done:
         click.echo(
             f"It is not carried out after {wait_s:g} s: no worker runs, or it is still reading what it has published. "
-            "Nothing is lost by that; `pricetide forget --check` says how it stands."
+            "Nothing is lost by that; `pricetide forget --check` says how it stands, `pricetide dlq list` whether workers "
+            "refused the request, by a clock that is ahead of theirs."
         )
         raise SystemExit(1)
     click.echo(

@@ -14,7 +14,7 @@ from pricing.pending import ERASED, Pending, encode_pending
 from pricing.timers import key_of
 from pricing.traces import Traces
 from streams import eraser
-from streams.eraser import Eraser
+from streams.eraser import NEAR_RECORDS, REST, Eraser
 from streams.metrics import Metrics
 from streams.settings import load_settings
 from streams.store import StateStore
@@ -43,6 +43,10 @@ class Sweep:
     """Stands for the topics: `published` is what lies there."""
 
     published: ClassVar[list[tuple[bytes, bytes]]] = []
+    meanwhile: ClassVar[list[list[tuple[bytes, bytes]]]] = []
+    """What is published during a pass, the last one first."""
+    passes: ClassVar[list[tuple[int, float]]] = []
+    """Records and rest."""
 
     def __init__(self, settings: Any, partition: int, erasures: dict[bytes, Erasure]) -> None:
         self.traces = Traces(erasures)
@@ -51,11 +55,15 @@ class Sweep:
     async def start(self) -> None:
         pass
 
-    async def read_to_end(self, rest: float) -> None:
-        for key, value in self.published[self.read :]:
+    async def read_to_end(self, rest: float) -> int:
+        new = self.published[self.read :]
+        for key, value in new:
             self.traces.see("decisions", key, value)
-        self.read = len(self.published)
+        self.read += len(new)
+        self.passes.append((len(new), rest))
+        Sweep.published = self.published + self.meanwhile.pop() if self.meanwhile else self.published
         await asyncio.sleep(0)
+        return len(new)
 
     async def stop(self) -> None:
         pass
@@ -95,6 +103,8 @@ class Bench:
 async def bench(tmp_path, monkeypatch):
     monkeypatch.setattr(eraser, "Sweep", Sweep)
     monkeypatch.setattr(Sweep, "published", [DECISION])
+    monkeypatch.setattr(Sweep, "meanwhile", [])
+    monkeypatch.setattr(Sweep, "passes", [])
     bench = Bench(tmp_path)
     yield bench
     bench.running.cancel()
@@ -127,6 +137,17 @@ async def test_what_is_published_after_the_sweep_is_taken_back_too(bench):
     Sweep.published = [DECISION, (b'["ann","d2"]', b'{"version":4}'), (b'["ann","d3"]', b'{"version":6}')]
     await bench.eraser.finish()
     assert [key for _, key in bench.commit.taken_back] == [DECISION[0], b'["ann","d2"]']
+
+
+async def test_a_sweep_goes_on_with_less_rest_until_little_is_left_for_the_time_in_which_events_wait(bench):
+    some = [(b'["bob","d"]', b"{}")]
+    Sweep.published = some * (9 * NEAR_RECORDS)
+    Sweep.meanwhile = [some * 7, some * (2 * NEAR_RECORDS)]
+    bench.request(5)
+    await bench.swept()
+    await bench.eraser.finish()
+    read = [(9 * NEAR_RECORDS, REST), (2 * NEAR_RECORDS, REST / 2), (7, REST / 4), (0, 0.0)]
+    assert Sweep.passes == read
 
 
 async def test_who_asks_again_meanwhile_waits_for_another_round(bench):

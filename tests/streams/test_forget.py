@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from contracts.errors import BadInput
 from pricing.erasure import Erasure
 from pricing.timers import key_of
-from streams.forget import Appearance, Report, Search
+from streams.forget import Appearance, Report, Search, request_erasure
 from streams.forget_commands import verdict
+from streams.settings import load_settings
 
 ERASED = Erasure(10, 0, done=True)
 STATE, DRAW = b"\x01state", b'\x95\x01["ann","d1"] {"draw_id":"d1","user":"ann"}'
@@ -63,6 +65,12 @@ def test_on_the_changelog_a_state_is_of_after_the_erasure_and_draws_have_their_v
 def test_what_is_not_compacted_is_left_whatever_came_later():
     view = record(b"ann", b'{"user":"ann"}')
     assert found(view, view, compacted=False) == (2, 0, 0)
+
+
+@pytest.mark.parametrize(("user", "time_ms"), [("", 1_572_566_400_000), ("u" * 129, 1_572_566_400_000), ("ann", 7)])
+def test_a_request_that_no_worker_would_take_is_refused_before_it_is_sent(user, time_ms):
+    with pytest.raises(BadInput, match="No worker would take the request"):
+        request_erasure(load_settings(), user, time_ms)
 
 
 @pytest.mark.parametrize(
