@@ -26,6 +26,19 @@ GONE = -1
 """Catalogue version of an item that is no longer fit to be priced; its open offers can still be withdrawn."""
 
 
+def bare_item(item: str, valid_from_ms: int, currency: str, list_price: int) -> CatalogueItem:
+    """Return an item of which nothing is known but its list price."""
+    return CatalogueItem(
+        item=item,
+        valid_from_ms=valid_from_ms,
+        title="",
+        category="",
+        brand="",
+        currency=currency,
+        list_price=list_price,
+    )
+
+
 class Court:
     """Gives the verdicts of one step."""
 
@@ -121,15 +134,7 @@ class Court:
             priced = self._menus.of(found[0], found[1], offer.market)
             if priced.refused_by is None:
                 return priced
-        bare = CatalogueItem(
-            item=item,
-            valid_from_ms=offer.drawn_ms,
-            title="",
-            category="",
-            brand="",
-            currency=self._semantics.currency,
-            list_price=offer.list_price,
-        )
+        bare = bare_item(item, offer.drawn_ms, self._semantics.currency, offer.list_price)
         return self._menus.priced(GONE, bare, may_raise=False)
 
     def _unpriced(self, outcome: str, user: str | None, inbound: Inbound, version: int) -> None:

@@ -26,7 +26,7 @@ from features.profile import profile_of
 from features.state import UserState, decode_state
 from features.tokens import tokens
 from features.windows import totals
-from pricing.reasons import money
+from pricing.sentences import money
 from streams.broker import chunks_until, committed_records, reading, require_topics
 from streams.models import open_encoder
 from streams.options import with_settings

@@ -1,0 +1,199 @@
+"""Finding one decision, and what stands behind it: on Kafka's topics, or in the files of a backtest and its log.
+
+A decision id is a hash: the topic is read from its beginning until the record comes, of one partition if the user is known.
+Not here: what a decision means (pricing.explanation), how it is shown (streams.explain_pages).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from kafka import TopicPartition
+from msgspec import Struct
+
+from contracts.catalogue import CatalogueItem, decode_item
+from contracts.decisions import Applied, Decision, DecisionRecord, decode_decision
+from contracts.errors import BadInput, BadReference
+from contracts.ids import partition_of
+from contracts.log import Log, ReferenceRecord, catalogue_records, open_log, policy_records
+from contracts.log_files import require_pyarrow
+from contracts.policies import PolicyBook
+from pricing.recomputing import Background, prior_knowledge
+from streams.broker import committed_records, reading, records_until, require_topics
+from streams.settings import Settings
+
+
+class Case(Struct, frozen=True, kw_only=True):
+    """A decision with all that was found of it."""
+
+    record: DecisionRecord
+    background: Background = Background()
+    behind_draw: Background | None = None
+    """The same of the draw, for a held price."""
+
+
+def on_topics(settings: Settings, decision_id: str, user: str | None = None) -> Case:
+    """Return the decision `decision_id` from the topic of decisions, and what the topics of policies and catalogue hold of it.
+
+    Args:
+        settings: where.
+        decision_id: of a decision or an applied record.
+        user: whose it is, so that only one partition is read.
+
+    Raises:
+        BadInput: there is none. BadSettings, BrokerUnavailable: as of streams.broker.
+    """
+    topic = settings.topics.decisions
+    count = require_topics(settings, [topic])[topic]
+    partitions = range(count) if user is None else [partition_of(user.encode(), count)]
+    record, draw = None, None
+    for value in _records(settings, topic, partitions, decision_id):
+        record = decode_decision(value)
+    if record is None:
+        where = (
+            f"topic {topic!r}" if user is None else f"partition {partitions[0]} of topic {topic!r}, which has this user"
+        )
+        raise BadInput(
+            f"There is no decision {decision_id!r} on {where}: check the id, and whether retention has removed it"
+        )
+    draw_id = _draw_of(record)
+    if draw_id is not None:
+        for value in _records(settings, topic, [record.source.partition], draw_id):
+            draw = decode_decision(value)
+    return _case(
+        record,
+        draw,
+        committed_records(settings, [settings.topics.policies]),
+        committed_records(settings, [settings.topics.catalogue]),
+    )
+
+
+def _records(settings: Settings, topic: str, partitions: Iterable[int], decision_id: str) -> Iterator[bytes]:
+    """Yield the committed record of `decision_id`, if there is one."""
+    ending = msgspec.json.encode(decision_id) + b"]"
+    with reading(settings) as consumer:
+        places = [TopicPartition(topic, partition) for partition in partitions]
+        consumer.assign(places)
+        consumer.seek_to_beginning(*places)
+        for record in records_until(consumer, consumer.end_offsets(places)):
+            if record.value is not None and record.key is not None and record.key.endswith(ending):
+                yield record.value
+                return
+
+
+def in_files(file: Path, log: Path | None, decision_id: str) -> Case:
+    """Return the decision `decision_id` from a file of decisions, and what the log that it was made from holds of it.
+
+    Args:
+        file: what `pricetide backtest --decisions` wrote, or JSON lines of decision records.
+        log: directory of the log; None: nothing stands behind the decision.
+        decision_id: of a decision or an applied record.
+
+    Raises:
+        BadInput: there is none, or a file is none of these.
+    """
+    record = _in_file(file, decision_id)
+    if record is None:
+        raise BadInput(f"There is no decision {decision_id!r} in {file}: check the id and the file")
+    draw_id = _draw_of(record)
+    draw = None if draw_id is None else _in_file(file, draw_id)
+    opened: Log | None = None if log is None else open_log(log, verify=False)
+    policies: Iterable[ReferenceRecord] = () if opened is None else policy_records(opened)
+    items: Iterable[ReferenceRecord] = () if opened is None else catalogue_records(opened)
+    return _case(record, draw, policies, items)
+
+
+def decisions_in(file: Path) -> Iterator[DecisionRecord]:
+    """Stream the records of a file of decisions, in its order.
+
+    Raises:
+        BadInput: the file is missing, or no such file.
+    """
+    return map(decode_decision, _values(file, None))
+
+
+def _in_file(file: Path, decision_id: str) -> DecisionRecord | None:
+    return next(
+        (one for one in map(decode_decision, _values(file, decision_id)) if one.decision_id == decision_id), None
+    )
+
+
+def _values(file: Path, decision_id: str | None) -> Iterator[bytes]:
+    """Yield the bytes of the records, or of those that may be `decision_id`."""
+    if not file.is_file():
+        raise BadInput(f"There is no file {file}: name what `pricetide backtest --decisions` wrote")
+    if file.suffix == ".parquet":
+        yield from _parquet_values(require_pyarrow(), file, decision_id)
+        return
+    wanted = b"" if decision_id is None else decision_id.encode()
+    with file.open("rb") as lines:
+        for line in lines:
+            if wanted in line and line.strip():
+                yield line
+
+
+def _parquet_values(pa: Any, file: Path, decision_id: str | None) -> Iterator[bytes]:  # noqa: ANN401 - pyarrow ships no types
+    try:
+        if decision_id is not None:
+            table = pa.parquet.read_table(file, columns=["record"], filters=[("decision_id", "=", decision_id)])
+            yield from table.column("record").to_pylist()
+            return
+        for batch in pa.parquet.ParquetFile(file).iter_batches(columns=["record"]):
+            yield from batch.column(0).to_pylist()
+    except (LookupError, pa.ArrowInvalid) as error:
+        raise BadInput(
+            f"{file} is no file of decisions ({error}): name what `pricetide backtest --decisions` wrote"
+        ) from None
+
+
+def _draw_of(record: DecisionRecord) -> str | None:
+    return record.draw_id if isinstance(record, Decision) and record.status == "held" else None
+
+
+def _case(record: DecisionRecord, draw: DecisionRecord | None, policies: Iterable[Any], items: Iterable[Any]) -> Case:
+    """Fold the records of policies and catalogue as far as the decision names them."""
+    if isinstance(record, Applied):
+        return Case(record=record)
+    drawn = draw if isinstance(draw, Decision) else None
+    book, wanted = PolicyBook(), {one.catalogue_version for one in (record, drawn) if one is not None}
+    for one in policies:
+        _fold(book, one)
+    found = dict(chain.from_iterable(_item_of(one) for one in items if one.offset in wanted))
+    return Case(
+        record=record,
+        background=_background(record, drawn, book, found),
+        behind_draw=None if drawn is None else _background(drawn, None, book, found),
+    )
+
+
+def _fold(book: PolicyBook, record: Any) -> None:  # noqa: ANN401 - of Kafka, or of a log
+    try:
+        book.apply(record.offset, record.key, record.value)
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError, BadReference):
+        return  # no worker took it
+
+
+def _item_of(record: Any) -> list[tuple[int, CatalogueItem]]:  # noqa: ANN401 - of Kafka, or of a log
+    try:
+        return [] if record.value is None else [(record.offset, decode_item(record.value))]
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+        return []
+
+
+def _background(
+    decision: Decision, draw: Decision | None, book: PolicyBook, items: dict[int, CatalogueItem]
+) -> Background:
+    policy = book.find(decision.policy)
+    experiments = {one.version: one for one in book.experiments.versions()}
+    experiment = experiments.get(decision.experiment or "")
+    return Background(
+        policy=policy,
+        item=items.get(decision.catalogue_version),
+        knowledge=prior_knowledge(policy, decision.learned),
+        holdout=None if experiment is None else experiment.holdout,
+        draw=draw,
+    )
