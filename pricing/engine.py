@@ -30,6 +30,7 @@ from pricing.outcomes import Outcomes
 from pricing.pending import DamagedDraw
 from pricing.records import Place, Record, Recorder
 from pricing.run import Asked, Run
+from pricing.shadow import Shadow
 from pricing.timers import TimerChange, Timers
 from pricing.treatments import Treatments
 from pricing.verdicts import Court
@@ -61,7 +62,8 @@ class Step(Struct):
     counts: dict[str, int]
     """For metrics: `event:<type>`, `outcome:<outcome>`, `status:<status>`, `rail:<rail>`, `binding_rule:<rule>`,
     `intent:<level>`, `implausible`, `expired` for states that read as empty, and `resolved:<kind>` for the kinds of outcomes:
-    `bought`, `not_bought`, `price_mismatch`, `late`."""
+    `bought`, `not_bought`, `price_mismatch`, `late`, and `shadow:<what>` for the draws that a shadow decided, too: `same_price`,
+    `other_price`, `refused_item`."""
     outcomes: list[Record] = field(default_factory=list)
     pending: dict[bytes, bytes | None] = field(default_factory=dict)
     """Key -> new record of the pending draws that the batch changed, None for those to delete; stored as states are."""
@@ -70,6 +72,8 @@ class Step(Struct):
     as states are."""
     timers: TimerChange = field(default_factory=TimerChange)
     """For the partition's timers, when the batch has happened."""
+    shadows: list[Record] = field(default_factory=list)
+    """Decisions of the shadow policy, for a topic of their own; nothing else knows of them."""
 
 
 class EventCrash(BrokenInvariant):
@@ -144,7 +148,10 @@ class Engine:
             draws = Outcomes(
                 self._semantics, self._places, load, timers, before.applied, before.watermark_ms, policy.version, model
             )
-        court = Court(self._semantics, self._places, menus, recorder, catalogue, tastes, fallback, draws)
+        shadow = self._shadow(policies, model, recorder)
+        if shadow is not None:
+            shadow.prepare(run.turns, tastes)
+        court = Court(self._semantics, self._places, menus, recorder, catalogue, tastes, fallback, draws, shadow)
         for turn in run.turns:
             try:
                 court.judge(turn)
@@ -163,7 +170,16 @@ class Engine:
         if draws is not None:
             step.outcomes, step.pending, step.timers = draws.records, draws.changes(), draws.timer_change()
             counts.update(draws.counted())
+        if shadow is not None:
+            step.shadows = recorder.shadows
+            counts.update(shadow.counts)
         return step
+
+    def _shadow(self, policies: PolicyBook, model: str | None, recorder: Recorder) -> Shadow | None:
+        """Return the shadow of one batch, None while none decides."""
+        found = policies.shadow_under(model)
+        menus = self._menus.shadow_of(None if found is None else found[0])
+        return None if found is None or menus is None else Shadow(menus, found[1], recorder)
 
     def _see(self, run: Run, policies: PolicyBook, tastes: Sequence[Taste]) -> None:
         """Give every ask of the batch that may be a draw what a learning policy sees of it: its variant's in an experiment."""

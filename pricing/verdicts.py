@@ -21,6 +21,7 @@ from pricing.offers import Verdict, close_all, prescribe, respond
 from pricing.outcomes import Outcomes
 from pricing.records import Place, Recorder
 from pricing.run import Asked, Turn, Withdrawn
+from pricing.shadow import Shadow
 
 GONE = -1
 """Catalogue version of an item that is no longer fit to be priced; its open offers can still be withdrawn."""
@@ -52,6 +53,7 @@ class Court:
         tastes: Sequence[Taste],
         fallback: bool,
         draws: Outcomes | None,
+        shadow: Shadow | None = None,
     ) -> None:
         """Begin.
 
@@ -64,6 +66,7 @@ class Court:
             tastes: what the model makes of the batch's tokens; none without a model.
             fallback: the policy prices in place of the current one, which was made for another model.
             draws: goes along, turn by turn; None where there are no outcomes.
+            shadow: decides every draw once more, for nobody.
         """
         self._semantics = semantics
         self._places = places
@@ -73,6 +76,7 @@ class Court:
         self._tastes = tastes
         self._fallback = fallback
         self._draws = draws
+        self._shadow = shadow
         self._verdicts: list[Verdict] = []
         self._outcomes: list[str] = []
 
@@ -92,6 +96,7 @@ class Court:
         if self._tastes:
             ask.taste = self._tastes[turn.token]
             preference = ask.taste.preference
+        before = turn.offers.get(turn.priced.item.item)
         if turn.rule is None:
             verdict = respond(turn.offers, turn.priced, ask, self._semantics.offers_max)
             fallback = self._fallback if turn.treatment is None else turn.treatment.fallback
@@ -103,6 +108,9 @@ class Court:
         self._recorder.decided(
             verdict, turn.priced, turn.inbound, ask.decision_id, turn.sequence, turn.version, preference, turn.treatment
         )
+        if self._shadow is not None and verdict.status == "drawn":
+            last_price = turn.priced.list_price if before is None else before.price
+            self._shadow.decide(turn, verdict.price, last_price, preference)
         if self._draws is not None:
             self._draws.priced(turn, verdict, preference)
 
