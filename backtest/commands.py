@@ -113,6 +113,9 @@ def perturb(
 @click.option("--out", "prices", type=click.Path(path_type=Path), help="Parquet file of the price updates.")
 @click.option("--decisions", type=click.Path(path_type=Path), help="Parquet file of the decisions.")
 @click.option("--outcomes", type=click.Path(path_type=Path), help="Parquet file of the outcomes of draws.")
+@click.option(
+    "--shadow-decisions", type=click.Path(path_type=Path), help="Parquet file of what a shadow policy decided."
+)
 @click.option("--dead-letters", type=click.Path(path_type=Path), help="JSON lines of the dead letters.")
 @click.option("--batch", type=click.IntRange(1), default=2_048, show_default=True, help="Changes no byte.")
 @click.option(
@@ -128,6 +131,7 @@ def backtest(
     prices: Path | None,
     decisions: Path | None,
     outcomes: Path | None,
+    shadow_decisions: Path | None,
     dead_letters: Path | None,
     batch: int,
     models: tuple[Path, ...],
@@ -138,7 +142,9 @@ def backtest(
     from backtest.summary import table_of
 
     with _bar("backtest") as progress:
-        summary = run_backtest(directory, prices, decisions, dead_letters, batch, progress, models, outcomes)
+        summary = run_backtest(
+            directory, prices, decisions, dead_letters, batch, progress, models, outcomes, shadow_decisions
+        )
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(summary), indent=2))
     else:

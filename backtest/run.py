@@ -27,6 +27,7 @@ def run_backtest(
     progress: Progress = lambda done, total: None,
     models: Sequence[Path] = (),
     outcomes: Path | None = None,
+    shadow_decisions: Path | None = None,
 ) -> Summary:
     """Replay the log in `directory`, write the files that are asked for, and return the summary.
 
@@ -44,6 +45,7 @@ def run_backtest(
         price_table = files.enter_context(closing(PriceTable(prices))) if prices else None
         decision_table = files.enter_context(closing(DecisionTable(decisions))) if decisions else None
         outcome_table = files.enter_context(closing(OutcomeTable(outcomes))) if outcomes else None
+        shadow_table = files.enter_context(closing(DecisionTable(shadow_decisions))) if shadow_decisions else None
         dead_file = (
             files.enter_context(closing(DeadLetterFile(dead_letters, manifest.topology.sources)))
             if dead_letters
@@ -59,6 +61,8 @@ def run_backtest(
                 decision_table.append(partition, step.decisions)
             if outcome_table is not None:
                 outcome_table.append(partition, step.outcomes)
+            if shadow_table is not None:
+                shadow_table.append(partition, step.shadows)
             if dead_file is not None:
                 dead_file.append(partition, step.dead)
             progress(sum(applied), total)

@@ -1,4 +1,4 @@
-"""`pricetide policy check|apply|show|history|rollback`: what prices are chosen by, as an operator sees and changes it."""
+"""`pricetide policy check|apply|show|history|rollback|shadow`: what prices are chosen by, as an operator sees and changes it."""
 
 from __future__ import annotations
 
@@ -64,6 +64,24 @@ def rollback(settings: Settings, version: str | None) -> None:
     from streams.policy_changes import rollback as roll_back
 
     _say_change(roll_back(settings, version))
+
+
+@policy.command()
+@click.argument("version", required=False, metavar="[NAME@N]")
+@click.option("--off", is_flag=True, help="No policy decides as a shadow any more.")
+@with_settings
+def shadow(settings: Settings, version: str | None, off: bool) -> None:
+    """Have NAME@N decide every draw once more, for nobody: its decisions go to a topic of their own."""
+    from streams.policy_changes import set_shadow
+
+    if off is (version is not None):
+        raise click.UsageError("name a version, or say --off")
+    policy, offset = set_shadow(settings, version)
+    held = "already: nothing changes" if offset is None else f"(offset {offset}); workers follow with their next batch"
+    if policy is None:
+        click.echo(f"No policy is a shadow {held}.")
+    else:
+        click.echo(f"{policy.version} is the shadow {held}. Its decisions go to {settings.topics.shadow_decisions}.")
 
 
 @policy.command()

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from contracts.errors import BadInput, BadReference
 from contracts.experiments import Experiment, RunningExperiments
 from contracts.learned import CurrentLearned, Learned
-from contracts.policies import BUILTIN, CurrentPolicy, KillSwitch, Policy, PolicyBook, PolicyRecord
+from contracts.policies import BUILTIN, CurrentPolicy, KillSwitch, Policy, PolicyBook, PolicyRecord, ShadowPolicy
 from streams.broker import committed_records
 from streams.settings import Settings
 
@@ -145,6 +145,8 @@ def title(record: PolicyRecord) -> str:
     if isinstance(record, KillSwitch):
         reason = f": {record.reason}" if record.reason else ""
         return f"kill switch {'on' if record.on else 'off'}{reason}"
+    if isinstance(record, ShadowPolicy):
+        return f"shadow: {record.policy or 'none'}"
     if isinstance(record, RunningExperiments):
         return f"running: {', '.join(record.experiments) or 'no experiment'}"
     if isinstance(record, Experiment):
