@@ -107,6 +107,18 @@ def in_files(file: Path, log: Path | None, decision_id: str) -> Case:
     return _case(record, draw, policies, items)
 
 
+def policies_of(log: Path | None) -> PolicyBook:
+    """Return the policies of the log in a directory, an empty book for None.
+
+    Raises:
+        BadInput: there is no log.
+    """
+    book = PolicyBook()
+    for record in () if log is None else policy_records(open_log(log, verify=False)):
+        _fold(book, record)
+    return book
+
+
 def decisions_in(file: Path) -> Iterator[DecisionRecord]:
     """Stream the records of a file of decisions, in its order.
 
