@@ -57,7 +57,7 @@ def guard(
     if metrics_port is not None:
         from prometheus_client import start_http_server
 
-        start_http_server(metrics_port, registry=watching.metrics.registry)
+        start_http_server(metrics_port, addr=settings.host, registry=watching.metrics.registry)
     reason = None
     with suppress(KeyboardInterrupt):
         reason = watching.watch(until_idle)
