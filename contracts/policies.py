@@ -164,7 +164,17 @@ _KEYS: dict[type, bytes] = {CurrentPolicy: b"current", ShadowPolicy: b"shadow", 
 class PolicyBook:
     """The fold of the policies topic: every version, which one is current, the kill switch, the experiments, what was learned."""
 
-    __slots__ = ("_arms", "_fallback", "_shadow", "_versions", "current", "experiments", "kill_switch", "learned", "seen")
+    __slots__ = (
+        "_arms",
+        "_fallback",
+        "_shadow",
+        "_versions",
+        "current",
+        "experiments",
+        "kill_switch",
+        "learned",
+        "seen",
+    )
 
     def __init__(self) -> None:
         self._versions: dict[tuple[str, int], Policy] = {}

@@ -29,7 +29,7 @@ from pricing.menus import MenuShelf
 from pricing.outcomes import Outcomes
 from pricing.pending import DamagedDraw
 from pricing.records import Place, Record, Recorder
-from pricing.run import Asked, Run
+from pricing.run import Asked, Run, Turn
 from pricing.shadow import Shadow
 from pricing.timers import TimerChange, Timers
 from pricing.treatments import Treatments
@@ -142,15 +142,13 @@ class Engine:
         if treatments is not None or isinstance(policy.rule, LearningRule):
             self._see(run, policies, tastes)
         recorder = Recorder(self._places, policy.version, model, policies.seen, catalogue.seen)
-        fallback = policy is not policies.current
         draws = None
         if timers is not None and self._semantics.outcome_window_ms:
             draws = Outcomes(
                 self._semantics, self._places, load, timers, before.applied, before.watermark_ms, policy.version, model
             )
-        shadow = self._shadow(policies, model, recorder)
-        if shadow is not None:
-            shadow.prepare(run.turns, tastes)
+        shadow = self._shadow(policies, model, recorder, run.turns, tastes)
+        fallback = policy is not policies.current
         court = Court(self._semantics, self._places, menus, recorder, catalogue, tastes, fallback, draws, shadow)
         for turn in run.turns:
             try:
@@ -175,11 +173,25 @@ class Engine:
             counts.update(shadow.counts)
         return step
 
-    def _shadow(self, policies: PolicyBook, model: str | None, recorder: Recorder) -> Shadow | None:
-        """Return the shadow of one batch, None while none decides."""
+    def _shadow(
+        self,
+        policies: PolicyBook,
+        model: str | None,
+        recorder: Recorder,
+        turns: Sequence[Turn],
+        tastes: Sequence[Taste],
+    ) -> Shadow | None:
+        """Return the shadow of one batch, ready to decide; None while none does."""
         found = policies.shadow_under(model)
         menus = self._menus.shadow_of(None if found is None else found[0])
-        return None if found is None or menus is None else Shadow(menus, found[1], recorder)
+        if found is None or menus is None:
+            return None
+        policy, fallback = found
+        learns = isinstance(policy.rule, LearningRule)
+        known = self._known.of(policy, policies.knowledge_of(policy)) if learns else None
+        shadow = Shadow(menus, fallback, recorder)
+        shadow.prepare(turns, tastes, known)
+        return shadow
 
     def _see(self, run: Run, policies: PolicyBook, tastes: Sequence[Taste]) -> None:
         """Give every ask of the batch that may be a draw what a learning policy sees of it: its variant's in an experiment."""

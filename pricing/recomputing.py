@@ -16,15 +16,16 @@ from msgspec.structs import replace
 
 from contracts.catalogue import CatalogueItem
 from contracts.decisions import Decision, encode_decision
+from contracts.learned import Learned
 from contracts.policies import Policy
 from contracts.rules import LearningRule
 from features.state import Offer
 from pricing import reasons
-from pricing.choosers import Knowledge, Sight, ignorance, learner_of
+from pricing.choosers import Sight
 from pricing.contexts import Scene
 from pricing.draws import uniforms
 from pricing.lattice import charm_drops
-from pricing.learned import LearnedDraw
+from pricing.learned import Known, LearnedDraw, known_of
 from pricing.menus import Menu, MenuBook, PricedItem
 from pricing.offers import PRESCRIBED, Ask, Offers, Verdict, prescribe, respond
 from pricing.rails import step_limit
@@ -42,7 +43,7 @@ class Background(Struct, frozen=True, kw_only=True):
     """The version that priced."""
     item: CatalogueItem | None = None
     """The item as of the record's catalogue version."""
-    knowledge: Knowledge = None
+    known: Known | None = None
     """What the policy had learned: of the digest `learned`."""
     holdout: float | None = None
     """Share of the experiment's users who are held out."""
@@ -69,7 +70,7 @@ def lacking(decision: Decision, background: Background) -> list[str]:
         found.append(f"policy {decision.policy}")
     if background.item is None and decision.catalogue_version != GONE:
         found.append(f"catalogue version {decision.catalogue_version}")
-    if decision.learned is not None and background.knowledge is None:
+    if decision.learned is not None and background.known is None:
         found.append(f"what the policy had learned ({decision.learned[:12]})")
     if decision.experiment is not None and decision.status == "drawn" and background.holdout is None:
         found.append(f"experiment {decision.experiment}")
@@ -80,12 +81,21 @@ def lacking(decision: Decision, background: Background) -> list[str]:
     return found
 
 
-def prior_knowledge(policy: Policy | None, digest: str | None) -> Knowledge:
-    """Return what `policy` knows before the first outcome, if that is what `digest` names; else None."""
-    if policy is None or digest is None:
+def known_by(policy: Policy | None, digest: str | None, learned: Learned | None = None) -> Known | None:
+    """Return what `policy` knew at a decision that names `digest`; None: it learns nothing, or it is not at hand.
+
+    Args:
+        policy: the version that priced, None if it is not at hand.
+        digest: of the decision, None of a policy that does not learn.
+        learned: the version of that digest, None if there is none: then it may be what the policy knows before all outcomes.
+
+    Raises:
+        BadReference: `learned` is not what such a policy can have learned.
+    """
+    if policy is None or digest is None or not isinstance(policy.rule, LearningRule):
         return None
-    prior = ignorance(policy.rule)
-    return prior if prior is not None and prior.digest() == digest else None
+    known = known_of(policy, learned)
+    return known if known.digest == digest else None
 
 
 def feasible_prices(decision: Decision, policy: Policy | None) -> tuple[int, ...] | None:
@@ -153,7 +163,7 @@ def _verdict(decision: Decision, background: Background, priced: PricedItem, las
     ask.u = uniforms(policy.seed, [decision.decision_id])[0]
     ask.holdout, ask.held_out = background.holdout or 0.0, decision.held_out
     if isinstance(policy.rule, LearningRule):
-        ask.sight = _sight(decision, policy, background.knowledge)
+        ask.sight = _sight(decision, policy, background.known)
     offers: Offers = {item: _closed(decision, last_price)}
     return respond(offers, priced, ask, 2)
 
@@ -163,16 +173,14 @@ def _closed(decision: Decision, price: int) -> Offer:
     return Offer(price, decision.list_price, 1000, 1.0, "", 0, 0, False, 0, decision.market)
 
 
-def _sight(decision: Decision, policy: Policy, knowledge: Knowledge) -> Sight:
+def _sight(decision: Decision, policy: Policy, known: Known | None) -> Sight:
     """Return what the policy saw, from the features on the record; of a forced price, which saw none, the prior."""
     rule = policy.rule
     assert isinstance(rule, LearningRule)
-    knows = ignorance(rule) if knowledge is None else knowledge
-    assert knows is not None
-    chooser = learner_of(rule, policy.seed, knows)
+    chooser, knowledge, digest, weight = known_of(policy, None) if known is None else known
     x = np.eye(1, rule.features.width)[0] if decision.features is None else np.array(decision.features)
     row = chooser.project(Scene(x[None], np.array([decision.intent or 0], dtype=np.int64)))
-    return Sight(chooser, row, x, knows, knows.digest())
+    return Sight(chooser, row, x, knowledge, digest, weight)
 
 
 def _menu(decision: Decision, priced: PricedItem) -> tuple[Menu, int]:

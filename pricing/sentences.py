@@ -109,6 +109,7 @@ STATUSES: Words = {
 UNPRICED: Words = {
     "en": {
         "consent": "a consent, which asks for no price",
+        "erasure": "a shopper's request to be forgotten",
         "unknown_item": "the catalogue did not have the item",
         "refused_item": "the item's list price breaks one of its own bounds",
         "repeated": "the event had been applied before",
@@ -116,6 +117,7 @@ UNPRICED: Words = {
     },
     "zh": {
         "consent": "这是一条同意记录，不涉及价格",
+        "erasure": "这是顾客要求删除其数据的请求",
         "unknown_item": "商品目录中没有该商品",
         "refused_item": "该商品的标价违反了它自身的价格限制",
         "repeated": "该事件此前已经处理过",

@@ -12,12 +12,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from contracts.rules import LearningRule
 from features.vectors import Taste
 from pricing import reasons
-from pricing.choosers import Knowledge, Sight
+from pricing.choosers import Sight
 from pricing.draws import uniforms
-from pricing.learned import seen_of, sights_of
+from pricing.learned import Known, seen_of, sights_of
 from pricing.menus import MenuBook
 from pricing.offers import Ask, draw
 from pricing.records import Recorder
@@ -51,25 +50,24 @@ class Shadow:
         self._chances: dict[str, _Chance] = {}
         self.counts: Counter[str] = Counter()
 
-    def prepare(self, turns: Sequence[Turn], tastes: Sequence[Taste], knowledge: Knowledge = None) -> None:
+    def prepare(self, turns: Sequence[Turn], tastes: Sequence[Taste], known: Known | None) -> None:
         """Compute, for the whole batch at once, what the asks that may be draws will need.
 
         Args:
             turns: of the batch.
             tastes: what the model makes of its tokens; none without a model.
-            knowledge: what the policy has learned; None: nothing yet.
+            known: what the policy has learned; None: it does not learn.
         """
-        policy = self._menus.policy
         asked = [turn for turn in turns if isinstance(turn, Asked) and turn.rule is None]
         ids = [turn.ask.decision_id for turn in asked]
         sights: Sequence[Sight | None] = [None] * len(asked)
-        if asked and isinstance(policy.rule, LearningRule):
+        if asked and known is not None:
             seen = [
                 seen_of(turn.priced.list_price, turn.ask.intent, tastes[turn.token] if tastes else None)
                 for turn in asked
             ]
-            sights = sights_of(policy, knowledge, seen) or sights
-        for decision_id, u, sight in zip(ids, uniforms(policy.seed, ids), sights, strict=True):
+            sights = sights_of(known, seen)
+        for decision_id, u, sight in zip(ids, uniforms(self._menus.policy.seed, ids), sights, strict=True):
             self._chances[decision_id] = _Chance(u, sight)
 
     def decide(self, turn: Asked, charged: int, last_price: int, preference: float | None) -> None:

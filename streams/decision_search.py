@@ -19,10 +19,11 @@ from contracts.catalogue import CatalogueItem, decode_item
 from contracts.decisions import Applied, Decision, DecisionRecord, decode_decision
 from contracts.errors import BadInput, BadReference
 from contracts.ids import partition_of
+from contracts.learned import Learned
 from contracts.log import Log, ReferenceRecord, catalogue_records, open_log, policy_records
 from contracts.log_files import require_pyarrow
-from contracts.policies import PolicyBook
-from pricing.recomputing import Background, prior_knowledge
+from contracts.policies import PolicyBook, PolicyRecord
+from pricing.recomputing import Background, known_by
 from streams.broker import committed_records, reading, records_until, require_topics
 from streams.settings import Settings
 
@@ -172,21 +173,25 @@ def _case(record: DecisionRecord, draw: DecisionRecord | None, policies: Iterabl
         return Case(record=record)
     drawn = draw if isinstance(draw, Decision) else None
     book, wanted = PolicyBook(), {one.catalogue_version for one in (record, drawn) if one is not None}
+    digests = {one.learned for one in (record, drawn) if one is not None}
+    learned: dict[tuple[str, str], Learned] = {}
     for one in policies:
-        _fold(book, one)
+        folded = _fold(book, one)
+        if isinstance(folded, Learned) and folded.digest in digests:
+            learned[folded.policy, folded.digest] = folded
     found = dict(chain.from_iterable(_item_of(one) for one in items if one.offset in wanted))
     return Case(
         record=record,
-        background=_background(record, drawn, book, found),
-        behind_draw=None if drawn is None else _background(drawn, None, book, found),
+        background=_background(record, drawn, book, found, learned),
+        behind_draw=None if drawn is None else _background(drawn, None, book, found, learned),
     )
 
 
-def _fold(book: PolicyBook, record: Any) -> None:  # noqa: ANN401 - of Kafka, or of a log
+def _fold(book: PolicyBook, record: Any) -> PolicyRecord | None:  # noqa: ANN401 - of Kafka, or of a log
     try:
-        book.apply(record.offset, record.key, record.value)
+        return book.apply(record.offset, record.key, record.value)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError, BadReference):
-        return  # no worker took it
+        return None  # no worker took it
 
 
 def _item_of(record: Any) -> list[tuple[int, CatalogueItem]]:  # noqa: ANN401 - of Kafka, or of a log
@@ -197,7 +202,11 @@ def _item_of(record: Any) -> list[tuple[int, CatalogueItem]]:  # noqa: ANN401 - 
 
 
 def _background(
-    decision: Decision, draw: Decision | None, book: PolicyBook, items: dict[int, CatalogueItem]
+    decision: Decision,
+    draw: Decision | None,
+    book: PolicyBook,
+    items: dict[int, CatalogueItem],
+    learned: dict[tuple[str, str], Learned],
 ) -> Background:
     policy = book.find(decision.policy)
     experiments = {one.version: one for one in book.experiments.versions()}
@@ -205,7 +214,7 @@ def _background(
     return Background(
         policy=policy,
         item=items.get(decision.catalogue_version),
-        knowledge=prior_knowledge(policy, decision.learned),
+        known=known_by(policy, decision.learned, learned.get((decision.policy, decision.learned or ""))),
         holdout=None if experiment is None else experiment.holdout,
         draw=draw,
     )

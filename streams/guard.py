@@ -171,7 +171,7 @@ class Guard:
             decision = decode_decision(record.value)
             if isinstance(decision, Decision):
                 self._watermark_ms = max(self._watermark_ms, decision.event_time_ms)
-                self._prices.add(decision, self._book.policy(decision.policy))
+                self._prices.add(decision, self._book.find(decision.policy))
                 self._tenure.add(decision)
                 self.metrics.decisions.inc()
 

@@ -41,7 +41,7 @@ def review(records: Iterable[DecisionRecord], guarded: Guarded, book: PolicyBook
     prices, tenure = PriceWatch(guarded.prices), TenureWatch(guarded.tenure)
     for record in records:
         if isinstance(record, Decision):
-            prices.add(record, book.policy(record.policy))
+            prices.add(record, book.find(record.policy))
             tenure.add(record)
     windows = [window for window in prices.ended() if window.draws >= guarded.prices.draws_min]
     found = [breach for window in windows for breach in breaches(window, guarded.prices)]

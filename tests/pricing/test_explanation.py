@@ -12,7 +12,7 @@ from contracts.policies import Policy, Rails, SessionIntent
 from contracts.rules import Features, Greedy, LinearQ, Money, Thompson
 from pricing.choosers import ignorance
 from pricing.explanation import explain_decision
-from pricing.recomputing import Background
+from pricing.recomputing import Background, known_by
 from tests.pricing.fake_encoder import FakeEncoder
 from tests.pricing.shop import Shop, item
 
@@ -25,9 +25,9 @@ def drawn(rule, *items, knowledge=None, **rails):
     stocked = items or (item(cost=6_000),)
     shop = Shop(*stocked, policy=policy)
     shop.encoder = FakeEncoder()
-    decision = shop.feed(shop.view(), **({} if knowledge is None else {"knowledge": knowledge}))[0]
-    known = ignorance(rule) if knowledge is None else knowledge
-    return decision, Background(policy=policy, item=stocked[0], knowledge=known), shop
+    learned = None if knowledge is None else shop.teach(knowledge)
+    decision = shop.one(shop.view())
+    return decision, Background(policy=policy, item=stocked[0], known=known_by(policy, decision.learned, learned)), shop
 
 
 def taught(rule):

@@ -20,7 +20,7 @@ from contracts.policies import (
     policy_key,
 )
 from contracts.rules import Features, Greedy, LinearQ, Sarsa, Thompson
-from pricing.recomputing import Background, feasible_prices, lacking, prior_knowledge, recompute
+from pricing.recomputing import Background, feasible_prices, known_by, lacking, recompute
 from tests.pricing.fake_encoder import FakeEncoder
 from tests.pricing.shop import Shop, item
 
@@ -47,7 +47,7 @@ class Archive:
         return Background(
             policy=policy,
             item=self.items.get(decision.catalogue_version),
-            knowledge=prior_knowledge(policy, decision.learned),
+            known=known_by(policy, decision.learned),
             holdout=None if self.experiment is None else self.experiment.holdout,
             draw=self.drawn.get(decision.draw_id or ""),
         )
@@ -145,7 +145,7 @@ def test_what_is_missing_is_named():
     assert lacking(
         replace(drawn, learned=None, experiment="spring@2"), Background(policy=policy, item=shop.stocked[0])
     ) == ["experiment spring@2"]
-    assert prior_knowledge(policy, "another digest") is None
+    assert known_by(policy, "another digest") is None
 
 
 def test_without_the_policy_the_feasible_prices_are_known_unless_endings_bind():

@@ -19,7 +19,7 @@ from contracts.policies import (
 )
 from contracts.rules import Thompson
 from pricing.menus import MenuShelf
-from pricing.recomputing import Background, prior_knowledge, recompute
+from pricing.recomputing import Background, known_by, recompute
 from tests.pricing.fake_encoder import FakeEncoder
 from tests.pricing.shop import POLICY, Shop, item
 
@@ -113,7 +113,7 @@ def test_a_learning_shadow_has_its_features_and_probabilities_and_comes_out_agai
     shop.feed(shop.view(), shop.view(1, user="bob"))
     for other in shadows(shop):
         assert other.learned is not None
-        background = Background(policy=learns, item=item(cost=4_000), knowledge=prior_knowledge(learns, other.learned))
+        background = Background(policy=learns, item=item(cost=4_000), known=known_by(learns, other.learned))
         assert recompute(other, background).value == encode_decision(other)
 
 
