@@ -69,7 +69,8 @@ class Prospect(Struct, frozen=True, kw_only=True):
 class Check(Struct, frozen=True, kw_only=True):
     """One thing that was verified."""
 
-    subject: str
+    what: str
+    """Code of what was; pricing.sentences has it in words. Begins with `draw:` where it is of the draw that a price holds."""
     agrees: bool | None
     """None: it could not be, and `note` says for want of what."""
     note: str = ""
@@ -106,7 +107,7 @@ def explain_decision(decision: Decision, background: Background, behind_draw: Ba
     checks = (*_from_record(decision, background.policy), _from_background(decision, background, again))
     if decision.status == "held" and background.draw is not None:
         drawn = explain_decision(background.draw, behind_draw or Background())
-        of_draw = [replace(check, subject=f"the draw: {check.subject}") for check in drawn.checks]
+        of_draw = [replace(check, what=f"draw:{check.what}") for check in drawn.checks]
         return replace(drawn, decision=decision, draw=background.draw, checks=(*checks, *of_draw))
     parts = contributions(decision, background.policy)
     cost, cost_source = _cost(decision, background.policy, background.item)
@@ -199,16 +200,16 @@ def _options(decision: Decision, policy: Policy | None, again: Recomputed | None
 
 def _from_record(decision: Decision, policy: Policy | None) -> list[Check]:
     """Verify what the record says of itself."""
-    checks = [Check(subject="the price is on the lattice", agrees=decision.price in decision.lattice)]
+    checks = [Check(what="on_lattice", agrees=decision.price in decision.lattice)]
     if decision.forced:
-        checks.append(Check(subject="a forced price has propensity 1", agrees=decision.propensity == 1.0))
+        checks.append(Check(what="forced", agrees=decision.propensity == 1.0))
     if decision.level_contributions is not None and decision.response_contributions is not None:
         parts = contributions(decision, policy)
         shift = _shift(decision, decision.price)
         response = max(fsum(decision.response_contributions), RESPONSE_MIN)
         apart = abs(fsum(part.adds for part in parts) - (fsum(decision.level_contributions) + shift * response))
         note = f"{apart:.1e} apart"
-        checks.append(Check(subject="contributions sum to the log-odds", agrees=apart <= TOLERANCE, note=note))
+        checks.append(Check(what="contributions", agrees=apart <= TOLERANCE, note=note))
     if decision.probabilities is not None and decision.u is not None:
         checks += _drawn(decision, policy, decision.probabilities, decision.u)
     return checks
@@ -217,33 +218,30 @@ def _from_record(decision: Decision, policy: Policy | None) -> list[Check]:
 def _drawn(decision: Decision, policy: Policy | None, chances: tuple[float, ...], u: float) -> list[Check]:
     """Verify the draw of a learning policy: probabilities, arm and number."""
     apart = abs(fsum(chances) - 1.0)
-    checks = [Check(subject="probabilities sum to 1", agrees=apart <= TOLERANCE, note=f"{apart:.1e} apart")]
+    checks = [Check(what="probabilities", agrees=apart <= TOLERANCE, note=f"{apart:.1e} apart")]
     prices = feasible_prices(decision, policy)
     if prices is None or len(prices) != len(chances):
         note = f"without policy {decision.policy} the allowed price endings are not known"
-        checks.append(Check(subject="the number drawn gives the price", agrees=None, note=note))
+        checks.append(Check(what="arm", agrees=None, note=note))
     elif decision.held_out:
         agrees = decision.price == decision.list_price
-        checks.append(Check(subject="a held-out price is the list price", agrees=agrees))
+        checks.append(Check(what="held_out", agrees=agrees))
     else:
         arm = bisect_right((*accumulate(chances[:-1]), 1.0), u)
-        checks.append(Check(subject="the number drawn gives the price", agrees=prices[arm] == decision.price))
+        checks.append(Check(what="arm", agrees=prices[arm] == decision.price))
         if decision.experiment is None:
-            checks.append(
-                Check(subject="the propensity is its probability", agrees=chances[arm] == decision.propensity)
-            )
+            checks.append(Check(what="propensity", agrees=chances[arm] == decision.propensity))
     if policy is None:
         note = f"without policy {decision.policy} its seed is not known"
-        checks.append(Check(subject="the number drawn is the decision's own", agrees=None, note=note))
+        checks.append(Check(what="number", agrees=None, note=note))
     else:
         agrees = uniforms(policy.seed, [decision.decision_id])[0] == u
-        checks.append(Check(subject="the number drawn is the decision's own", agrees=agrees))
+        checks.append(Check(what="number", agrees=agrees))
     return checks
 
 
 def _from_background(decision: Decision, background: Background, again: Recomputed | None) -> Check:
     """Compare the bytes of the decision, made again, with those of its record."""
-    subject = "made again, it has the same bytes"
     if again is None:
-        return Check(subject=subject, agrees=None, note=f"not at hand: {', '.join(lacking(decision, background))}")
-    return Check(subject=subject, agrees=again.value == encode_decision(decision))
+        return Check(what="again", agrees=None, note=f"not at hand: {', '.join(lacking(decision, background))}")
+    return Check(what="again", agrees=again.value == encode_decision(decision))

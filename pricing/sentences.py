@@ -125,6 +125,50 @@ UNPRICED: Words = {
     },
 }
 """Why a record led to no decision (contracts.decisions.Applied.outcome)."""
+CHECKS: Words = {
+    "en": {
+        "on_lattice": "the price is on the lattice",
+        "forced": "a forced price has propensity 1",
+        "contributions": "contributions sum to the log-odds",
+        "probabilities": "probabilities sum to 1",
+        "arm": "the number drawn gives the price",
+        "held_out": "a held-out price is the list price",
+        "propensity": "the propensity is its probability",
+        "number": "the number drawn is the decision's own",
+        "again": "made again, it has the same bytes",
+    },
+    "zh": {
+        "on_lattice": "价格在价格点之中",
+        "forced": "别无选择的价格，倾向概率为 1",
+        "contributions": "各项贡献之和等于对数几率",
+        "probabilities": "概率之和为 1",
+        "arm": "抽到的随机数对应所选价格",
+        "held_out": "对照组按标价付款",
+        "propensity": "倾向概率等于该价格的概率",
+        "number": "随机数属于这一决策本身",
+        "again": "重新计算得到逐字节相同的结果",
+    },
+}
+"""What was verified of a decision (pricing.explanation.Check.what)."""
+FEATURES: Words = {
+    "en": {
+        "base": "base",
+        "vector": "user vector",
+        "preference": "model's propensity to buy",
+        "intent": "intent of this session",
+        "price": "list price (logarithm)",
+        "least_response": "least response to a discount",
+    },
+    "zh": {
+        "base": "基准",
+        "vector": "用户向量",
+        "preference": "模型给出的购买倾向",
+        "intent": "本次访问的意向",
+        "price": "标价（对数）",
+        "least_response": "对优惠的最低反应",
+    },
+}
+"""The features of policies that learn (pricing.contexts.names_of), and the part that is none."""
 _SENTENCES: Words = {
     "en": {
         "list": "{amount}, the list price",
@@ -141,6 +185,7 @@ _SENTENCES: Words = {
         "at_most": "{rail}: at most {high}",
         "removed": "{what}; rules out {removed} of {points} points of the lattice",
         "no_price": "No price: {why}.",
+        "of_draw": "the draw: {what}",
     },
     "zh": {
         "list": "{amount}，即标价",
@@ -157,6 +202,7 @@ _SENTENCES: Words = {
         "at_most": "{rail}：不高于 {high}",
         "removed": "{what}；在 {points} 个价格点中排除了 {removed} 个",
         "no_price": "没有价格：{why}。",
+        "of_draw": "原报价：{what}",
     },
 }
 
@@ -196,6 +242,21 @@ def unpriced(outcome: str, language: Language = "en") -> str:
 def rule_words(rule: str, language: Language = "en") -> str:
     """Return the words of a rail or of what prescribes a price."""
     return RAILS[language].get(rule) or PRESCRIPTIONS[language].get(rule, rule)
+
+
+def check_words(what: str, language: Language = "en") -> str:
+    """Return the words of a check."""
+    code = what.removeprefix("draw:")
+    words = CHECKS[language].get(code, code)
+    return words if code == what else _SENTENCES[language]["of_draw"].format(what=words)
+
+
+def feature_words(name: str, language: Language = "en") -> str:
+    """Return the words of a feature: those of `vector` and its number for `vector_3`."""
+    kind, _, number = name.rpartition("_")
+    if number.isdecimal():
+        return f"{FEATURES[language].get(kind, kind)} {number}"
+    return FEATURES[language].get(name, name)
 
 
 def step_line(step: TrailStep, currency: str, points: int, language: Language = "en") -> str:

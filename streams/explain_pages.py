@@ -12,7 +12,17 @@ from rich.text import Text
 
 from contracts.decisions import Applied, Decision
 from pricing.explanation import Check, Explanation, Prospect
-from pricing.sentences import STATUSES, Language, explain, money, rule_words, step_line, unpriced
+from pricing.sentences import (
+    STATUSES,
+    Language,
+    check_words,
+    explain,
+    feature_words,
+    money,
+    rule_words,
+    step_line,
+    unpriced,
+)
 
 BAR = 24
 """Characters of a probability of 1."""
@@ -26,7 +36,7 @@ LABELS: dict[Language, dict[str, str]] = {
         "why": "Why no others", "checks": "Verified", "status": "status", "binding": "binding rule", "policy": "policy",
         "propensity": "propensity", "learned": "learned until then", "model": "model", "experiment": "experiment",
         "event": "event", "yes": "yes", "no": "NO", "open": "cannot be verified", "forced": "forced",
-        "explored": "explored", "held_out": "held out", "least_response": "least response",
+        "explored": "explored", "held_out": "held out",
         "objective": "no cost is known, so revenue is what the policy aims at; margin is not available",
     },
     "zh": {
@@ -36,7 +46,7 @@ LABELS: dict[Language, dict[str, str]] = {
         "margin": "单件毛利", "expected_margin": "每次报价的毛利", "unknown": "无法提供", "why": "为何没有其他价格",
         "checks": "核对", "status": "状态", "binding": "起约束作用的规则", "policy": "策略", "propensity": "倾向概率",
         "learned": "当时的学习结果", "model": "模型", "experiment": "实验", "event": "事件", "yes": "是", "no": "否",
-        "open": "无法核对", "forced": "别无选择", "explored": "试探", "held_out": "对照组", "least_response": "最低价格反应",
+        "open": "无法核对", "forced": "别无选择", "explored": "试探", "held_out": "对照组",
         "objective": "成本未知，策略以收入为目标；毛利无法提供",
     },
 }  # fmt: skip
@@ -49,7 +59,7 @@ def page(explanation: Explanation, language: Language) -> RenderableType:
     if explanation.options:
         parts.append(_options(explanation, say))
     if explanation.parts:
-        parts.append(_contributions(explanation, say))
+        parts.append(_contributions(explanation, language))
     parts.append(_prospects(explanation, say))
     if explanation.cost_source == "none":
         parts.append(Text(say["objective"], "italic"))
@@ -57,7 +67,7 @@ def page(explanation: Explanation, language: Language) -> RenderableType:
     if source.trail:
         lines = [step_line(step, source.currency, len(source.lattice), language) for step in source.trail]
         parts.append(Text("\n".join([f"{say['why']}:", *[f"  {line}" for line in lines]])))
-    parts.append(_checks(explanation.checks, say))
+    parts.append(_checks(explanation.checks, language))
     return Group(*parts)
 
 
@@ -121,7 +131,8 @@ def _options(explanation: Explanation, say: dict[str, str]) -> Table:
     return table
 
 
-def _contributions(explanation: Explanation, say: dict[str, str]) -> Table:
+def _contributions(explanation: Explanation, language: Language) -> Table:
+    say = LABELS[language]
     table = Table(title=say["parts"], title_justify="left", show_footer=True)
     assert explanation.log_odds is not None
     level, response = (sum(getattr(part, name) for part in explanation.parts) for name in ("level", "response"))
@@ -131,7 +142,7 @@ def _contributions(explanation: Explanation, say: dict[str, str]) -> Table:
         table.add_column(say[name], f"{total:+.4f}", justify="right")
     for part in sorted(explanation.parts, key=lambda part: -abs(part.adds)):
         value = "" if part.value is None else f"{part.value:.4g}"
-        name = say.get(part.feature, part.feature)
+        name = feature_words(part.feature, language)
         table.add_row(name, value, f"{part.level:+.4f}", f"{part.response:+.4f}", f"{part.adds:+.4f}")
     return table
 
@@ -160,12 +171,15 @@ def _signed(minor: int, currency: str) -> str:
     return f"-{money(-minor, currency)}" if minor < 0 else money(minor, currency)
 
 
-def _checks(checks: tuple[Check, ...], say: dict[str, str]) -> Table:
+def _checks(checks: tuple[Check, ...], language: Language) -> Table:
+    say = LABELS[language]
     table = Table(title=say["checks"], title_justify="left", show_header=False, box=None, padding=(0, 1))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for check in checks:
         style = {True: "green", False: "bold red", None: "yellow"}[check.agrees]
         word = {True: say["yes"], False: say["no"], None: say["open"]}[check.agrees]
-        table.add_row(Text(word, style), Text(f"{check.subject}{f' ({check.note})' if check.note else ''}"))
+        table.add_row(
+            Text(word, style), Text(f"{check_words(check.what, language)}{f' ({check.note})' if check.note else ''}")
+        )
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from string import Formatter
 from typing import get_args
 
@@ -11,8 +12,19 @@ import pytest
 from contracts.decisions import Outcome, TrailStep
 from contracts.policies import Rails, Rule
 from contracts.prices import Status
-from pricing import offers, rails, reasons, sentences
-from pricing.sentences import LANGUAGES, explain, money, rule_words, step_line, unpriced
+from contracts.rules import Features
+from pricing import explanation, offers, rails, reasons, sentences
+from pricing.contexts import names_of
+from pricing.sentences import (
+    LANGUAGES,
+    check_words,
+    explain,
+    feature_words,
+    money,
+    rule_words,
+    step_line,
+    unpriced,
+)
 from tests.pricing.shop import Shop, item
 
 
@@ -82,8 +94,20 @@ def test_every_code_that_there_is_has_words_and_no_other(language):
     assert {*get_args(Outcome), "dead_letter"} == set(sentences.UNPRICED[language])
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_feature_and_every_check_has_words(language):
+    source = Path(explanation.__file__).read_text(encoding="utf-8")
+    assert set(re.findall(r'what="(\w+)"', source)) == set(sentences.CHECKS[language])
+    assert check_words("draw:again", language).endswith(check_words("again", language))
+    names = names_of(Features(dims=2))
+    assert {name.partition("_")[0] for name in names} | {"least_response"} == set(sentences.FEATURES[language])
+    assert feature_words("vector_11", language) == f"{sentences.FEATURES[language]['vector']} 11"
+    assert {feature_words(name, language) for name in names}.isdisjoint(set(names) - {"base"})
+
+
 def test_both_languages_have_the_same_templates_and_their_own_words():
     tables = [sentences.REASONS, sentences.RAILS, sentences.PRESCRIPTIONS, sentences.STATUSES, sentences.UNPRICED]
+    tables += [sentences.CHECKS, sentences.FEATURES]
     for table in [*tables, sentences._SENTENCES]:
         assert set(table["en"]) == set(table["zh"])
         for code, english in table["en"].items():
