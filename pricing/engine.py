@@ -162,15 +162,13 @@ class Engine:
         after = PartitionState(run.applied, run.watermark_ms)
         counts = court.counted() + Counter(run.counts)
         step = Step(run.encoded(), recorder.prices, recorder.decisions, run.dead, after, counts, erased=run.erased())
+        step.shadows = recorder.shadows
         if encoder is not None:
             for user in run.erasures:
                 encoder.forget(self, user)
         if draws is not None:
             step.outcomes, step.pending, step.timers = draws.records, draws.changes(), draws.timer_change()
             counts.update(draws.counted())
-        if shadow is not None:
-            step.shadows = recorder.shadows
-            counts.update(shadow.counts)
         return step
 
     def _shadow(

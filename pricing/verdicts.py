@@ -159,4 +159,6 @@ class Court:
         for rails, times in Counter(map(attrgetter("trail.rails"), self._verdicts)).items():
             for rail in rails:
                 counts[f"rail:{rail}"] += times
+        if self._shadow is not None:
+            counts.update(self._shadow.counts)
         return counts

@@ -17,28 +17,21 @@ from typing import Any
 
 import msgspec
 from kafka import KafkaConsumer, TopicPartition
-from msgspec import Struct
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from contracts.decisions import Decision, decode_decision
 from contracts.errors import BadInput, BadReference
 from contracts.experiments import RunningExperiments
 from contracts.policies import CurrentPolicy, KillSwitch, PolicyBook
-from pricing.price_watch import Breach, Limits, PriceWatch, breaches
-from pricing.tenure import Tenure, TenureTest, TenureWatch
+from pricing.price_watch import Breach, PriceWatch, breaches
+from pricing.review import Guarded
+from pricing.tenure import Tenure, TenureWatch
 from streams.broker import POLL_MS, partitions_of, reading, records_until, require_topics
 from streams.kill_switch import throw_kill_switch
 from streams.settings import Settings
 
 logger = logging.getLogger(__name__)
 REASON_MAX = 512
-
-
-class Guarded(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the guard judges by: the tables of its TOML file."""
-
-    prices: Limits = Limits()
-    tenure: TenureTest = TenureTest()
 
 
 def read_limits(file: Path | None) -> Guarded:

@@ -13,7 +13,7 @@ from streams.options import with_settings
 from streams.settings import Settings
 
 if TYPE_CHECKING:
-    from streams.guard import Guarded
+    from pricing.review import Guarded
 
 _path = click.Path(path_type=Path)
 
@@ -75,11 +75,12 @@ def _log_to_stderr(settings: Settings) -> None:
 
 
 def _judge_file(file: Path, log: Path | None, guarded: Guarded, as_json: bool) -> None:
+    from pricing.review import review
     from streams.decision_search import decisions_in, policies_of
-    from streams.guard_pages import page, review
+    from streams.guard_pages import page
     from streams.topic_commands import wide_console
 
-    found = review(decisions_in(file), guarded, policies_of(log))
+    found = review(decisions_in(file), guarded, policies_of(log).find)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
     else:

@@ -1,51 +1,19 @@
 """What the guard would have said of recorded decisions, for people: the range of every figure beside its limit, and what of
-it is a breach. Offline: nothing is thrown. Not here: the live guard (streams.guard).
+it is a breach. Computes nothing (pricing.review does).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from statistics import median
 
-from msgspec import Struct
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from contracts.decisions import Decision, DecisionRecord
-from contracts.policies import PolicyBook
-from pricing.price_watch import Breach, PriceWatch, Window, breaches
-from pricing.tenure import Tenure, TenureWatch
-from streams.guard import Guarded
+from pricing.review import Guarded, Review
 
 SHOWN = 5
 """Breaches shown one by one."""
-
-
-class Review(Struct, frozen=True, kw_only=True):
-    """What a watch over all of them found."""
-
-    windows: tuple[Window, ...]
-    """With enough draws to be judged."""
-    breaches: tuple[Breach, ...]
-    tenure: tuple[Tenure, ...]
-
-    @property
-    def alarm(self) -> bool:
-        """Whether anything is beyond its limit."""
-        return bool(self.breaches) or any(verdict.alarm for verdict in self.tenure)
-
-
-def review(records: Iterable[DecisionRecord], guarded: Guarded, book: PolicyBook) -> Review:
-    """Watch recorded decisions, in the order of each user; `book` has the policies that they name, as far as known."""
-    prices, tenure = PriceWatch(guarded.prices), TenureWatch(guarded.tenure)
-    for record in records:
-        if isinstance(record, Decision):
-            prices.add(record, book.find(record.policy))
-            tenure.add(record)
-    windows = [window for window in prices.ended() if window.draws >= guarded.prices.draws_min]
-    found = [breach for window in windows for breach in breaches(window, guarded.prices)]
-    return Review(windows=tuple(windows), breaches=tuple(found), tenure=tuple(tenure.ended()))
 
 
 def page(found: Review, guarded: Guarded) -> RenderableType:

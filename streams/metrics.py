@@ -33,9 +33,7 @@ class Metrics:
         self.binding = counter("binding_rules", "Decisions by the rule that bound.", "rule")
         self.rails = counter("rails_bound", "Decisions in which a rail removed a point of the lattice.", "rail")
         self.resolved = counter("draw_outcomes", "Outcomes of draws, and purchases that reward none.", "kind")
-        self.shadows = counter(
-            "shadow_draws", "Draws that a shadow policy decided, too, by what it would have charged.", "what"
-        )
+        self.shadows = counter("shadow_draws", "Draws that a shadow decided, by what it would have charged.", "what")
         self.dead = counter("dead_letters", "Records sent to the dead letters.", "code")
         self.isolated = counter("isolated_events", "Events isolated because they crashed the worker.")
         self.refused = counter("refused_references", "Catalogue and policy records refused.", "topic")

@@ -23,6 +23,7 @@ from contracts.rules import Features, Greedy, LinearQ, Sarsa, Thompson
 from pricing.recomputing import Background, feasible_prices, known_by, lacking, recompute
 from tests.pricing.fake_encoder import FakeEncoder
 from tests.pricing.shop import Shop, item
+from tests.pricing.test_learning_policies_in_the_engine import taught
 
 RULES = [
     ListPrice(), FixedPrice(multiplier_permille=880, explore=0.2), SessionIntent(explore=0.4), UniformRandom(),
@@ -122,6 +123,21 @@ def test_every_decision_of_an_experiment_with_a_holdout_can_be_made_again():
         assert recompute(decision, archive.background(decision)).value == encode_decision(decision)
     assert {one.held_out for one in decisions} == {True, False}
     assert {one.policy for one in decisions} == {"plain@1", "bold@1"}
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.4])
+@pytest.mark.parametrize("rule", [Thompson(explore=0.2), LinearQ(explore=0.3)], ids=["thompson", "linear_q"])
+def test_a_decision_by_what_was_learned_is_made_again_from_that_version_and_no_other(rule, weight):
+    policy = Policy(name="any", number=3, seed=5, rule=rule, rails=Rails(charm_endings=()))
+    shop = Counter(*items(), policy=policy)
+    shop.encoder = FakeEncoder()
+    learned = shop.teach(taught(rule), weight)
+    for decision in shop.feed(*[shop.view(user=f"user {n}") for n in range(9)]):
+        known = known_by(policy, decision.learned, learned)
+        background = Background(policy=policy, item=shop.stocked[0], known=known)
+        assert decision.learned == learned.digest
+        assert recompute(decision, background).value == encode_decision(decision)
+        assert known_by(policy, decision.learned) is None, "at its prior it knew less"
 
 
 def test_a_record_that_was_changed_is_not_what_comes_out_again():

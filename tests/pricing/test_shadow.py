@@ -22,6 +22,7 @@ from pricing.menus import MenuShelf
 from pricing.recomputing import Background, known_by, recompute
 from tests.pricing.fake_encoder import FakeEncoder
 from tests.pricing.shop import POLICY, Shop, item
+from tests.pricing.test_learning_policies_in_the_engine import taught
 
 DEEP = Policy(
     name="deep",
@@ -115,6 +116,17 @@ def test_a_learning_shadow_has_its_features_and_probabilities_and_comes_out_agai
         assert other.learned is not None
         background = Background(policy=learns, item=item(cost=4_000), known=known_by(learns, other.learned))
         assert recompute(other, background).value == encode_decision(other)
+
+
+def test_a_learning_shadow_decides_by_what_was_learned_for_it():
+    learns = Policy(name="learns", number=2, seed=8, rule=Thompson(), rails=Rails())
+    shop = Shop(item(cost=4_000), policy=learns)
+    shop.encoder = FakeEncoder()
+    learned = shop.teach(taught(learns.rule))
+    tell(shop, DEEP, CurrentPolicy(name="deep", number=1), ShadowPolicy(policy="learns@2"))
+    draw = shop.one(shop.view())
+    (other,) = shadows(shop)
+    assert (draw.policy, draw.learned, other.learned) == ("deep@1", None, learned.digest)
 
 
 def test_a_shadow_that_is_not_on_the_topic_is_refused_and_the_one_before_stays():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -11,9 +12,17 @@ from backtest.run import run_backtest
 from backtest.shoppers import generate_log
 from contracts.decisions import Applied, Decision, decode_decision, encode_decision
 from contracts.errors import BadInput
+from contracts.log import Manifest
+from contracts.log_rows import CatalogueRow, PolicyRow
+from contracts.log_writer import LogWriter
+from contracts.policies import Policy, encode_policy
+from contracts.rules import Thompson
 from contracts.semantics import Topology
+from pricing.explanation import explain_decision
 from streams.decision_search import decisions_in, in_files
 from streams.explain_commands import explain
+from tests.pricing.shop import Shop, item
+from tests.pricing.test_learning_policies_in_the_engine import taught
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +95,23 @@ def test_a_forged_record_ends_with_1(shop, tmp_path):
     done = CliRunner().invoke(explain, [ids["drawn"], "--file", str(forged), "--log", str(folder / "log")])
     assert done.exit_code == 1
     assert "NO" in done.stdout
+
+
+def test_what_a_policy_had_learned_is_found_by_the_digest_on_the_record(tmp_path):
+    policy = Policy(name="any", number=1, rule=Thompson())
+    shop = Shop(policy=policy)
+    first = shop.teach(taught(policy.rule, seed=1))
+    decision = shop.one(shop.view())
+    later = shop.teach(taught(policy.rule, seed=2))
+    (tmp_path / "d.jsonl").write_bytes(encode_decision(decision))
+    manifest = Manifest(semantics=shop.semantics, topology=Topology(partitions=1), source="a test", offers="shown")
+    with LogWriter(tmp_path / "log", manifest, "jsonl") as writer:
+        writer.catalogue([CatalogueRow(**msgspec.structs.asdict(item()))])
+        writer.policies([PolicyRow(record=encode_policy(record).decode()) for record in (policy, first, later)])
+    case = in_files(tmp_path / "d.jsonl", tmp_path / "log", decision.decision_id)
+    assert case.background.known is not None
+    assert case.background.known.digest == decision.learned == first.digest
+    assert all(check.agrees for check in explain_decision(case.record, case.background).checks)
 
 
 def test_an_id_or_a_file_that_is_not_there_is_a_sentence(shop, tmp_path):

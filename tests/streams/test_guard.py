@@ -17,9 +17,10 @@ from contracts.errors import BadInput
 from contracts.policies import CurrentPolicy, KillSwitch, Policy, SessionIntent, encode_policy, policy_key
 from contracts.semantics import Topology
 from pricing.price_watch import Limits
+from pricing.review import Guarded
 from pricing.tenure import TenureTest
 from streams import guard as guard_module
-from streams.guard import Guard, Guarded, read_limits
+from streams.guard import Guard, read_limits
 from streams.guard_commands import guard as guard_command
 from streams.settings import load_settings
 from tests.pricing.shop import Shop
