@@ -51,9 +51,7 @@ class Metrics:
             "erasures_waiting", "Users to be forgotten whose published records are not taken back yet.", "partition"
         )
         self.kill_switch = gauge("kill_switch", "1 while everybody pays list price.")
-        self.last_commit = gauge(
-            "last_commit_timestamp_seconds", "Unix time of the last committed transaction.", "partition"
-        )
+        self.last_commit = gauge("last_commit_timestamp_seconds", "Unix time of the last transaction.", "partition")
         self.model = gauge("model_info", "1 for the digest of the model in force.", "digest")
         self.models_refused = counter("refused_models", "Artifacts refused while another one served.")
         self.encoder_users = gauge("encoder_resident_users", "Users whose keys and values are in memory.")
