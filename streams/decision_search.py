@@ -1,6 +1,6 @@
 """Finding one decision, and what stands behind it: on Kafka's topics, or in the files of a backtest and its log.
 
-A decision id is a hash: the topic is read from its beginning until the record comes, of one partition if the user is known.
+A decision id is a hash: the topic is read from its end backwards until the record comes, of one partition if the user is known.
 Not here: what a decision means (pricing.explanation), how it is shown (streams.explain_pages).
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from kafka import TopicPartition
+from kafka import KafkaConsumer, TopicPartition
 from msgspec import Struct
 
 from contracts.catalogue import CatalogueItem, decode_item
@@ -27,6 +27,9 @@ from pricing.recomputing import Background, known_by
 from streams.broker import committed_records, reading, records_until, require_topics
 from streams.settings import Settings
 
+BLOCK = 10_000
+"""Offsets per partition that are read first, from its end."""
+
 
 class Case(Struct, frozen=True, kw_only=True):
     """A decision with all that was found of it."""
@@ -37,53 +40,63 @@ class Case(Struct, frozen=True, kw_only=True):
     """The same of the draw, for a held price."""
 
 
-def on_topics(settings: Settings, decision_id: str, user: str | None = None) -> Case:
-    """Return the decision `decision_id` from the topic of decisions, and what the topics of policies and catalogue hold of it.
+def on_topics(settings: Settings, decision_id: str, user: str | None = None, *, shadow: bool = False) -> Case:
+    """Return the decision `decision_id` from its topic, and what the topics of policies and catalogue hold of it.
 
     Args:
         settings: where.
         decision_id: of a decision or an applied record.
         user: whose it is, so that only one partition is read.
+        shadow: what a shadow policy decided of the draw with that id.
 
     Raises:
-        BadInput: there is none. BadSettings, BrokerUnavailable: as of streams.broker.
+        BadInput: there is none, or it was erased. BadSettings, BrokerUnavailable: as of streams.broker.
     """
-    topic = settings.topics.decisions
+    topic = settings.topics.shadow_decisions if shadow else settings.topics.decisions
     count = require_topics(settings, [topic])[topic]
     partitions = range(count) if user is None else [partition_of(user.encode(), count)]
-    record, draw = None, None
-    for value in _records(settings, topic, partitions, decision_id):
-        record = decode_decision(value)
-    if record is None:
-        where = (
-            f"topic {topic!r}" if user is None else f"partition {partitions[0]} of topic {topic!r}, which has this user"
-        )
-        raise BadInput(
-            f"There is no decision {decision_id!r} on {where}: check the id, and whether retention has removed it"
-        )
-    draw_id = _draw_of(record)
-    if draw_id is not None:
-        for value in _records(settings, topic, [record.source.partition], draw_id):
-            draw = decode_decision(value)
+    where = f"topic {topic!r}" if user is None else f"partition {partitions[0]} of topic {topic!r}, which has this user"
+    with reading(settings) as consumer:
+        places = [TopicPartition(topic, partition) for partition in partitions]
+        found = _newest(consumer, consumer.end_offsets(places), decision_id)
+        if found is None:
+            raise BadInput(f"There is no decision {decision_id!r} on {where}: check the id, and whether it is too old")
+        if found.value is None:
+            raise BadInput(f"Decision {decision_id!r} was erased: its shopper asked to be forgotten")
+        record, draw = decode_decision(found.value), None
+        draw_id = _draw_of(record)
+        if draw_id is not None:
+            draw = _newest(consumer, {TopicPartition(topic, found.partition): found.offset}, draw_id)
     return _case(
         record,
-        draw,
+        None if draw is None or draw.value is None else decode_decision(draw.value),
         committed_records(settings, [settings.topics.policies]),
         committed_records(settings, [settings.topics.catalogue]),
     )
 
 
-def _records(settings: Settings, topic: str, partitions: Iterable[int], decision_id: str) -> Iterator[bytes]:
-    """Yield the committed record of `decision_id`, if there is one."""
-    ending = msgspec.json.encode(decision_id) + b"]"
-    with reading(settings) as consumer:
-        places = [TopicPartition(topic, partition) for partition in partitions]
-        consumer.assign(places)
-        consumer.seek_to_beginning(*places)
-        for record in records_until(consumer, consumer.end_offsets(places)):
-            if record.value is not None and record.key is not None and record.key.endswith(ending):
-                yield record.value
-                return
+def _newest(consumer: KafkaConsumer, ends: dict[TopicPartition, int], decision_id: str) -> Any:  # noqa: ANN401 - as below
+    """Return the last committed record of `decision_id` below `ends`, as kafka-python gives it, or None.
+
+    Reads blocks from the end backwards, each twice as long as the one after it: what is asked for is seldom old.
+    """
+    ending, block = msgspec.json.encode(decision_id) + b"]", BLOCK
+    places = list(ends)
+    consumer.assign(places)
+    begins = consumer.beginning_offsets(places)
+    while any(ends[place] > begins[place] for place in places):
+        starts = {place: max(begins[place], ends[place] - block) for place in places}
+        for place, start in starts.items():
+            consumer.seek(place, start)
+        consumer.resume(*places)  # whatever the block before has paused
+        found = None
+        for record in records_until(consumer, ends):
+            if record.key is not None and record.key.endswith(ending):
+                found = record
+        if found is not None:
+            return found
+        ends, block = starts, 2 * block
+    return None
 
 
 def in_files(file: Path, log: Path | None, decision_id: str) -> Case:

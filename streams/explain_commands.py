@@ -20,6 +20,7 @@ _path = click.Path(path_type=Path)
 @click.command()
 @click.argument("decision_id", metavar="DECISION")
 @click.option("--user", help="Whose decision it is: then one partition is searched only.")
+@click.option("--shadow", is_flag=True, help="What a shadow policy decided of that draw, on its own topic.")
 @click.option(
     "--file", type=_path, help="Search this file of decisions (`pricetide backtest --decisions`, or JSON lines)."
 )
@@ -31,6 +32,7 @@ def explain(
     settings: Settings,
     decision_id: str,
     user: str | None,
+    shadow: bool,
     file: Path | None,
     log: Path | None,
     language: Language,
@@ -44,9 +46,12 @@ def explain(
 
     if log is not None and file is None:
         raise click.UsageError("--log goes with --file; without it the decision is looked for on the topic")
-    case = decision_search.on_topics(settings, decision_id, user) if file is None else decision_search.in_files(
-        file, log, decision_id
-    )  # fmt: skip
+    if shadow and file is not None:
+        raise click.UsageError("--shadow is of the topic: name the file of the shadow's decisions instead")
+    if file is None:
+        case = decision_search.on_topics(settings, decision_id, user, shadow=shadow)
+    else:
+        case = decision_search.in_files(file, log, decision_id)
     if isinstance(case.record, Applied):
         sentence = explain_pages.applied_page(case.record, language)
         click.echo(msgspec.json.encode({"sentence": sentence, "record": case.record}) if as_json else sentence)

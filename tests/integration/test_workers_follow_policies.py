@@ -16,6 +16,7 @@ from contracts.log import open_log
 from contracts.log_writer import LogWriter
 from contracts.policies import PolicyBook
 from pricetide import command_line
+from streams import decision_search
 from streams.broker import committed_records
 from streams.explain_commands import explain
 
@@ -64,7 +65,10 @@ def books(deployment: Deployment) -> dict[int, tuple[str, bool]]:
     return seen
 
 
-def test_workers_follow_apply_rollback_and_kill_switch_and_stamp_what_they_followed(kafka, unique, tmp_path):
+def test_workers_follow_apply_rollback_and_kill_switch_and_stamp_what_they_followed(
+    kafka, unique, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(decision_search, "BLOCK", 64)  # the search goes back over several blocks
     for name, discount in (("bolder", 250), ("milder", 50)):
         (tmp_path / f"{name}.toml").write_text(POLICY.format(name=name, discount=discount), encoding="utf-8")
     steps: list[tuple[tuple[str, ...], tuple[str, bool]]] = [
@@ -90,7 +94,7 @@ def test_workers_follow_apply_rollback_and_kill_switch_and_stamp_what_they_follo
         published = deployment.published()
         seen = books(deployment)
         replayed = expected(deployment.record(tmp_path / "recorded"), batch_max=13)
-        check_explanations(deployment, decisions_of(published.decisions))
+        check_explanations(deployment, decisions_of(published.decisions), decisions_of(published.shadows))
     assert difference(replayed, published) == ""
     check_shadows(decisions_of(published.decisions), decisions_of(published.shadows))
     for pairs in published.decisions:
@@ -114,15 +118,16 @@ def check_shadows(decisions: list[Decision], shadows: list[Decision]) -> None:
     assert len({one.price for one in shadows} - {draws[one.decision_id].price for one in shadows}) > 0
 
 
-def check_explanations(deployment: Deployment, decisions: list[Decision]) -> None:
+def check_explanations(deployment: Deployment, decisions: list[Decision], shadows: list[Decision]) -> None:
     """`pricetide explain` finds a price of every status by its id alone, and makes each again to the same bytes."""
-    for status in ("drawn", "held", "list"):
-        one = next(one for one in reversed(decisions) if one.status == status)
-        words = [one.decision_id, "--json", *(("--user", one.user) if status == "held" else ())]
+    old, held = (next(one for one in decisions if one.status == status) for status in ("drawn", "held"))
+    bought = next(one for one in reversed(decisions) if one.status == "list")
+    for one, *more in ((old,), (held, "--user", held.user), (bought,), (shadows[-1], "--shadow")):
+        words = [one.decision_id, "--json", *more]
         done = CliRunner().invoke(explain, [*words, *as_arguments(deployment.flags)])
         assert done.exit_code == 0, (done.output, done.exception)
         plain = json.loads(done.stdout)
-        assert plain["decision"]["decision_id"] == one.decision_id
+        assert (plain["decision"]["decision_id"], plain["decision"]["policy"]) == (one.decision_id, one.policy)
         assert {check["agrees"] for check in plain["checks"]} == {True}
 
 

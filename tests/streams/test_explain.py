@@ -123,6 +123,7 @@ def test_an_id_or_a_file_that_is_not_there_is_a_sentence(shop, tmp_path):
     with pytest.raises(BadInput, match="is no file of decisions"):
         list(decisions_in(_parquet_of_something_else(tmp_path)))
     assert CliRunner().invoke(explain, [ids["drawn"], "--log", str(folder / "log")]).exit_code == 2
+    assert run(folder, ids["drawn"], "--shadow").exit_code == 2
 
 
 def _parquet_of_something_else(folder):
