@@ -30,7 +30,7 @@ from msgspec import Meta, Struct
 
 from contracts.errors import BadInput
 from contracts.ids import partition_of
-from contracts.log_files import read_rows
+from contracts.log_files import Where, read_rows
 from contracts.log_rows import (
     AppliedRow,
     CatalogueRow,
@@ -162,7 +162,7 @@ class Log:
 
     def events(self, kinds: frozenset[str] | None = None) -> Iterator[list[EventRow]]:
         """Stream the rows of the events table, of `kinds` only if given."""
-        return self._table("events", EventRow, kinds)
+        return self._table("events", EventRow, None if kinds is None else ("type", kinds))
 
     def consents(self) -> Iterator[list[EventRow]]:
         """Stream the rows of the consents table; none where consents share a topic with others."""
@@ -180,9 +180,9 @@ class Log:
         """Stream the applied order of a recorded log."""
         return self._table("applied", AppliedRow)
 
-    def published(self, topic: Literal["decisions", "outcomes"]) -> Iterator[list[PublishedRow]]:
-        """Stream what was recorded of an output topic; nothing for a log that does not know it."""
-        return self._table(topic, PublishedRow)
+    def published(self, topic: Literal["decisions", "outcomes"], partition: int) -> Iterator[list[PublishedRow]]:
+        """Stream what was recorded of a partition of an output topic; nothing for a log that does not know it."""
+        return self._table(topic, PublishedRow, ("partition", frozenset({partition})))
 
     @property
     def recorded(self) -> bool:
@@ -195,11 +195,9 @@ class Log:
             chain.from_iterable(self.consents()), chain.from_iterable(self.events()), key=attrgetter("arrival_ms")
         )
 
-    def _table(
-        self, name: TableName, row_type: type[_Row], kinds: frozenset[str] | None = None
-    ) -> Iterator[list[_Row]]:
+    def _table(self, name: TableName, row_type: type[_Row], where: Where | None = None) -> Iterator[list[_Row]]:
         entry = self.manifest.tables.get(name)
-        return read_rows(self.directory / entry.file, row_type, kinds) if entry is not None else iter(())
+        return read_rows(self.directory / entry.file, row_type, where) if entry is not None else iter(())
 
 
 _Row = TypeVar("_Row", bound=Struct)
