@@ -10,9 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
-
-from rocksdict import DBCompressionType, Options, Rdict, WriteBatch
+from typing import Any, Final
 
 from contracts.errors import BadInput
 from pricing.timers import PREFIX, Timer, timer_of
@@ -49,7 +47,7 @@ class States:
         self._young: dict[bytes, bytes | None] = {}
         self._old: dict[bytes, bytes | None] = {}
         self._bytes = 0
-        self._db: Rdict | None = None
+        self._db: Any = None  # an Rdict; a log whose states fit needs no RocksDB
         if path.exists():
             self._open()
 
@@ -61,7 +59,8 @@ class States:
     @property
     def note(self) -> bytes | None:
         """What the last save noted; None if nothing was saved."""
-        return self._db.get(NOTE_KEY) if self._db is not None else None
+        found: bytes | None = self._db.get(NOTE_KEY) if self._db is not None else None
+        return found
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of `key`, None if it has none."""
@@ -91,9 +90,10 @@ class States:
 
     def save(self, note: bytes) -> None:
         """Write everything that has changed since the last save, and `note`, to disk: all of it or nothing."""
+        from rocksdict import WriteBatch
+
         if self._db is None:
             self._open()
-        assert self._db is not None
         batch = WriteBatch(raw_mode=True)
         for key, value in self._young.items():
             if value is None:
@@ -121,6 +121,8 @@ class States:
             self._db = None
 
     def _open(self) -> None:
+        from rocksdict import DBCompressionType, Options, Rdict
+
         options = Options(raw_mode=True)
         options.create_if_missing(True)
         options.set_write_buffer_size(WRITE_BUFFER_BYTES)

@@ -196,14 +196,14 @@ def _kind_of(outcome: _Outcome) -> str:
     return "not_bought" if bytes(outcome.bought) == b"null" else "bought"
 
 
-def table_of(summary: Summary) -> Table:
+def table_of(summary: Summary, title: str = "Backtest") -> Table:
     """Return the summary as a table for the terminal."""
-    table = Table(title="Backtest", show_header=False)
+    table = Table(title=title, show_header=False)
     table.add_column(style="bold")
     table.add_column()
     table.add_row("events", f"{summary.events:,} ({summary.events_per_second:,.0f} per second)")
     table.add_row("prices", f"{summary.prices:,}, {summary.below_list:.1%} below list")
-    for title, counts in (
+    for name, counts in (
         ("status", summary.status),
         ("multipliers, permille", summary.multipliers),
         ("rails that bound", summary.rails),
@@ -212,7 +212,7 @@ def table_of(summary: Summary) -> Table:
         ("models", summary.models),
         ("dead letters", summary.dead_letters),
     ):
-        table.add_row(title, "  ".join(f"{name} {count:,}" for name, count in counts.items()) or "none")
+        table.add_row(name, "  ".join(f"{what} {count:,}" for what, count in counts.items()) or "none")
     for code, place in summary.first_dead.items():
         table.add_row(f"first {code}", place)
     if summary.unknown:
