@@ -45,6 +45,7 @@ class DrawRows:
         """Begin, or go on from `state`."""
         self.state = DrawState() if state is None else state
         self._partition, self._targets = partition, targets
+        self._window_ms = log.manifest.semantics.outcome_window_ms
         self._known = "outcomes" in log.manifest.tables
         recorded = chain.from_iterable(log.published("outcomes", partition))
         self._recorded: Iterator[PublishedRow] = recorded
@@ -68,6 +69,9 @@ class DrawRows:
                 if sound:
                     rows.append(row)
         self.state.rows += len(rows)
+        over_ms = step.partition.watermark_ms - self._window_ms
+        while waiting and (first := next(iter(waiting.values()))).drawn_ms <= over_ms:
+            del waiting[first.draw_id]  # its user was forgotten, and the outcome with them
         return rows
 
     def finish(self) -> None:

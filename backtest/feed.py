@@ -15,11 +15,14 @@ from pathlib import Path
 from types import MappingProxyType
 
 import msgspec
+from msgspec.structs import replace
 
 from backtest.backlog import Backlog
 from contracts.catalogue import Catalogue
 from contracts.errors import BadInput, BadReference
+from contracts.experiments import Experiment, RunningExperiments
 from contracts.intake import Inbound, Intake
+from contracts.learned import Learned
 from contracts.log import (
     Addresses,
     Log,
@@ -29,7 +32,7 @@ from contracts.log import (
     policy_records,
     record_chunks,
 )
-from contracts.policies import KillSwitch, Policy, PolicyBook, PolicyRecord
+from contracts.policies import CurrentPolicy, Policy, PolicyBook, PolicyRecord
 
 BACKLOG_RECORDS = 1 << 18
 """Most records that wait in memory, of all partitions together."""
@@ -168,14 +171,24 @@ def _end(records: list[ReferenceRecord]) -> int:
 
 
 class WhatIf(PolicyBook):
-    """The policies of a log with one policy in the place of all of them: of its records only the kill switch counts."""
+    """The policies of a log with one policy in the place of those that price: no experiments, but the kill switch as it was.
 
-    def __init__(self, policy: Policy) -> None:
+    A policy that learns knows what its twin on the topic had learned.
+    """
+
+    def __init__(self, policy: Policy, name: str) -> None:
+        """Begin; `name` is what decisions call `policy`, which nobody was priced by."""
         super().__init__()
-        self.current = self._fallback = policy
+        self._policy = policy
+        self.current = self._fallback = replace(policy, name=name)
+
+    def knowledge_of(self, policy: Policy) -> Learned | None:
+        """Return what the twin of the policy that prices has learned."""
+        twin = self.twin_of(self._policy)
+        return None if twin is None else super().knowledge_of(twin)
 
     def _apply(self, record: PolicyRecord) -> None:
-        if isinstance(record, KillSwitch):
+        if not isinstance(record, CurrentPolicy | Experiment | RunningExperiments):
             super()._apply(record)
 
 

@@ -40,6 +40,9 @@ STATES_BYTES = 1 << 30
 SAVE_EVERY = 50_000
 """Records of a partition between two saves of a resumable replay."""
 
+WHAT_IF = "what-if/"
+"""In front of the name of a policy under which nobody was priced, wherever it is written."""
+
 Publish = Callable[[int, Step], None]
 """Called with a partition and what its next batch led to."""
 Note = Callable[[int], bytes]
@@ -129,7 +132,8 @@ class Replay:
                     one.use(encoder)
 
     def _seen(self, references: References) -> Seen:
-        return Seen(references, PolicyBook() if self._how.what_if is None else WhatIf(self._how.what_if))
+        policy = self._how.what_if
+        return Seen(references, PolicyBook() if policy is None else WhatIf(policy, WHAT_IF + policy.name))
 
     def run(self, publish: Publish, note: Note = lambda _partition: b"") -> None:
         """Replay everything; `publish` gets each partition's steps in order, from where an earlier run was saved.

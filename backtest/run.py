@@ -34,8 +34,6 @@ from contracts.policies import Policy
 Progress = Callable[[int, int], None]
 """Called with records applied, and records of the log."""
 WAIT_S = 0.2
-WHAT_IF = "what-if/"
-"""In front of the name of a policy under which nobody was priced, wherever it is written."""
 
 
 class Files(Struct, frozen=True, kw_only=True):
@@ -90,8 +88,6 @@ def run_backtest(
     files = Files(prices=prices, decisions=decisions, outcomes=outcomes, dead_letters=dead_letters, draws=draws)
     log = open_log(directory, verify=verify)
     _check(log, files, targets, what_if)
-    if what_if is not None:
-        what_if = replace(what_if, name=WHAT_IF + what_if.name)
     work = Path(mkdtemp(prefix=".pricetide-", dir=_beside(files))) if resume is None else resume
     how = How(
         batch_max=batch_max, order=order, as_of=as_of, what_if=what_if, targets=tuple(targets), states_bytes=states_bytes,

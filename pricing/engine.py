@@ -170,7 +170,7 @@ class Engine:
             step.outcomes, step.pending, step.timers = draws.records, draws.changes(), draws.timer_change()
             counts.update(draws.counted())
         if targets is not None and watched:
-            step.targets = targets.of(watched)
+            step.targets = targets.of(watched, policies)
         return step
 
     def _see(self, run: Run, policies: PolicyBook, tastes: Sequence[Taste]) -> None:
