@@ -41,10 +41,10 @@ class DrawState(Struct):
 class DrawRows:
     """The rows of one partition."""
 
-    def __init__(self, log: Log, partition: int, targets: int, state: DrawState | None = None) -> None:
+    def __init__(self, log: Log, partition: int, state: DrawState | None = None) -> None:
         """Begin, or go on from `state`."""
         self.state = DrawState() if state is None else state
-        self._partition, self._targets = partition, targets
+        self._partition = partition
         self._window_ms = log.manifest.semantics.outcome_window_ms
         self._known = "outcomes" in log.manifest.tables
         recorded = chain.from_iterable(log.published("outcomes", partition))
@@ -89,7 +89,7 @@ class DrawRows:
             recorded = decode_outcome(row.record)
         except ValueError as error:
             return self._fault(f"recorded outcome {self.state.met} cannot be read ({error})")
-        for name in _CHECKED if isinstance(outcome, Outcome) else ("draw_id", "purchase_id"):
+        for name in _CHECKED if isinstance(outcome, Outcome) else outcome.__struct_fields__:
             was, now = getattr(recorded, name, None), getattr(outcome, name, None)
             if was != now:
                 return self._fault(

@@ -87,8 +87,8 @@ class _Output:
         if DEAD in job.asked:
             self._dead = self._all[DEAD] = DeadLetters(work, partition, self._topics, self._at(DEAD))
         if DRAWS in job.asked:
-            self.rows = DrawRows(log, partition, len(job.how.targets), note.draws)
-            columns = draw_columns([policy.name for policy in job.how.targets])
+            self.rows = DrawRows(log, partition, note.draws)
+            columns = draw_columns([policy.name for policy in job.how.targets or ()])
             self._draws = self._all[DRAWS] = Pieces(work, DRAWS, partition, columns, self._at(DRAWS))
 
     def _at(self, name: str) -> int:

@@ -170,18 +170,22 @@ def write_table(
     path.parent.mkdir(parents=True, exist_ok=True)
     growing = path.with_name(path.name + ".part")
     with pa.parquet.ParquetWriter(growing, schema, compression="zstd") as writer:
+
+        def write(table: Any) -> None:  # noqa: ANN401 - pyarrow ships no types
+            # in one chunk: pages would show where a piece ended
+            writer.write_table(table.combine_chunks().cast(schema), row_group_size=ROW_GROUP_ROWS)
+
         waiting, rows = [], 0
         for number in range(partitions):
             for batch in batches(work, name, number):
                 waiting.append(batch)
                 rows += batch.num_rows
-                if rows >= ROW_GROUP_ROWS:
+                while rows >= ROW_GROUP_ROWS:
                     table = pa.Table.from_batches(waiting, plain)
-                    whole = rows - rows % ROW_GROUP_ROWS
-                    writer.write_table(table.slice(0, whole).cast(schema), row_group_size=ROW_GROUP_ROWS)
-                    waiting, rows = table.slice(whole).to_batches(), rows - whole
+                    write(table.slice(0, ROW_GROUP_ROWS))
+                    waiting, rows = table.slice(ROW_GROUP_ROWS).to_batches(), rows - ROW_GROUP_ROWS
         if rows:
-            writer.write_table(pa.Table.from_batches(waiting, plain).cast(schema), row_group_size=ROW_GROUP_ROWS)
+            write(pa.Table.from_batches(waiting, plain))
     growing.replace(path)
 
 

@@ -64,8 +64,8 @@ class How(Struct, frozen=True, kw_only=True):
     what_if: Policy | None = None
     """Prices in place of what the log's policies say, but for its kill switch; there are no outcomes, for nobody saw these
     prices."""
-    targets: tuple[Policy, ...] = ()
-    """Asked about every draw."""
+    targets: tuple[Policy, ...] | None = None
+    """Asked about every draw; None: nobody wants to know of draws."""
     states_bytes: int = STATES_BYTES
     """What states may take in memory, of all partitions together, about."""
     work: Path | None = None
@@ -113,7 +113,7 @@ class Replay:
                 f"{log.directory}: nothing of the catalogue had arrived by {how.as_of:.0f}: name a later time"
             )
         self._known = references.ends
-        menus, targets = MenuShelf(), Targets(how.targets) if how.targets else None
+        menus, targets = MenuShelf(), None if how.targets is None else Targets(how.targets)
         together = None if log.recorded or how.order == "arrival" else self._seen(references)
         self._partitions = {}
         for number in numbers:
@@ -224,6 +224,7 @@ class Replay:
                     )
                 if row.catalogue_seen > self._known[0] or row.policies_seen > self._known[1]:
                     ended.add(number)
+                    self._apply_recorded(waiting.pop(number, []), publish, note)
                     continue
                 versions[number] = row.version
                 run = waiting[number]
@@ -238,6 +239,8 @@ class Replay:
 
     def _apply_recorded(self, run: list[AppliedRow], publish: Publish, note: Note) -> bool:
         """Apply the records of `run`; return False if one was not known yet, where the partition ends."""
+        if not run:
+            return True
         partition = self._partitions[run[0].partition]
         partition.seen.advance(run[0].catalogue_seen, run[0].policies_seen)
         partition.use(self._model_of(run[0]))

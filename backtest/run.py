@@ -90,9 +90,15 @@ def run_backtest(
     _check(log, files, targets, what_if)
     work = Path(mkdtemp(prefix=".pricetide-", dir=_beside(files))) if resume is None else resume
     how = How(
-        batch_max=batch_max, order=order, as_of=as_of, what_if=what_if, targets=tuple(targets), states_bytes=states_bytes,
-        work=work, resumable=resume is not None,
-    )  # fmt: skip
+        batch_max=batch_max,
+        order=order,
+        as_of=as_of,
+        what_if=what_if,
+        targets=tuple(targets) if draws else None,
+        states_bytes=states_bytes,
+        work=work,
+        resumable=resume is not None,
+    )
     job = Job(directory=directory, how=how, models=tuple(models), asked=files.asked())
     try:
         if resume is not None:
@@ -184,7 +190,12 @@ def _run(job: Job, log: Log, files: Files, processes: int, progress: Progress) -
     if files.draws is not None:
         pending = sum(one.pending for one in done)
         write_draws(
-            work, log, [p.name for p in job.how.targets], [s for one in done for s in one.draws], pending, files.draws
+            work,
+            log,
+            [p.name for p in job.how.targets or ()],
+            [s for one in done for s in one.draws],
+            pending,
+            files.draws,
         )
     return _summary(done, seconds, digest_of(work, partitions))
 
