@@ -122,8 +122,8 @@ def _capture_events(settings: Settings, writer: LogWriter, ends: Ends, progress:
     return begins
 
 
-def _reference(record: Any) -> tuple[int, bytes | None, bytes | None, int]:  # noqa: ANN401 - kafka-python ships no types
-    return record.offset, record.key, record.value, arrival_of(record.timestamp, record.headers)
+def _reference(record: Any) -> tuple[int, bytes | None, bytes | None, int | None]:  # noqa: ANN401 - kafka-python ships no types
+    return record.offset, record.key, record.value, arrival_of(record.timestamp, record.headers) or None
 
 
 def _log_record(source: int, record: Any) -> LogRecord:  # noqa: ANN401 - kafka-python ships no types
