@@ -30,6 +30,7 @@ from pricing.outcomes import Outcomes
 from pricing.pending import DamagedDraw
 from pricing.records import Place, Record, Recorder
 from pricing.run import Asked, Run
+from pricing.targets import TargetDraw, Targets
 from pricing.timers import TimerChange, Timers
 from pricing.treatments import Treatments
 from pricing.verdicts import Court
@@ -70,6 +71,8 @@ class Step(Struct):
     as states are."""
     timers: TimerChange = field(default_factory=TimerChange)
     """For the partition's timers, when the batch has happened."""
+    targets: list[TargetDraw] = field(default_factory=list)
+    """What target policies would have drawn from, a draw each, in applied order; empty if nobody asked."""
 
 
 class EventCrash(BrokenInvariant):
@@ -108,6 +111,7 @@ class Engine:
         isolated: Isolated = _NONE,
         encoder: TokenEncoder | None = None,
         timers: Timers | None = None,
+        targets: Targets | None = None,
     ) -> Step:
         """Apply `batch`, in order.
 
@@ -121,6 +125,7 @@ class Engine:
             isolated: (source, offset) -> traceback, of records that have crashed too often.
             encoder: the model, if there is one; it keeps this engine's users under the engine itself as their owner.
             timers: of the partition's pending draws, read only; without them there are no outcomes.
+            targets: policies that are asked about every draw; they change no byte of anything else.
 
         Raises:
             EventCrash: applying a record raised, or deciding on it; the first such record of the batch.
@@ -144,7 +149,7 @@ class Engine:
             draws = Outcomes(
                 self._semantics, self._places, load, timers, before.applied, before.watermark_ms, policy.version, model
             )
-        court = Court(self._semantics, self._places, menus, recorder, catalogue, tastes, fallback, draws)
+        court = Court(self._semantics, self._places, menus, recorder, catalogue, tastes, fallback, draws, targets)
         for turn in run.turns:
             try:
                 court.judge(turn)
@@ -163,6 +168,7 @@ class Engine:
         if draws is not None:
             step.outcomes, step.pending, step.timers = draws.records, draws.changes(), draws.timer_change()
             counts.update(draws.counted())
+        step.targets = court.wished(policies)
         return step
 
     def _see(self, run: Run, policies: PolicyBook, tastes: Sequence[Taste]) -> None:
