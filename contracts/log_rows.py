@@ -62,6 +62,8 @@ class CatalogueRow(Struct, omit_defaults=True, gc=False):
     key: bytes | None = None
     """None: [item, valid_from_ms]. A row with a key alone removes that version."""
     raw: bytes | None = None
+    arrival_ms: int | None = None
+    """When it came on the topic; None where nobody noted it."""
 
 
 class PolicyRow(Struct, omit_defaults=True, gc=False):
@@ -72,6 +74,8 @@ class PolicyRow(Struct, omit_defaults=True, gc=False):
     key: bytes | None = None
     """None: the key that belongs to the record."""
     raw: bytes | None = None
+    arrival_ms: int | None = None
+    """As in CatalogueRow."""
 
 
 class AppliedRow(Struct, omit_defaults=True, gc=False):
@@ -90,6 +94,14 @@ class AppliedRow(Struct, omit_defaults=True, gc=False):
     """None: it led to a decision. Else as in contracts.decisions.Applied; `dead_letter:crashed` is an isolated record."""
     model: str | None = None
     """Digest of the artifact in force; None without one."""
+
+
+class PublishedRow(Struct, omit_defaults=True, gc=False):
+    """One record of an output topic, as a worker published it: exact bytes, in the order of its partition."""
+
+    partition: int
+    key: bytes
+    record: bytes
 
 
 class _EventValue(Struct, omit_defaults=True, gc=False):

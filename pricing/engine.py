@@ -31,6 +31,7 @@ from pricing.pending import DamagedDraw
 from pricing.records import Place, Record, Recorder
 from pricing.run import Asked, Run, Turn
 from pricing.shadow import Shadow
+from pricing.targets import TargetDraw, Targets
 from pricing.timers import TimerChange, Timers
 from pricing.treatments import Treatments
 from pricing.verdicts import Court
@@ -74,6 +75,8 @@ class Step(Struct):
     """For the partition's timers, when the batch has happened."""
     shadows: list[Record] = field(default_factory=list)
     """Decisions of the shadow policy, for a topic of their own; nothing else knows of them."""
+    targets: list[TargetDraw] = field(default_factory=list)
+    """What target policies would have drawn from, a draw each, in applied order; empty if nobody asked."""
 
 
 class EventCrash(BrokenInvariant):
@@ -112,6 +115,7 @@ class Engine:
         isolated: Isolated = _NONE,
         encoder: TokenEncoder | None = None,
         timers: Timers | None = None,
+        targets: Targets | None = None,
     ) -> Step:
         """Apply `batch`, in order.
 
@@ -125,6 +129,7 @@ class Engine:
             isolated: (source, offset) -> traceback, of records that have crashed too often.
             encoder: the model, if there is one; it keeps this engine's users under the engine itself as their owner.
             timers: of the partition's pending draws, read only; without them there are no outcomes.
+            targets: policies that are asked about every draw; they change no byte of anything else.
 
         Raises:
             EventCrash: applying a record raised, or deciding on it; the first such record of the batch.
@@ -149,27 +154,33 @@ class Engine:
             )
         shadow = self._shadow(policies, model, recorder, run.turns, tastes)
         fallback = policy is not policies.current
-        court = Court(self._semantics, self._places, menus, recorder, catalogue, tastes, fallback, draws, shadow)
-        for turn in run.turns:
-            try:
-                court.judge(turn)
-            except (DamagedDraw, BadSettings):
-                raise
-            except Exception as bug:
-                raise EventCrash(turn.inbound.source, turn.inbound.offset) from bug
+        court = Court(
+            self._semantics, self._places, menus, recorder, catalogue, tastes, fallback, draws, shadow, targets
+        )
+        self._judge(court, run.turns)
         if crash is not None:
             raise crash
         after = PartitionState(run.applied, run.watermark_ms)
         counts = court.counted() + Counter(run.counts)
         step = Step(run.encoded(), recorder.prices, recorder.decisions, run.dead, after, counts, erased=run.erased())
-        step.shadows = recorder.shadows
         if encoder is not None:
             for user in run.erasures:
                 encoder.forget(self, user)
         if draws is not None:
             step.outcomes, step.pending, step.timers = draws.records, draws.changes(), draws.timer_change()
             counts.update(draws.counted())
+        step.shadows, step.targets = recorder.shadows, court.wished(policies)
         return step
+
+    @staticmethod
+    def _judge(court: Court, turns: Sequence[Turn]) -> None:
+        for turn in turns:
+            try:
+                court.judge(turn)
+            except (DamagedDraw, BadSettings):
+                raise
+            except Exception as bug:
+                raise EventCrash(turn.inbound.source, turn.inbound.offset) from bug
 
     def _shadow(
         self,

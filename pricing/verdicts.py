@@ -12,6 +12,7 @@ from operator import attrgetter
 
 from contracts.catalogue import Catalogue, CatalogueItem
 from contracts.intake import Inbound
+from contracts.policies import PolicyBook
 from contracts.semantics import Semantics
 from features.state import Offer
 from features.vectors import Taste
@@ -22,6 +23,7 @@ from pricing.outcomes import Outcomes
 from pricing.records import Place, Recorder
 from pricing.run import Asked, Turn, Withdrawn
 from pricing.shadow import Shadow
+from pricing.targets import Drawn, TargetDraw, Targets
 
 GONE = -1
 """Catalogue version of an item that is no longer fit to be priced; its open offers can still be withdrawn."""
@@ -54,6 +56,7 @@ class Court:
         fallback: bool,
         draws: Outcomes | None,
         shadow: Shadow | None = None,
+        targets: Targets | None = None,
     ) -> None:
         """Begin.
 
@@ -67,6 +70,7 @@ class Court:
             fallback: the policy prices in place of the current one, which was made for another model.
             draws: goes along, turn by turn; None where there are no outcomes.
             shadow: decides every draw once more, for nobody.
+            targets: are asked about every draw; None: nobody is.
         """
         self._semantics = semantics
         self._places = places
@@ -77,6 +81,8 @@ class Court:
         self._fallback = fallback
         self._draws = draws
         self._shadow = shadow
+        self._targets = targets
+        self._drawn: list[Drawn] = []
         self._verdicts: list[Verdict] = []
         self._outcomes: list[str] = []
 
@@ -113,6 +119,8 @@ class Court:
             self._shadow.decide(turn, verdict.price, last_price, preference)
         if self._draws is not None:
             self._draws.priced(turn, verdict, preference)
+        if self._targets is not None and verdict.status == "drawn":
+            self._drawn.append(Drawn(turn, verdict))
 
     def _withdraw(self, turn: Withdrawn) -> None:
         """Return every open offer to the list price, by item id."""
@@ -148,6 +156,10 @@ class Court:
     def _unpriced(self, outcome: str, user: str | None, inbound: Inbound, version: int) -> None:
         self._outcomes.append(outcome)
         self._recorder.applied(outcome, user, inbound, version)
+
+    def wished(self, policies: PolicyBook) -> list[TargetDraw]:
+        """Return what the targets would have drawn from at every draw of the step; nothing without targets."""
+        return [] if self._targets is None else self._targets.of(self._drawn, policies)
 
     def counted(self) -> Counter[str]:
         """Return the counts of the turns, as `Step.counts` names them."""

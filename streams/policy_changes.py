@@ -8,6 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from contracts.errors import BadInput, BrokerUnavailable
+from contracts.learned import CurrentLearned
 from contracts.policies import (
     BUILTIN,
     CurrentPolicy,
@@ -96,6 +97,22 @@ def set_shadow(settings: Settings, version: str | None) -> tuple[Policy | None, 
         record = ShadowPolicy(policy=None if wanted is None else wanted.version)
         rehearse(log.book, record)
         return wanted, publisher.publish(record)
+
+
+def recall(settings: Settings, version: str, learned: int) -> int:
+    """Have workers price by version `learned` of what the policy `version` has learned, until its learner publishes the next
+    one; return the offset.
+
+    Raises:
+        BadInput: there is no such policy. BadReference: workers would refuse it; nothing was published.
+        BrokerUnavailable: as of `apply_policy`.
+    """
+    with publishing(settings) as publisher:
+        log = publisher.read()
+        policy = log.policy(version)
+        record = CurrentLearned(name=policy.name, number=policy.number, version=learned)
+        rehearse(log.book, record)
+        return publisher.publish(record)
 
 
 def _pointer(policy: Policy) -> CurrentPolicy:
