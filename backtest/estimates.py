@@ -1,10 +1,7 @@
-"""Off-policy evaluation: what a target policy would have earned at the logged draws, and whether the log can say so.
+"""What off-policy evaluation says: what a target policy would have earned at the logged draws, and whether the log can tell.
 
 The estimand is the mean one-step reward at the logged states and feasible prices, not long-run value: no what-if changes
-what users saw next. Rows that were forced are left out. Two doors: `evaluate(feedback, settings) -> Evaluation` judges a
-target against the logged policy; `lift_over(feedback, other, settings) -> Lift` compares it with a third policy, `other` (n,)
-being that policy's probabilities of the logged actions. Formulas are in backtest.estimators,
-diagnostics in backtest.diagnostics, gates and verdict in backtest.gates. Nothing here reads a file or prints.
+what users saw next. Rows that were forced are left out. Made by `backtest.evaluation`; nothing here computes.
 """
 
 from __future__ import annotations
@@ -59,7 +56,11 @@ class Estimate(Struct, frozen=True, kw_only=True):
     error: float | None
     """Standard error by the influence of the draws, summed by user; None for dm, whose bias no draw shows."""
     interval: Interval | None
-    """By a bootstrap that resamples users; None for dm."""
+    """By a bootstrap that resamples users; None for dm, and where it is not defined on most resamples."""
+    anytime: Interval | None = None
+    """Holds at every look, also where the logged policy learned; for the logged policy, ips and snips."""
+    widened: float = 1.0
+    """How many times wider the intervals are than the draws that earned something say (backtest.rare_rewards)."""
     parameter: float | None = None
     """The clip, tau or lambda."""
 
@@ -70,10 +71,12 @@ class Lift(Struct, frozen=True, kw_only=True):
     value: float
     error: float
     """Standard error, clustered by user."""
-    bootstrap: Interval
-    """Resamples users; of a log whose policy did not learn."""
+    bootstrap: Interval | None
+    """Resamples users; of a log whose policy did not learn. None: not defined on most resamples."""
     anytime: Interval
     """Holds at every look, also where the logged policy learned; in the order of decisions."""
+    widened: float
+    """As of an estimate."""
     relative: float | None
     """Lift over the other policy's value; None where that is not above zero."""
 
