@@ -89,7 +89,9 @@ def _mean_weight(found: Diagnostics) -> str:
 
 
 def _gate(name: str, value: float, limit: float, passed: bool, says: str) -> Gate:
-    return Gate(name=name, value=value, limit=limit, passed=passed, says=says.format(value=value, limit=limit))
+    """Return a gate; what to do about it, behind the colon of `says`, is left out where there is nothing to do."""
+    said = says.format(value=value, limit=limit)
+    return Gate(name=name, value=value, limit=limit, passed=passed, says=said.partition(": ")[0] if passed else said)
 
 
 def _below(name: str, value: float, limit: float, says: str) -> Gate:
