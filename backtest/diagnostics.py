@@ -99,6 +99,7 @@ def _shape(tail: Floats) -> float:
     count = 30 + int(n**0.5)
     grid = 1.0 - np.sqrt(count / (np.arange(1, count + 1) - 0.5))
     b = grid / (3.0 * tail[int(n / 4 + 0.5) - 1]) + 1.0 / tail[-1]
+    b = b[b != 0.0]  # where k is zero, too
     k = np.log1p(-b[:, None] * tail).mean(axis=1)
     likelihood = n * (np.log(-(b / k)) - k - 1.0)
     share = np.exp(likelihood - likelihood.max())
