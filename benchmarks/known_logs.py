@@ -30,10 +30,15 @@ class Known(NamedTuple):
     feedback: Feedback
     value: float
     """Of the target."""
-    lift: float
-    """Over the logged policy."""
+    lifts: Floats
+    """Over the logged policy, of each draw, (n,)."""
     error: float
     """The standard error that an estimate of the lift has, by the true variances."""
+
+    @property
+    def lift(self) -> float:
+        """Of the whole log, per draw."""
+        return float(self.lifts.mean())
 
 
 class Kind(NamedTuple):
@@ -48,17 +53,15 @@ class Kind(NamedTuple):
 def kinds(draws: int) -> tuple[Kind, ...]:
     """Return the families, with logs of about `draws` draws."""
     return (
-        Kind("fixed policy, rates 10 to 30 %", False, lambda seed, logs: _tables(seed, logs, draws, 0.1, 0.3)),
-        Kind(
-            "fixed, rates 0.5 to 1.5 %, uneven", False, lambda seed, logs: _tables(seed, logs, 2 * draws, 0.005, 0.015)
-        ),
-        Kind("fixed, money, heavy-tailed", False, lambda seed, logs: _tables(seed, logs, draws, 0.1, 0.3, money=True)),
-        Kind("fixed, 10 draws per user", False, lambda seed, logs: _tables(seed, logs, draws, 0.1, 0.3, per_user=10)),
-        Kind("learning, rates 10 to 30 %", True, lambda seed, logs: _learning(seed, logs, draws, 0.1, 0.3)),
-        Kind("learning, rates 0.5 to 1.5 %", True, lambda seed, logs: _learning(seed, logs, 2 * draws, 0.005, 0.015)),
-        Kind("learning, rates that drift", True, lambda seed, logs: _learning(seed, logs, draws, 0.1, 0.3, drift=True)),
-        Kind("Thompson sampling of ours, LOGIT", True, lambda seed, logs: _ours("LOGIT", seed, logs, draws)),
-        Kind("Thompson sampling of ours, MIS", True, lambda seed, logs: _ours("MIS", seed, logs, draws)),
+        Kind("fixed, 10 to 30 %", False, lambda seed, logs: _tables(seed, logs, draws, 0.1, 0.3)),
+        Kind("fixed, about 1 %", False, lambda seed, logs: _tables(seed, logs, 2 * draws, 0.005, 0.015)),
+        Kind("fixed, lognormal money", False, lambda seed, logs: _tables(seed, logs, draws, 0.1, 0.3, money=True)),
+        Kind("fixed, 10 draws a user", False, lambda seed, logs: _tables(seed, logs, draws, 0.1, 0.3, per_user=10)),
+        Kind("learning, 10 to 30 %", True, lambda seed, logs: _learning(seed, logs, draws, 0.1, 0.3)),
+        Kind("learning, about 1 %", True, lambda seed, logs: _learning(seed, logs, 2 * draws, 0.005, 0.015)),
+        Kind("learning, drift", True, lambda seed, logs: _learning(seed, logs, draws, 0.1, 0.3, drift=True)),
+        Kind("Thompson, LOGIT", True, lambda seed, logs: _ours("LOGIT", seed, logs, draws)),
+        Kind("Thompson, MIS", True, lambda seed, logs: _ours("MIS", seed, logs, draws)),
     )
 
 
@@ -88,7 +91,7 @@ def _known(
     more = {} if users is None else {"users": users}
     log = feedback_of(reward, truth.logged[rows, arm], truth.target[rows, arm], adaptive=adaptive, **more)
     error = float((second - first**2).sum() + shared) ** 0.5 / n
-    return Known(log, value, value - centre, error)
+    return Known(log, value, ((truth.target - truth.logged) * truth.mean).sum(1), error)
 
 
 def _softmax(values: Floats) -> Floats:
