@@ -14,7 +14,7 @@ from backtest.diagnostics import diagnostics_of
 from backtest.estimates import Estimate, Evaluation, Interval, Lift, Settings
 from backtest.estimators import Estimator, error_of, value_of
 from backtest.feedback import Feedback, Floats, Ints
-from backtest.gates import Judge, gates_of, no_draws, verdict_of
+from backtest.gates import Judge, gates_of, no_draws, refused, verdict_of
 from backtest.rare_rewards import widening
 from backtest.resampling import groups_of, intervals_of
 
@@ -30,12 +30,14 @@ def evaluate(feedback: Feedback, settings: Settings = DEFAULT) -> Evaluation:
     free = feedback.where(~feedback.forced)
     judged_by: Judge = "anytime" if feedback.adaptive or settings.planned is not None else "bootstrap"
     forced = len(feedback) - len(free)
+    log = () if feedback.refusal is None else (refused(feedback.refusal),)
     if len(free) == 0:
-        gates = no_draws(feedback.unknown, feedback.duplicated, forced)
-        return _evaluation(free, settings, judged_by, gates=gates, verdict="REFUSE", why=(gates[0].says,))
+        gates = log + no_draws(feedback.unknown, feedback.duplicated, forced)
+        why = tuple(gate.says for gate in gates)
+        return _evaluation(free, settings, judged_by, gates=gates, verdict="REFUSE", why=why)
     users = _codes(free.users)
     found = diagnostics_of(free, users, forced)
-    gates = gates_of(found, judged_by)
+    gates = log + gates_of(found, judged_by)
     logged, estimates, lift = _estimates(free, users, settings)
     verdict, why = verdict_of(gates, lift, judged_by)
     return _evaluation(

@@ -54,6 +54,8 @@ class Feedback:
     """Rows of the log without a propensity: not among the n."""
     duplicated: int = 0
     """Rows of the log that repeat a decision: not among the n."""
+    refusal: str | None = None
+    """Why nothing may be concluded from this log, as a sentence, where whoever read it knows."""
 
     def __post_init__(self) -> None:
         n = len(self.reward)

@@ -54,6 +54,11 @@ def gates_of(found: Diagnostics, judged_by: Judge) -> tuple[Gate, ...]:
     return tuple(gates)
 
 
+def refused(why: str) -> Gate:
+    """Return the gate of a log that its reader refuses."""
+    return Gate(name="log", value=1.0, limit=0.0, passed=False, says=why)
+
+
 def no_draws(unknown: int, duplicated: int, forced: int) -> tuple[Gate, ...]:
     """Return the gates of a log that has no draw to judge."""
     says = f"no draw with a choice and a propensity: {forced:,} forced, {unknown:,} without a propensity, {duplicated:,} repeated"

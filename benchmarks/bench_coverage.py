@@ -54,9 +54,9 @@ def run(lab: Lab) -> Report:
         notes=[
             "lift, value (SNIPS): the bootstrap over users; anytime: the anytime-valid interval, of the lift also at "
             f"{LOOKS} looks at the growing log. Coverage is over the logs that pass the gates. right: of logs that pass, "
-            f"verdicts where the true lift is at least {SURE:g} true standard errors from zero; INCONCLUSIVE is wrong there. Over all logs, refused "
-            f"ones too, lifts are covered in {_all(every, _bootstrap):.1f} % (users resampled) and {_all(every, _anytime):.1f} % "
-            "(anytime-valid). Logs with rates around 1 % have twice the draws.",
+            f"verdicts where the true lift is at least {SURE:g} true standard errors from zero; INCONCLUSIVE is wrong there. "
+            f"Over all logs, refused ones too, lifts are covered in {_all(every, _bootstrap):.1f} % (users resampled) and "
+            f"{_all(every, _anytime):.1f} % (anytime-valid). Logs with rates about 1 % have twice the draws.",
         ],
     )  # fmt: skip
 

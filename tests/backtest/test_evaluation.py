@@ -71,6 +71,7 @@ DEGENERATE = {
         lambda log: changed(log, unsupported=np.full(len(log), 0.02)), "unsupported target",
     ),
     "nothing was ever earned": (lambda log: changed(log, reward=np.zeros(len(log))), "largest reward"),
+    "a log that its reader refuses": (lambda log: changed(log, refusal="offers: not_shown"), "log"),
     "three users": (lambda log: changed(log, users=np.arange(len(log)) % 3), "users"),
     "only forced draws": (lambda log: changed(log, forced=np.ones(len(log), bool)), "draws"),
     "no draw at all": (lambda _: feedback_of(np.empty(0), np.empty(0), np.empty(0), unknown=5), "draws"),
