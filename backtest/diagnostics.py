@@ -11,6 +11,8 @@ from backtest.estimates import Clipped, Diagnostics
 from backtest.estimators import GRID, clipped, error_of, ips, value_of
 from backtest.feedback import Feedback, Floats, Ints
 
+_Z_MAX = 1_000.0
+"""What is said of weights that are all the same and not 1."""
 _TAIL_MIN = 5
 """Values above the threshold that a tail is fitted to, at least."""
 
@@ -53,7 +55,7 @@ def _z_of_mean(weight: Floats) -> float:
     away = float(weight.mean()) - 1.0
     error = float(weight.std(ddof=1)) / len(weight) ** 0.5 if len(weight) > 1 else 0.0
     if error < 1e-12:
-        return 0.0 if abs(away) < 1e-9 else float(np.copysign(1e9, away))
+        return 0.0 if abs(away) < 1e-9 else float(np.copysign(_Z_MAX, away))
     return away / error
 
 
