@@ -6,6 +6,8 @@ backtest.resampling and backtest.confidence_sequences, gates and verdict in back
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import numpy as np
 
 from backtest import estimators
@@ -113,11 +115,12 @@ def _estimate(free: Feedback, one: Estimator, users: Ints, interval: Interval | 
         return Estimate(name="dm", value=value, error=None, interval=None)
     wider = widening(one.weight, one.residual)
     increments = _increments(free, one)
+    error = error_of(one.terms, users)
     return Estimate(
         name=one.name,
         value=value,
-        error=error_of(one.terms, users),
-        interval=_stretched(interval, value, wider),
+        error=error,
+        interval=_stretched(interval, value, error, wider, settings.alpha),
         anytime=None if increments is None else _anytime(increments, wider, settings),
         widened=wider,
         parameter=one.parameter,
@@ -127,12 +130,12 @@ def _estimate(free: Feedback, one: Estimator, users: Ints, interval: Interval | 
 def _lift(
     free: Feedback, one: Estimator, other: Floats, users: Ints, interval: Interval | None, settings: Settings
 ) -> Lift:
-    value, wider = value_of(one.terms), widening(one.weight, one.residual)
+    value, error, wider = value_of(one.terms), error_of(one.terms, users), widening(one.weight, one.residual)
     base = float((other * free.reward).sum() / other.sum())
     return Lift(
         value=value,
-        error=error_of(one.terms, users),
-        bootstrap=_stretched(interval, value, wider),
+        error=error,
+        bootstrap=_stretched(interval, value, error, wider, settings.alpha),
         anytime=_anytime((free.weight - other) * (free.reward - _known(free.reward)), wider, settings),
         widened=wider,
         relative=value / base if base > 0.0 else None,
@@ -147,10 +150,16 @@ def _increments(free: Feedback, one: Estimator) -> Floats | None:
     return one.weight * free.reward if one.name in ("logged", "ips") else None
 
 
-def _stretched(interval: Interval | None, value: float, wider: float) -> Interval | None:
+def _stretched(interval: Interval | None, value: float, error: float, wider: float, alpha: float) -> Interval | None:
+    """Return a bootstrap's interval, each end at least as far away as the standard error says, and both `wider` times further.
+
+    A few hundred resamples place an end to a few percent only, and percentiles of skewed estimates are short on one side.
+    """
     if interval is None:
         return None
-    return Interval(value - wider * (value - interval.low), value + wider * (interval.high - value))
+    half = NormalDist().inv_cdf(1.0 - alpha / 2.0) * error
+    low, high = max(value - interval.low, half), max(interval.high - value, half)
+    return Interval(value - wider * low, value + wider * high)
 
 
 def _known(reward: Floats) -> Floats:
