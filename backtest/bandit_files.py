@@ -33,6 +33,8 @@ NAMES = {
 REQUIRED = ("action", "reward")
 ROWS_ARE_DECISIONS = "rows"
 """As the name of the id column: rows are never taken for repetitions."""
+_COLLISIONS_MAX = 1e-3
+"""Share of different rows that may have one time, user and position before times are too coarse to tell decisions apart."""
 _NO_POSITION = "all"
 
 
@@ -245,19 +247,31 @@ def _times(path: Path, table: Any, named: dict[str, str]) -> tuple[Ints, Ints]: 
 def _fresh(table: Any, named: dict[str, str]) -> Bools:  # noqa: ANN401 - a pyarrow.Table
     """Return, (n,), which rows are the first of their decision.
 
-    A decision is told by its id; without such a column by all that the file says of it, if a time is among that.
+    A decision is told by its id; without such a column by all that the file says of it, if times, with users and positions,
+    tell decisions apart: coarse ones give equal rows by chance.
     """
-    pa = require_pyarrow()
     n = table.num_rows
     by = named.get("id")
     if by == ROWS_ARE_DECISIONS or (by is None and "time" not in named):
         return np.ones(n, np.bool_)
-    keys = [by] if by is not None else [name for name in table.column_names if _tells(name, table.column(name).type)]
-    numbered = table.select(keys).append_column("the row", pa.array(np.arange(n)))
-    firsts = numbered.group_by(keys).aggregate([("the row", "min")]).column("the row_min").to_numpy()
     fresh = np.zeros(n, np.bool_)
+    if by is not None:
+        fresh[_firsts(table, [by])] = True
+        return fresh
+    firsts = _firsts(table, [name for name in table.column_names if _tells(name, table.column(name).type)])
+    moments = _firsts(table.take(firsts), [named[role] for role in ("time", "user", "position") if role in named])
+    if len(firsts) - len(moments) > _COLLISIONS_MAX * len(firsts):
+        return np.ones(n, np.bool_)
     fresh[firsts] = True
     return fresh
+
+
+def _firsts(table: Any, keys: list[str]) -> Ints:  # noqa: ANN401 - a pyarrow.Table
+    """Return the number of the first row of each combination of `keys`."""
+    pa = require_pyarrow()
+    numbered = table.select(keys).append_column("the row", pa.array(np.arange(table.num_rows)))
+    rows: Ints = numbered.group_by(keys).aggregate([("the row", "min")]).column("the row_min").to_numpy()
+    return rows
 
 
 def _tells(name: str, kind: Any) -> bool:  # noqa: ANN401 - a pyarrow.DataType

@@ -80,6 +80,12 @@ def test_rows_that_nothing_tells_apart_are_no_repetitions(tmp_path):
     assert read_bandit_log(written(tmp_path, *["a,0,0.5"] * 9, header="action,reward,propensity")).duplicated == 0
 
 
+def test_times_too_coarse_to_tell_decisions_apart_make_no_repetitions(tmp_path):
+    rows = [f"{n // 50},{'ab'[n % 2]},{int(n % 7 == 0)},0.5" for n in range(400)]
+    assert len(set(rows)) < 40
+    assert read_bandit_log(written(tmp_path, *rows, header="time,action,reward,propensity")).duplicated == 0
+
+
 def test_a_policy_whose_propensities_move_may_have_learned(tmp_path):
     assert not read_bandit_log(written(tmp_path, *ROWS)).adaptive
     assert read_bandit_log(written(tmp_path, *ROWS, "2020-01-01 00:00:05,a,2,0,0.7")).adaptive
