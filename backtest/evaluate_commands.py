@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from backtest.logged_draws import Reward
 
 
 @click.command()
@@ -15,7 +19,7 @@ from rich.console import Console
     "--target",
     required=True,
     help="`uniform`; a CSV, Parquet or JSON table of action, position and probability; or `column:NAME`, a column of the log "
-    "with the target's probability of the logged action.",
+    "with the target's probability of the logged action. Of a log of ours: the TOML file of a policy.",
 )
 @click.option("--time", help="Column of the time of the draw.")
 @click.option("--user", help="Column of the user; without one, every row counts as a user of its own.")
@@ -34,6 +38,20 @@ from rich.console import Console
 )
 @click.option(
     "--planned", type=click.IntRange(1), help="Draws to be looked at in all, if the log is judged as it grows."
+)
+@click.option(
+    "--goal",
+    type=click.Choice(["margin", "revenue", "units", "purchase"]),
+    default="revenue",
+    show_default=True,
+    help="Of a log of ours: what a draw earns.",
+)
+@click.option(
+    "--model",
+    "models",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Of a log of ours: directory of each artifact that was in force.",
 )
 @click.option("--tau", type=click.FloatRange(0, min_open=True), help="Of Switch-DR; else chosen by SLOPE.")
 @click.option("--lambda", "shrinkage", type=click.FloatRange(0, min_open=True), help="Of DRos; else chosen by SLOPE.")
@@ -54,6 +72,8 @@ def evaluate(
     forced: str | None,
     logged_policy: str,
     planned: int | None,
+    goal: Reward,
+    models: tuple[Path, ...],
     tau: float | None,
     shrinkage: float | None,
     clip: float,
@@ -61,7 +81,9 @@ def evaluate(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Say whether TARGET would earn more than the policy that wrote LOG, a CSV or Parquet file with a row per draw.
+    """Say whether TARGET would earn more than the policy that wrote LOG.
+
+    LOG is a CSV or Parquet file with a row per draw, or the directory of a log that this engine wrote.
 
     The Open Bandit files are read as they are. Exits with 1 if the log supports no answer (REFUSE).
     """
@@ -69,20 +91,26 @@ def evaluate(
     from backtest.estimates import Settings
     from backtest.evaluation import evaluate as judge
     from backtest.evaluation_page import page_of
+    from backtest.policy_targets import feedback_on_policy
     from backtest.target_tables import feedback_from
 
     columns = Columns(time, user, action, position, reward, propensity, decision, forced)
     adaptive = None if logged_policy == "auto" else logged_policy == "learning"
     settings = Settings(resamples=resamples, seed=seed, clip=clip, tau=tau, shrinkage=shrinkage, planned=planned)
-    read, feedback = feedback_from(log, columns, target, adaptive)
+    if log.is_dir():
+        named: dict[str, str] = {"reward": goal}
+        feedback = feedback_on_policy(log, target, goal, models, adaptive)
+    else:
+        read, feedback = feedback_from(log, columns, target, adaptive)
+        named = read.columns
     found = judge(feedback, settings)
     if as_json:
-        head = {"log": str(log), "columns": read.columns, "target": target}
+        head = {"log": str(log), "columns": named, "target": target}
         click.echo(msgspec.json.format(msgspec.json.encode(head | msgspec.to_builtins(found)), indent=2))
     else:
         console = Console()
         console = console if console.is_terminal else Console(width=160)
-        console.print(f"{log}, target {target}; " + ", ".join(f"{role}: {name}" for role, name in read.columns.items()))
+        console.print(f"{log}, target {target}; " + ", ".join(f"{role}: {name}" for role, name in named.items()))
         console.print(page_of(found))
     if found.verdict == "REFUSE":
         raise SystemExit(1)

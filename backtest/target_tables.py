@@ -48,8 +48,8 @@ def feedback_from(
         return log, feedback_on_column(log, adaptive)
     if target.endswith(".toml"):
         raise BadInput(
-            f"{target} is a policy, and what a policy does hangs on the state of users: `pricetide backtest LOG --policy "
-            f"{target}` evaluates it on a log of ours. For a table of draws write the target as a table, or as a column of it"
+            f"{target} is a policy, and what a policy does hangs on the state of users: give the directory of a log of ours; "
+            "for a table of draws write the target as a table, or as a column of it"
         )
     table = UNIFORM if target == UNIFORM else read_target(Path(target))
     log = read_bandit_log(path, columns)
