@@ -213,8 +213,8 @@ class UserNetwork(nn.Module):
 
     def pointed(self, vectors: Tensor, item: Tensor) -> Tensor:
         """Return what candidates are multiplied by, (B, T, v), of vectors (B, T, v + R) and the items of all tokens (B, T, d)."""
-        own, shares = vectors.split([self.architecture.vector, self.architecture.recent], -1)
-        pointed: Tensor = own + self.repeat(_recalled(item, shares))
+        own = self.architecture.vector
+        pointed: Tensor = vectors[..., :own] + self.repeat(_recalled(item, vectors[..., own:]))
         return pointed
 
     def history(
