@@ -113,7 +113,7 @@ def vector_of(user: str, state: UserState, encoder: Encoder) -> Vector | None:
         digest=encoder.digest,
         as_of_ms=list(tokens(state.history))[-1].event_time_ms,
         norm=float(np.linalg.norm(vector)),
-        nearest=encoder.nearest(vector, NEAREST_MAX),
+        nearest=encoder.nearest(vector, state.history, NEAREST_MAX),
     )
 
 
