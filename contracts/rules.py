@@ -97,7 +97,7 @@ class Prior(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     response_spread: Spread = 0.5
     features_spread: Spread = 0.5
     """Standard deviation of what all features together may add to either, for features of unit size."""
-    memory: Annotated[int, Meta(ge=1_000, le=10_000_000)] = 100_000
+    memory: Annotated[int, Meta(ge=1_000, le=10_000_000)] = 50_000
     """Outcomes after which half of what was learned is forgotten, back towards this prior: people change. It is also what
     keeps the covariance positive definite for ever."""
 
@@ -114,6 +114,9 @@ class Thompson(Struct, frozen=True, kw_only=True, tag_field="kind", tag="thompso
     """Share of the posterior's standard deviation that is sampled; less explores less. 1 is Thompson sampling proper."""
     explore: Share = 0.005
     """Share of draws spread evenly over the feasible lattice."""
+    hurdle: Share = 0.03
+    """How much more than the list price, as a share of what that earns, another price must promise to be better: what is
+    gained on noise is lost. 0: any gain will do."""
 
 
 class Greedy(Struct, frozen=True, kw_only=True, tag_field="kind", tag="greedy", forbid_unknown_fields=True):

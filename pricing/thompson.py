@@ -53,10 +53,18 @@ def sampled(rule: Thompson | Greedy, seed: int, moments: Floats) -> Floats:
     return rows
 
 
-def values(rows: Floats, arms: Arms) -> Floats:
-    """Return what each arm earns under the mean, (n, k); `rows` as `sampled` gives them."""
+def _compared(rule: Thompson | Greedy, arms: Arms) -> Arms:
+    """Return `arms` with the gain of the list price ahead by the rule's hurdle."""
+    if isinstance(rule, Greedy) or rule.hurdle == 0.0:
+        return arms
+    gains = arms.gains
+    return arms._replace(gains=np.where(arms.shifts == 0.0, gains + rule.hurdle * np.abs(gains), gains))
+
+
+def values(rule: Thompson | Greedy, rows: Floats, arms: Arms) -> Floats:
+    """Return what each arm earns under the mean, as the rule compares them, (n, k); `rows` as `sampled` gives them."""
     samples = rows.shape[1] // 2
-    return worths(rows[:, :1], rows[:, samples : samples + 1], arms)[:, 0]
+    return worths(rows[:, :1], rows[:, samples : samples + 1], _compared(rule, arms))[:, 0]
 
 
 def weigh(rule: Thompson | Greedy, rows: Floats, arms: Arms) -> Floats:
@@ -71,7 +79,7 @@ def weigh(rule: Thompson | Greedy, rows: Floats, arms: Arms) -> Floats:
     samples = rows.shape[1] // 2
     first = 1 if samples > 1 else 0  # the mean has a vote only where nothing is sampled
     # the lowest price wins a tie, so padding never does
-    votes = worths(rows[:, first:samples], rows[:, samples + first :], arms).argmax(-1)
+    votes = worths(rows[:, first:samples], rows[:, samples + first :], _compared(rule, arms)).argmax(-1)
     if draws > 1:
         votes += width * np.arange(draws)[:, None]
     counts = np.bincount(votes.ravel(), minlength=draws * width).reshape(draws, width)

@@ -97,8 +97,9 @@ def test_every_price_is_drawn_as_often_as_its_probability_says(rule):
     assert ((observed - expected)[possible] ** 2 / expected[possible]).sum() < 18.5
 
 
-def test_thompson_counts_the_best_price_over_its_table():
-    rule = Thompson(features=FEATURES, explore=0.0, temper=1.0, samples=32)
+@pytest.mark.parametrize("hurdle", [0.0, 0.04, 0.5])
+def test_thompson_counts_over_its_table_how_often_a_price_beats_list_price_by_the_hurdle(hurdle):
+    rule = Thompson(features=FEATURES, explore=0.0, temper=1.0, samples=32, hurdle=hurdle)
     knowledge, prices = taught(rule), list(range(7_000, 10_001, 250))
     seen = scene(1, 5)
     chances = chooser_of(policy_of(rule), knowledge).weigh(
@@ -109,15 +110,17 @@ def test_thompson_counts_the_best_price_over_its_table():
     for u, v in zip(*table(7, 32, 1.0), strict=True):
         a, b = level + deviation * u, max(response + shared * u + own * v, RESPONSE_MIN)
         worth = [(p / 10_000 - 0.6) / (1 + np.exp(-(a + b * 5 * (1 - p / 10_000)))) for p in prices]
-        votes[int(np.argmax(worth))] += 1
+        better = [place for place in range(len(prices) - 1) if worth[place] >= (1 + hurdle) * worth[-1]]
+        votes[max(better, key=lambda place: worth[place], default=-1)] += 1
     assert chances.tolist() == [vote / 32 for vote in votes]
+    assert hurdle < 0.5 or chances[-1] > 0.5
 
 
 def test_greedy_is_thompson_that_samples_nothing():
     knowledge = taught(Greedy(features=FEATURES))
     arms, seen = one(list(range(7_000, 10_001, 250)), 10_000, 6_000, Money()), scene(1, 5)
     greedy = chooser_of(policy_of(Greedy(features=FEATURES)), knowledge)
-    cold = chooser_of(policy_of(Thompson(features=FEATURES, temper=0.0, explore=0.0)), knowledge)
+    cold = chooser_of(policy_of(Thompson(features=FEATURES, temper=0.0, explore=0.0, hurdle=0.0)), knowledge)
     assert (greedy.weigh(greedy.project(seen), arms) == cold.weigh(cold.project(seen), arms)).all()
 
 
