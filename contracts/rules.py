@@ -95,7 +95,7 @@ class Prior(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Standard deviation of it."""
     response: Annotated[float, Meta(ge=0.0, le=20.0)] = 1.0
     response_spread: Spread = 0.5
-    features_spread: Spread = 0.5
+    features_spread: Spread = 0.6
     """Standard deviation of what all features together may add to either, for features of unit size."""
     memory: Annotated[int, Meta(ge=1_000, le=10_000_000)] = 50_000
     """Outcomes after which half of what was learned is forgotten, back towards this prior: people change. It is also what
