@@ -101,9 +101,9 @@ class Crowd:
 
     def next_ms(self) -> int | None:
         """Return when somebody does something next; None when all have gone."""
-        times = [
-            at for at in (self._next and self._next.at_ms, self._due[0][0] if self._due else None) if at is not None
-        ]
+        times = [] if self._next is None else [self._next.at_ms]
+        if self._due:
+            times.append(self._due[0][0])
         return min(times, default=None)
 
     def until(self, ms: int) -> list[EventRow]:
