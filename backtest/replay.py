@@ -160,7 +160,7 @@ class Replay:
         return max(partition.seen.refused for partition in self._partitions)
 
     def _run_merged(self, publish: Publish) -> None:
-        merges = [(partition, Merge(self._sources)) for partition in self._partitions]
+        merges = [(partition, Merge[Inbound](self._sources)) for partition in self._partitions]
         while merges:
             going = []
             for partition, merge in merges:
@@ -170,7 +170,7 @@ class Replay:
                     going.append((partition, merge))
             merges = going
 
-    def _next_batch(self, partition: int, merge: Merge) -> list[Inbound]:
+    def _next_batch(self, partition: int, merge: Merge[Inbound]) -> list[Inbound]:
         batch: list[Inbound] = []
         while len(batch) < self._batch_max:
             idle = []

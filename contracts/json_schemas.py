@@ -15,6 +15,7 @@ from contracts.catalogue import CatalogueItem
 from contracts.decisions import Applied, Decision
 from contracts.events import Click, Consent, Purchase, View
 from contracts.experiments import Experiment, RunningExperiments
+from contracts.learned import CurrentLearned, Learned
 from contracts.outcomes import LatePurchase, Outcome, PriceMismatch
 from contracts.policies import CurrentPolicy, KillSwitch, Policy
 from contracts.prices import SCHEMA_VERSION, PriceUpdate
@@ -30,6 +31,8 @@ MESSAGES: dict[str, type[msgspec.Struct]] = {
     "kill-switch": KillSwitch,
     "experiment": Experiment,
     "running-experiments": RunningExperiments,
+    "learned": Learned,
+    "current-learned": CurrentLearned,
     "price-update": PriceUpdate,
     "decision": Decision,
     "applied": Applied,

@@ -14,22 +14,35 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Sequence
 from math import inf
-
-from contracts.intake import Inbound
+from typing import Generic, Protocol, TypeVar
 
 _LAST = (1 << 62, 0, 0)
 
 
-class Merge:
-    """The merge of the topics of one partition. Holds what was pushed and not yet taken."""
+class Ordered(Protocol):
+    """A record that can be merged; its source is told when it is pushed."""
+
+    order_ms: int
+    offset: int
+    received: float
+    """Monotonic seconds."""
+
+
+R = TypeVar("R", bound=Ordered)
+
+
+class Merge(Generic[R]):
+    """The merge of the topics of one partition (of the outcomes of all partitions, for a learner). Holds what was pushed and
+    not yet taken.
+    """
 
     __slots__ = ("_queues", "size")
 
     def __init__(self, sources: int) -> None:
-        self._queues: list[deque[Inbound]] = [deque() for _ in range(sources)]
+        self._queues: list[deque[R]] = [deque() for _ in range(sources)]
         self.size = 0
 
-    def push(self, source: int, records: Sequence[Inbound]) -> None:
+    def push(self, source: int, records: Sequence[R]) -> None:
         """Append records of topic `source`, in offset order, behind what is buffered of it."""
         self._queues[source].extend(records)
         self.size += len(records)
@@ -46,7 +59,7 @@ class Merge:
         """Return `received` of the head that has waited longest, or None when nothing is buffered."""
         return min((queue[0].received for queue in self._queues if queue), default=None)
 
-    def take(self, limit: int, idle: Collection[int] = (), due: float = inf) -> list[Inbound]:
+    def take(self, limit: int, idle: Collection[int] = (), due: float = inf) -> list[R]:
         """Remove and return at most `limit` records, in order, that nothing still to come can precede.
 
         Args:
@@ -55,7 +68,7 @@ class Merge:
             due: a record that passes an empty idle topic must have been received at or before this.
         """
         queues = self._queues
-        out: list[Inbound] = []
+        out: list[R] = []
         while len(out) < limit:
             best, bound = -1, _LAST
             best_key = _LAST
@@ -83,7 +96,7 @@ class Merge:
         return out
 
 
-def _take_run(queue: deque[Inbound], last_ms: int, latest: float, room: int, out: list[Inbound]) -> int:
+def _take_run(queue: deque[R], last_ms: int, latest: float, room: int, out: list[R]) -> int:
     """Move the run of `queue` up to event time `last_ms`, received by `latest`; return how many records moved."""
     before = len(out)
     while len(out) - before < room and queue and queue[0].order_ms <= last_ms and queue[0].received <= latest:

@@ -1,8 +1,8 @@
 """Policies: how prices are chosen and inside which rails, as versions on a compacted topic; and the kill switch.
 
 Kinds of record that share the topic: a policy version (key `name/number`), which policy is current (key `current`), the
-kill switch (key `killswitch`), and experiments (contracts.experiments). The fold of the records is `PolicyBook`. Not
-here: what a policy computes (pricing).
+kill switch (key `killswitch`), experiments (contracts.experiments), and what policies have learned (contracts.learned).
+The fold of the records is `PolicyBook`. Not here: what a policy computes (pricing).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from msgspec import Meta, Struct
 
 from contracts.errors import BadReference
 from contracts.experiments import Experiment, ExperimentBook, RunningExperiments, experiment_key
-from contracts.rules import Greedy, LinearQ, Sarsa, Thompson
+from contracts.learned import CurrentLearned, Learned, LearnedBook, learned_key
+from contracts.rules import Greedy, LearningRule, LinearQ, Sarsa, Thompson
 from contracts.versions import Name, Version, split_version
 
 Permille = Annotated[int, Meta(ge=0, le=10_000)]
@@ -123,7 +124,7 @@ class KillSwitch(Struct, frozen=True, kw_only=True, tag_field="record", tag="kil
     reason: Annotated[str, Meta(max_length=512)] = ""
 
 
-PolicyRecord = Policy | CurrentPolicy | KillSwitch | Experiment | RunningExperiments
+PolicyRecord = Policy | CurrentPolicy | KillSwitch | Experiment | RunningExperiments | Learned | CurrentLearned
 BUILTIN = Policy(name="builtin", number=1, rule=SessionIntent())
 
 decode_policy = msgspec.json.Decoder(PolicyRecord).decode
@@ -136,18 +137,20 @@ def encode_policy(record: PolicyRecord) -> bytes:
 
 
 def policy_key(record: PolicyRecord) -> bytes:
-    """Return the record key: `name/number`, `current`, `killswitch`, or as in contracts.experiments."""
+    """Return the record key: `name/number`, `current`, `killswitch`, or as in contracts.experiments and contracts.learned."""
     if isinstance(record, Experiment | RunningExperiments):
         return experiment_key(record)
+    if isinstance(record, Learned | CurrentLearned):
+        return learned_key(record)
     if isinstance(record, Policy):
         return f"{record.name}/{record.number}".encode()
     return b"current" if isinstance(record, CurrentPolicy) else b"killswitch"
 
 
 class PolicyBook:
-    """The fold of the policies topic: every version, which one is current, the kill switch, and the experiments."""
+    """The fold of the policies topic: every version, which one is current, the kill switch, the experiments, what was learned."""
 
-    __slots__ = ("_arms", "_fallback", "_versions", "current", "experiments", "kill_switch", "seen")
+    __slots__ = ("_arms", "_fallback", "_versions", "current", "experiments", "kill_switch", "learned", "seen")
 
     def __init__(self) -> None:
         self._versions: dict[tuple[str, int], Policy] = {}
@@ -156,6 +159,7 @@ class PolicyBook:
         self.current: Policy = BUILTIN
         self.kill_switch = False
         self.experiments = ExperimentBook()
+        self.learned = LearnedBook()
         self._arms: dict[str, tuple[Policy, Policy]] = {}
         """Of the versions that variants of running experiments name: the policy, and its fallback."""
         self.seen = 0
@@ -170,7 +174,7 @@ class PolicyBook:
         """
         self.seen = offset + 1
         if value is None:
-            if key is not None and b"/" in key:
+            if key is not None and b"/" in key and not self.learned.remove(key):
                 name, _, number = key.decode().rpartition("/")
                 if name.startswith("experiment/"):
                     self.experiments.remove(name.partition("/")[2], int(number))
@@ -188,6 +192,19 @@ class PolicyBook:
             model: digest of the artifact in force, None if there is none.
         """
         return self.current if self.current.model in (None, model) else self._fallback
+
+    def find(self, version: str) -> Policy | None:
+        """Return the policy of `version`, None if it is not on the topic."""
+        return BUILTIN if version == BUILTIN.version else self._versions.get(split_version(version))
+
+    def knowledge_of(self, policy: Policy) -> Learned | None:
+        """Return what `policy` has learned, None: nothing yet."""
+        return self.learned.of(policy.name, policy.number)
+
+    def priced_by(self) -> list[Policy]:
+        """Return every policy that may set a price now, whatever the model: the current one, variants', and their fallbacks."""
+        arms = [policy for pair in self._arms.values() for policy in pair]
+        return list({policy.version: policy for policy in (self.current, self._fallback, *arms)}.values())
 
     def of_variant(self, version: str, model: str | None) -> tuple[Policy, bool]:
         """Return what prices a variant of a running experiment, and whether that is the fallback of what it names.
@@ -209,6 +226,13 @@ class PolicyBook:
             self.experiments.publish(record)
         elif isinstance(record, RunningExperiments):
             self._run(record)
+        elif isinstance(record, Learned):
+            rule = self._find(record.policy, f"Version {record.version} of what was learned").rule
+            if not isinstance(rule, LearningRule):
+                raise BadReference(f"Policy {record.policy} does not learn: stop whoever publishes what it has learned")
+            self.learned.publish(record, rule)
+        elif isinstance(record, CurrentLearned):
+            self.learned.point(record)
         elif isinstance(record, Policy):
             self._fallback_of(record)
             known = self._versions.setdefault((record.name, record.number), record)
@@ -237,7 +261,7 @@ class PolicyBook:
 
     def _find(self, version: str, who: str) -> Policy:
         """Return a policy that somebody names."""
-        policy = BUILTIN if version == BUILTIN.version else self._versions.get(split_version(version))
+        policy = self.find(version)
         if policy is None:
             raise BadReference(f"{who} names policy {version}, which is not on the topic: publish that first")
         return policy

@@ -24,6 +24,7 @@ _PROTECTED = (
     "marital_status", "health", "union", "politics", "genetics", "postcode", "zip", "name", "language", "location", "device",
 )  # fmt: skip
 SAMPLES_MAX = 512
+DISCOUNT_WEIGHT_MAX = 10.0
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Permille = Annotated[int, Meta(ge=0, le=10_000)]
@@ -76,14 +77,39 @@ def _require_allowed(name: str) -> None:
     raise ValueError(f"feature {name!r} is not known: allowed are {', '.join(ALLOWED_FEATURES)}")
 
 
+class DiscountBudget(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a purchase may be discounted by on average. The learner holds prices to it by a multiplier lambda >= 0, which is
+    added to `discount_weight`: at the end of each period, lambda' = max(0, lambda + step * (realised - target)), both discounts
+    as shares of list price. A period without a purchase leaves it.
+    """
+
+    permille: Annotated[int, Meta(ge=0, le=1000)]
+    """The target: mean discount of the policy's own purchases, as a share of list price."""
+    period_ms: Annotated[int, Meta(ge=60_000)] = 3_600_000
+    """Of event time."""
+    step: Annotated[float, Meta(gt=0.0, le=100.0)] = 1.0
+
+
+class Guard(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What bounds the learner's trust in what it is shown."""
+
+    user_outcomes_max: Annotated[int, Meta(ge=1)] = 8
+    """Most outcomes of one user that are learned from in a window; more are counted, and teach nothing."""
+    user_window_ms: Annotated[int, Meta(ge=60_000, le=30 * 86_400_000)] = 21_600_000
+    """Of event time; windows lie end to end. A learner that starts again first reads the last two of them anew."""
+    since_ms: Annotated[int, Meta(ge=0)] = 0
+    """Draws before this event time teach nothing: to begin anew without what is known to be bad."""
+
+
 class Money(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a purchase is worth: price less cost, less what the discount is charged at."""
 
     assumed_cost_permille: Permille | None = None
     """Cost as a share of list price where the catalogue knows none. None: then revenue is what counts, and margin is
     reported as not available."""
-    discount_weight: Annotated[float, Meta(ge=0.0, le=10.0)] = 0.0
-    """What a unit of discount per purchase is charged at, besides the money it costs (the multiplier of a discount budget)."""
+    discount_weight: Annotated[float, Meta(ge=0.0, le=DISCOUNT_WEIGHT_MAX)] = 0.0
+    """What a unit of discount per purchase is charged at, besides the money it costs."""
+    discount_budget: DiscountBudget | None = None
 
 
 class Prior(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -108,6 +134,7 @@ class Thompson(Struct, frozen=True, kw_only=True, tag_field="kind", tag="thompso
     features: Features = Features()
     prior: Prior = Prior()
     money: Money = Money()
+    guard: Guard = Guard()
     samples: Annotated[int, Meta(ge=2, le=SAMPLES_MAX)] = 64
     """Points of the fixed table of normals over which the best price is counted."""
     temper: Share = 0.3
@@ -125,6 +152,7 @@ class Greedy(Struct, frozen=True, kw_only=True, tag_field="kind", tag="greedy", 
     features: Features = Features()
     prior: Prior = Prior()
     money: Money = Money()
+    guard: Guard = Guard()
     explore: Share = 0.0
 
 
@@ -133,6 +161,7 @@ class LinearQ(Struct, frozen=True, kw_only=True, tag_field="kind", tag="linear_q
 
     features: Features = Features()
     money: Money = Money()
+    guard: Guard = Guard()
     explore: Share = 0.05
     rate: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.02
     """Share of the error that one outcome corrects, for an outcome of typical size."""
@@ -148,6 +177,7 @@ class Sarsa(Struct, frozen=True, kw_only=True, tag_field="kind", tag="sarsa", fo
 
     features: Features = Features()
     money: Money = Money()
+    guard: Guard = Guard()
     explore: Share = 0.05
     rate: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.02
     discount: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0

@@ -68,7 +68,7 @@ def applied_events(log: Log, catalogue: Catalogue) -> Iterator[Applied]:
     """Yield the events of `log` partition by partition, each partition in the order that a worker applies it."""
     topology, semantics = log.manifest.topology, log.manifest.semantics
     intakes = [Intake(semantics, topology, partition) for partition in range(topology.partitions)]
-    merges = [Merge(len(topology.sources)) for _ in intakes]
+    merges = [Merge[Inbound](len(topology.sources)) for _ in intakes]
     for record in records(log):
         inbound = intakes[record.partition].read(
             record.source, record.offset, record.key, record.value, record.arrival_ms

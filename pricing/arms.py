@@ -45,7 +45,7 @@ def cost_of(cost: int | None, list_price: int, money: Money) -> tuple[float, Cos
     return 0.0, "none"
 
 
-def one(prices: Sequence[int], list_price: int, cost: int | None, money: Money) -> Arms:
+def one(prices: Sequence[int], list_price: int, cost: int | None, money: Money, discount_weight: float = 0.0) -> Arms:
     """Return the arms of one draw.
 
     Args:
@@ -53,11 +53,12 @@ def one(prices: Sequence[int], list_price: int, cost: int | None, money: Money) 
         list_price: > 0.
         cost: the catalogue's.
         money: what a purchase is worth.
+        discount_weight: lambda of the discount budget, on top of that of `money`.
     """
     amounts = np.array([prices], dtype=np.int64)
     m = amounts / list_price
     spent = cost_of(cost, list_price, money)[0] / list_price
-    gains = m - spent - money.discount_weight * np.maximum(1.0 - m, 0.0)
+    gains = m - spent - (money.discount_weight + discount_weight) * np.maximum(1.0 - m, 0.0)
     counts = np.full((1, 1), len(prices), dtype=np.int64)
     return Arms(amounts, np.full((1, 1), list_price, dtype=np.int64), SHIFTS_PER_LIST * (1.0 - m), gains, counts)
 

@@ -57,6 +57,8 @@ class Sight(NamedTuple):
     knowledge: Posterior | Values
     digest: str
     """Of the knowledge."""
+    discount_weight: float = 0.0
+    """Lambda of the discount budget."""
 
 
 class Plain:

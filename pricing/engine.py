@@ -18,14 +18,13 @@ from msgspec import Struct, field
 from contracts.catalogue import Catalogue
 from contracts.errors import BadEvent, BadSettings, BrokenInvariant
 from contracts.intake import Inbound, refuse
-from contracts.policies import Policy, PolicyBook
+from contracts.policies import PolicyBook
 from contracts.rules import LearningRule
 from contracts.semantics import Semantics, Topology
 from features.vectors import Taste, TokenEncoder, tastes_of
 from pricing.assignment import Lots
-from pricing.choosers import Knowledge
 from pricing.draws import uniforms
-from pricing.learned import seen_of, sights_of
+from pricing.learned import KnownShelf, seen_of, sights_of
 from pricing.menus import MenuShelf
 from pricing.outcomes import Outcomes
 from pricing.pending import DamagedDraw
@@ -84,7 +83,7 @@ class EventCrash(BrokenInvariant):
 class Engine:
     """Applies the records of one partition. Keeps nothing between steps but caches. Owns its users in an encoder."""
 
-    __slots__ = ("_lots", "_menus", "_places", "_semantics", "_treatments")
+    __slots__ = ("_known", "_lots", "_menus", "_places", "_semantics", "_treatments")
 
     def __init__(
         self, semantics: Semantics, topology: Topology, partition: int, menus: MenuShelf | None = None
@@ -92,6 +91,7 @@ class Engine:
         self._semantics = semantics
         self._places = [Place(semantics, topology, partition, source) for source in range(len(topology.sources))]
         self._menus = MenuShelf() if menus is None else menus
+        self._known = KnownShelf()
         self._lots = Lots()
         self._treatments: Treatments | None = None
 
@@ -104,7 +104,6 @@ class Engine:
         policies: PolicyBook,
         isolated: Isolated = _NONE,
         encoder: TokenEncoder | None = None,
-        knowledge: Knowledge = None,
         timers: Timers | None = None,
     ) -> Step:
         """Apply `batch`, in order.
@@ -114,10 +113,9 @@ class Engine:
             load: gives a user's stored state by key, called at most once per user; and the records of pending draws.
             before: what the last step of this partition returned.
             catalogue: read only.
-            policies: read only.
+            policies: read only; holds what they have learned, too.
             isolated: (source, offset) -> traceback, of records that have crashed too often.
             encoder: the model, if there is one; it keeps this engine's users under the engine itself as their owner.
-            knowledge: what the policy that prices has learned; None: nothing, or it does not learn. Read only.
             timers: of the partition's pending draws, read only; without them there are no outcomes.
 
         Raises:
@@ -134,7 +132,7 @@ class Engine:
         crash = self._apply(batch, load, isolated, policy.seed, run, treatments)
         tastes = tastes_of(encoder.encode(self, run.tokens)) if encoder is not None and run.tokens else []
         if treatments is not None or isinstance(policy.rule, LearningRule):
-            self._see(run, policy, knowledge, tastes)
+            self._see(run, policies, tastes)
         recorder = Recorder(self._places, policy.version, model, policies.seen, catalogue.seen)
         fallback = policy is not policies.current
         draws = None
@@ -160,12 +158,8 @@ class Engine:
             counts.update(draws.counted())
         return step
 
-    @staticmethod
-    def _see(run: Run, policy: Policy, knowledge: Knowledge, tastes: Sequence[Taste]) -> None:
-        """Give every ask of the batch that may be a draw what a learning policy sees of it: its variant's in an experiment.
-
-        What was learned is that of the policy in force; a variant's own policy knows nothing yet.
-        """
+    def _see(self, run: Run, policies: PolicyBook, tastes: Sequence[Taste]) -> None:
+        """Give every ask of the batch that may be a draw what a learning policy sees of it: its variant's in an experiment."""
         asking: dict[int, list[Asked]] = defaultdict(list)
         for turn in run.turns:
             if isinstance(turn, Asked) and turn.rule is None and isinstance(turn.priced.policy.rule, LearningRule):
@@ -175,9 +169,9 @@ class Engine:
                 seen_of(turn.priced.list_price, turn.ask.intent, tastes[turn.token] if tastes else None)
                 for turn in turns
             ]
-            one = turns[0].priced.policy
-            sights = sights_of(one, knowledge if one is policy else None, seen) or ()
-            for turn, sight in zip(turns, sights, strict=True):
+            policy = turns[0].priced.policy
+            known = self._known.of(policy, policies.knowledge_of(policy))
+            for turn, sight in zip(turns, sights_of(known, seen), strict=True):
                 turn.ask.sight = sight
 
     def _treatments_of(self, policies: PolicyBook, model: str | None) -> Treatments | None:

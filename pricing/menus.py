@@ -76,7 +76,7 @@ class Menu:
 
     def __init__(self, item: PricedItem, prices: tuple[int, ...], steps: tuple[TrailStep, ...]) -> None:
         self._item = item
-        self._arms: tuple[Arms, NDArray[np.intp]] | None = None
+        self._arms: tuple[float, Arms, NDArray[np.intp]] | None = None
         self._chances: dict[int, Chances] = {}
         self._pinned: dict[tuple[str, int], Trail] = {}
         self.prices = prices
@@ -113,9 +113,10 @@ class Menu:
         if len(self.prices) == 1:
             aimed, explored = reasons.of_draw(item.policy.rule, None, 1)
             return Chances((1.0,), (1.0,), 0, None, aimed, explored, self._prices_json, _CERTAIN)
-        if self._arms is None:
-            self._arms = item.arms(self.prices), np.searchsorted(item.lattice, self.prices)
-        arms, places = self._arms
+        if self._arms is None or self._arms[0] != sight.discount_weight:
+            places = np.searchsorted(item.lattice, self.prices)
+            self._arms = sight.discount_weight, item.arms(self.prices, sight.discount_weight), places
+        _, arms, places = self._arms
         chances: list[float] = sight.chooser.weigh(sight.row, arms)[0].tolist()
         values = item.values(sight)
         target, ideal = int(values[places].argmax()), item.lattice[int(values.argmax())]
@@ -196,22 +197,24 @@ class PricedItem:
         self._feasible = rails.within(low, high, listed.allowed, list_price)
         self._step_limit = rails.step_limit(list_price, limits)
         self._menus: dict[int, Menu] = {}
-        self._lattice_arms: Arms | None = None
+        self._lattice_arms: tuple[float, Arms] | None = None
 
     def allows(self, price: int) -> bool:
         """Return whether `price` is on the lattice and within every rail that does not depend on the user."""
         return price in self._feasible
 
-    def arms(self, prices: tuple[int, ...]) -> Arms:
-        """Return `prices` of this item as numbers to compute with."""
+    def arms(self, prices: tuple[int, ...], discount_weight: float = 0.0) -> Arms:
+        """Return `prices` of this item as numbers to compute with; `discount_weight` is lambda of the discount budget."""
         rule = self.policy.rule
-        return one(prices, self.list_price, self.item.cost, rule.money if isinstance(rule, LearningRule) else Money())
+        money = rule.money if isinstance(rule, LearningRule) else Money()
+        return one(prices, self.list_price, self.item.cost, money, discount_weight)
 
     def values(self, sight: Sight) -> NDArray[np.float64]:
         """Return what a learning policy expects of every point of the full lattice, rails or not."""
-        if self._lattice_arms is None:
-            self._lattice_arms = self.arms(self.lattice)
-        values: NDArray[np.float64] = sight.chooser.values(sight.row, self._lattice_arms)[0]
+        known = self._lattice_arms
+        if known is None or known[0] != sight.discount_weight:
+            known = self._lattice_arms = sight.discount_weight, self.arms(self.lattice, sight.discount_weight)
+        values: NDArray[np.float64] = sight.chooser.values(sight.row, known[1])[0]
         return values
 
     def menu(self, last_price: int) -> Menu:

@@ -84,7 +84,7 @@ class Session:
         self._topology = settings.topics.topology
         self._places = [TopicPartition(source, partition) for source in self._topology.sources]
         self._source_of = {place: source for source, place in enumerate(self._places)}
-        self._merge = Merge(len(self._places))
+        self._merge = Merge[Inbound](len(self._places))
         self._bytes = 0
         self._gone_since = math.inf
         self._starved = False

@@ -13,6 +13,7 @@ from contracts.decisions import Applied, Decision, Source, TrailStep, encode_dec
 from contracts.events import Click, Consent, Purchase, View, encode_event
 from contracts.experiments import Experiment, Guardrail, Namespace, RunningExperiments, Variant
 from contracts.json_schemas import MESSAGES, drifted, schema_file, schema_text
+from contracts.learned import BudgetPeriod, CurrentLearned, Learned
 from contracts.outcomes import Bought, LatePurchase, NextDraw, Outcome, PriceMismatch, encode_outcome
 from contracts.policies import BUILTIN, CurrentPolicy, KillSwitch, encode_policy
 from contracts.prices import PriceUpdate, encode_price
@@ -71,6 +72,24 @@ SENT = {
     "kill-switch": encode_policy(KillSwitch(on=True)),
     "experiment": encode_policy(EXPERIMENT),
     "running-experiments": encode_policy(RunningExperiments(experiments=("spring@1",))),
+    "learned": encode_policy(
+        Learned(
+            name="p",
+            number=1,
+            version=2,
+            feature_version=1,
+            payload="AA==",
+            digest="0" * 64,
+            outcomes=3,
+            left={"influence": 1},
+            discount_weight=0.5,
+            budget=BudgetPeriod(period=4, discount=0.25, purchases=1),
+            positions=(5, 6),
+            begins=(0, 6),
+            resolved_ms=7,
+        )
+    ),
+    "current-learned": encode_policy(CurrentLearned(name="p", number=1, version=2)),
     "price-update": encode_price(PriceUpdate(**PRICE)),
     "decision": encode_decision(Decision(**DECISION)),
     "applied": encode_decision(Applied(**APPLIED, source=Source("views", 0, 0))),

@@ -19,11 +19,11 @@ from contracts.policies import FixedPrice, ListPrice, Policy, Rails, Rule, Sessi
 from contracts.rules import Features, Greedy, LinearQ, Sarsa, Thompson
 from contracts.semantics import Semantics, Topology
 from features.state import Offer, SessionItem, UserState
-from pricing.choosers import Knowledge, Sight, ignorance
+from pricing.choosers import Knowledge, Sight, ignorance, learner_of
 from pricing.contexts import Seen
 from pricing.demand import Posterior
 from pricing.draws import uniforms
-from pricing.learned import sights_of
+from pricing.learned import Known, sights_of
 from pricing.menus import MenuBook
 from pricing.offers import PRESCRIBED, Ask, prescribe, respond
 from pricing.policies import intent_level
@@ -82,7 +82,8 @@ def some_sights(rnd: Random, policy: Policy, knowledge: Knowledge) -> list[Sight
         Seen(rnd.randrange(1, 10**6), rnd.randrange(8), rnd.random(), np.array([rnd.gauss(0, 1) for _ in range(3)]))
         for _ in range(PER_ITEM)
     ]
-    return sights_of(policy, knowledge, seen) or [None] * PER_ITEM
+    chooser = learner_of(policy.rule, policy.seed, knowledge)
+    return sights_of(Known(chooser, knowledge, knowledge.digest(), rnd.choice([0.0, rnd.uniform(0.0, 10.0)])), seen)
 
 
 def an_item(rnd: Random, margin_min_permille: int) -> CatalogueItem:

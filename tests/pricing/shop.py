@@ -9,6 +9,7 @@ from contracts.catalogue import Catalogue, CatalogueItem
 from contracts.decisions import Applied, Decision, decode_decision
 from contracts.events import Click, Consent, Event, Purchase, View
 from contracts.intake import Inbound, refuse
+from contracts.learned import Learned, digest_of, payload_of
 from contracts.policies import (
     CurrentPolicy,
     KillSwitch,
@@ -23,6 +24,7 @@ from contracts.prices import PriceUpdate, decode_price
 from contracts.semantics import Semantics, Topology
 from features.state import UserState, decode_state
 from features.vectors import TokenEncoder
+from pricing.choosers import Knowledge
 from pricing.engine import Engine, PartitionState, Step
 from pricing.timers import Timers
 
@@ -68,6 +70,28 @@ class Shop:
         """Publish the policy, and point at it, as an operator does."""
         for record in (policy, CurrentPolicy(name=policy.name, number=policy.number)):
             self.policies.apply(self.policies.seen, policy_key(record), encode_policy(record))
+
+    def teach(self, knowledge: Knowledge, discount_weight: float = 0.0) -> Learned:
+        """Publish `knowledge` as the next version of what the current policy has learned."""
+        policy = self.policies.current
+        before = self.policies.knowledge_of(policy)
+        assert knowledge is not None
+        record = Learned(
+            name=policy.name,
+            number=policy.number,
+            version=1 if before is None else before.version + 1,
+            feature_version=1,
+            payload=payload_of(knowledge.encode()),
+            digest=digest_of(knowledge.encode(), discount_weight),
+            outcomes=knowledge.outcomes,
+            left={},
+            discount_weight=discount_weight,
+            positions=(0,),
+            begins=(0,),
+            resolved_ms=0,
+        )
+        self.policies.apply(self.policies.seen, policy_key(record), encode_policy(record))
+        return record
 
     def kill_switch(self, on: bool) -> None:
         switch = KillSwitch(on=on)

@@ -50,8 +50,9 @@ def taught(rule, seed=0):
 def test_a_decision_can_be_recomputed_from_its_record(rule):
     knowledge, policy = taught(rule), policy_of(rule)
     shop = shop_of(rule, item(cost=5_000))
+    shop.teach(knowledge)
     for user in range(20):
-        decision = shop.feed(shop.view(user=f"user {user}"), knowledge=knowledge)[0]
+        decision = shop.feed(shop.view(user=f"user {user}"))[0]
         priced = MenuBook(policy).of(decision.catalogue_version, item(cost=5_000), None)
         menu, chooser = priced.menu(10_000), chooser_of(policy, knowledge)
         rows = chooser.project(Scene(np.array([decision.features]), np.array([decision.intent])))
@@ -68,9 +69,10 @@ def test_a_decision_can_be_recomputed_from_its_record(rule):
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
 def test_an_outcome_carries_what_a_learner_needs_of_its_draw(rule):
-    knowledge, shop = taught(rule), shop_of(rule, item(cost=5_000))
-    draw = shop.feed(shop.view(), knowledge=knowledge)[0]
-    shop.feed(shop.view(60, user="bob"), knowledge=knowledge)
+    shop = shop_of(rule, item(cost=5_000))
+    shop.teach(taught(rule))
+    draw = shop.feed(shop.view())[0]
+    shop.feed(shop.view(60, user="bob"))
     (outcome,) = [decode_outcome(value) for _, value in shop.last.outcomes]
     same = ("features", "feature_version", "learned", "cost_source", "probabilities", "propensity", "price")
     assert [getattr(outcome, name) for name in same] == [getattr(draw, name) for name in same]
@@ -81,7 +83,8 @@ def test_an_outcome_carries_what_a_learner_needs_of_its_draw(rule):
 def test_contributions_add_up_to_what_the_demand_model_expects():
     rule = Thompson()
     knowledge, shop = taught(rule), shop_of(rule)
-    decision = shop.feed(shop.view(), knowledge=knowledge)[0]
+    shop.teach(knowledge)
+    decision = shop.feed(shop.view())[0]
     level, response, *_ = knowledge.project(np.array([decision.features]))[0]
     assert sum(decision.level_contributions) == pytest.approx(level, abs=1e-9)
     assert sum(decision.response_contributions) == pytest.approx(response, abs=1e-9)
@@ -131,7 +134,8 @@ def test_a_rail_between_the_policy_and_its_aim_is_named():
     knowledge = ignorance(rule)
     knowledge.mean[:] = (-6.0, 0.0, 5.0, 0.0)
     shop = shop_of(rule, multipliers=(500, 900, 1000), charm_endings=(), band_low_permille=600)
-    decision = shop.feed(shop.view(), knowledge=knowledge)[0]
+    shop.teach(knowledge)
+    decision = shop.feed(shop.view())[0]
     assert (decision.price, decision.binding_rule, decision.reasons) == (9_000, "step", ("demand", "rail:step"))
 
 
@@ -139,12 +143,14 @@ def test_any_split_into_batches_gives_the_same_bytes():
     rule = Thompson(explore=0.3)
     knowledge = taught(rule)
     whole, split = shop_of(rule, item(), item("rug", 4_999)), shop_of(rule, item(), item("rug", 4_999))
+    for shop in (whole, split):
+        shop.teach(knowledge)
     batch = [whole.inbound(whole.view(n / 3, "rug" if n % 3 else "lamp", user=f"user {n % 7}")) for n in range(90)]
-    whole.feed(*batch, knowledge=knowledge)
+    whole.feed(*batch)
     expected = whole.last.decisions, whole.last.prices, whole.states
     decisions, prices = [], []
     for start, end in pairwise([0, 1, 2, 9, 40, 41, 90]):
-        split.feed(*batch[start:end], knowledge=knowledge)
+        split.feed(*batch[start:end])
         decisions += split.last.decisions
         prices += split.last.prices
     assert (decisions, prices, split.states) == expected
