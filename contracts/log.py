@@ -6,6 +6,8 @@
     catalogue.*          versions of items, in the order of their topic
     policies.*           policies, the current one, the kill switch, in the order of their topic
     applied.*            recorded logs only: the order in which a live worker applied the records, and what it had seen
+    decisions.*          logs that know them: what was decided, as published, partition by partition in its order
+    outcomes.*           the same of the outcomes of draws
 
 Tables are Parquet or JSON lines (contracts.log_files). Rules: a row is *not* validated as an event, so a price of zero
 stays one and is dead-lettered by worker and backtest alike; the row order within a topic is the order of production; rows
@@ -34,6 +36,7 @@ from contracts.log_rows import (
     CatalogueRow,
     EventRow,
     PolicyRow,
+    PublishedRow,
     event_value,
     item_record_key,
     item_value,
@@ -47,7 +50,7 @@ MANIFEST = "manifest.json"
 _USERS_CACHED_MAX = 200_000
 
 Offers = Literal["shown", "not_shown"]
-TableName = Literal["events", "consents", "catalogue", "policies", "applied"]
+TableName = Literal["events", "consents", "catalogue", "policies", "applied", "decisions", "outcomes"]
 
 
 class TableEntry(Struct, frozen=True, kw_only=True):
@@ -167,6 +170,10 @@ class Log:
     def applied(self) -> Iterator[list[AppliedRow]]:
         """Stream the applied order of a recorded log."""
         return self._table("applied", AppliedRow)
+
+    def published(self, topic: Literal["decisions", "outcomes"]) -> Iterator[list[PublishedRow]]:
+        """Stream what was recorded of an output topic; nothing for a log that does not know it."""
+        return self._table(topic, PublishedRow)
 
     @property
     def recorded(self) -> bool:

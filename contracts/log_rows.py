@@ -91,6 +91,14 @@ class AppliedRow(Struct, omit_defaults=True, gc=False):
     """Digest of the artifact in force; None without one."""
 
 
+class PublishedRow(Struct, omit_defaults=True, gc=False):
+    """One record of an output topic, as a worker published it: exact bytes, in the order of its partition."""
+
+    partition: int
+    key: bytes
+    record: bytes
+
+
 class _EventValue(Struct, omit_defaults=True, gc=False):
     """The JSON object of an event, unchecked, fields in the order of contracts.events."""
 

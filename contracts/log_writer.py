@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import msgspec
 from msgspec import Struct
@@ -18,7 +18,7 @@ from msgspec import Struct
 from contracts.errors import BadInput
 from contracts.log import MANIFEST, Addresses, Manifest, TableEntry, TableName, sha256_of
 from contracts.log_files import Format, RowWriter, write_rows
-from contracts.log_rows import AppliedRow, CatalogueRow, EventRow, PolicyRow
+from contracts.log_rows import AppliedRow, CatalogueRow, EventRow, PolicyRow, PublishedRow
 
 _CONSENT_COLUMNS = frozenset(
     {"type", "user", "granted", "event_time_ms", "arrival_ms", "partition", "offset", "key", "raw"}
@@ -26,6 +26,7 @@ _CONSENT_COLUMNS = frozenset(
 _NOT_CONSENT = frozenset(EventRow.__struct_fields__) - _CONSENT_COLUMNS
 _ROW_TYPES: dict[TableName, type[Struct]] = {
     "events": EventRow, "consents": EventRow, "catalogue": CatalogueRow, "policies": PolicyRow, "applied": AppliedRow,
+    "decisions": PublishedRow, "outcomes": PublishedRow,
 }  # fmt: skip
 
 
@@ -103,6 +104,10 @@ class LogWriter:
     def applied(self, rows: Sequence[AppliedRow]) -> None:
         """Append to the applied order; per partition by ascending version."""
         self._table("applied").append(rows)
+
+    def published(self, topic: Literal["decisions", "outcomes"], rows: Sequence[PublishedRow]) -> None:
+        """Append what was published to an output topic; per partition in its order. No rows say that there were none."""
+        self._table(topic).append(rows)
 
     def close(self) -> Manifest:
         """Finish the files, write the manifest, and return it."""

@@ -30,6 +30,7 @@ from pricing.outcomes import Outcomes
 from pricing.pending import DamagedDraw
 from pricing.records import Place, Record, Recorder
 from pricing.run import Asked, Run
+from pricing.targets import Drawn, TargetDraw, Targets
 from pricing.timers import TimerChange, Timers
 from pricing.treatments import Treatments
 from pricing.verdicts import Court
@@ -67,6 +68,8 @@ class Step(Struct):
     """Key -> new record of the pending draws that the batch changed, None for those to delete; stored as states are."""
     timers: TimerChange = field(default_factory=TimerChange)
     """For the partition's timers, when the batch has happened."""
+    targets: list[TargetDraw] = field(default_factory=list)
+    """What target policies would have drawn from, a draw each, in applied order; empty if nobody asked."""
 
 
 class EventCrash(BrokenInvariant):
@@ -105,6 +108,7 @@ class Engine:
         isolated: Isolated = _NONE,
         encoder: TokenEncoder | None = None,
         timers: Timers | None = None,
+        targets: Targets | None = None,
     ) -> Step:
         """Apply `batch`, in order.
 
@@ -117,6 +121,7 @@ class Engine:
             isolated: (source, offset) -> traceback, of records that have crashed too often.
             encoder: the model, if there is one; it keeps this engine's users under the engine itself as their owner.
             timers: of the partition's pending draws, read only; without them there are no outcomes.
+            targets: policies that are asked about every draw; they change no byte of anything else.
 
         Raises:
             EventCrash: applying a record raised, or deciding on it; the first such record of the batch.
@@ -140,7 +145,8 @@ class Engine:
             draws = Outcomes(
                 self._semantics, self._places, load, timers, before.applied, before.watermark_ms, policy.version, model
             )
-        court = Court(self._semantics, self._places, menus, recorder, catalogue, tastes, fallback, draws)
+        watched: list[Drawn] | None = None if targets is None else []
+        court = Court(self._semantics, self._places, menus, recorder, catalogue, tastes, fallback, draws, watched)
         for turn in run.turns:
             try:
                 court.judge(turn)
@@ -156,6 +162,8 @@ class Engine:
         if draws is not None:
             step.outcomes, step.pending, step.timers = draws.records, draws.changes(), draws.timer_change()
             counts.update(draws.counted())
+        if targets is not None and watched:
+            step.targets = targets.of(watched)
         return step
 
     def _see(self, run: Run, policies: PolicyBook, tastes: Sequence[Taste]) -> None:

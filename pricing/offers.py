@@ -76,6 +76,8 @@ class Verdict(Struct, gc=False):
     """Empty unless a learning policy drew the price."""
     chances: Chances | None = None
     """What a draw drew from; None for every other price."""
+    last_price: int = 0
+    """Of a draw: the user's last price of the item, from which the step limit counts."""
 
 
 def is_open(offer: Offer, now_ms: int) -> bool:
@@ -162,6 +164,7 @@ def _draw(offers: Offers, priced: PricedItem, ask: Ask, last_price: int) -> Verd
         ask.intent,
         () if sight is None or forced else record_of(sight, chances, ask.u, arm, priced),
         chances,
+        last_price,
     )
 
 

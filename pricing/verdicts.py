@@ -21,6 +21,7 @@ from pricing.offers import Verdict, close_all, prescribe, respond
 from pricing.outcomes import Outcomes
 from pricing.records import Place, Recorder
 from pricing.run import Asked, Turn, Withdrawn
+from pricing.targets import Drawn
 
 GONE = -1
 """Catalogue version of an item that is no longer fit to be priced; its open offers can still be withdrawn."""
@@ -39,6 +40,7 @@ class Court:
         tastes: Sequence[Taste],
         fallback: bool,
         draws: Outcomes | None,
+        watched: list[Drawn] | None = None,
     ) -> None:
         """Begin.
 
@@ -51,6 +53,7 @@ class Court:
             tastes: what the model makes of the batch's tokens; none without a model.
             fallback: the policy prices in place of the current one, which was made for another model.
             draws: goes along, turn by turn; None where there are no outcomes.
+            watched: gets every draw, if somebody wants to know of them.
         """
         self._semantics = semantics
         self._places = places
@@ -60,6 +63,7 @@ class Court:
         self._tastes = tastes
         self._fallback = fallback
         self._draws = draws
+        self._watched = watched
         self._verdicts: list[Verdict] = []
         self._outcomes: list[str] = []
 
@@ -92,6 +96,8 @@ class Court:
         )
         if self._draws is not None:
             self._draws.priced(turn, verdict, preference)
+        if self._watched is not None and verdict.status == "drawn":
+            self._watched.append(Drawn(turn, verdict))
 
     def _withdraw(self, turn: Withdrawn) -> None:
         """Return every open offer to the list price, by item id."""

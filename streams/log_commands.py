@@ -90,7 +90,7 @@ def worker_flags(manifest: Manifest) -> str:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory of the log; made if need be.")
 @click.option("--until-idle", type=click.FloatRange(min=0), metavar="SECONDS",
               help="First wait until nothing was committed for so long; without it, capture what is there now.")  # fmt: skip
-@click.option("--no-applied", is_flag=True, help="Leave out the order in which workers applied the events.")
+@click.option("--no-applied", is_flag=True, help="Leave out the order in which workers applied the events, decisions and outcomes.")
 @click.option("--source", default="recorded from Kafka", show_default=True, help="Attribution of the log.")
 @click.option("--offers", type=click.Choice(["shown", "not_shown"]), default="not_shown", show_default=True,
               help="Whether shoppers saw the prices that were decided.")  # fmt: skip
@@ -100,7 +100,7 @@ def record(
     settings: Settings, out: Path, *, until_idle: float | None, no_applied: bool, source: str, offers: Offers,
     file_format: Format,
 ) -> None:  # fmt: skip
-    """Capture inputs, catalogue, policies and the applied order into a log, for backtests."""
+    """Capture inputs, catalogue, policies, the applied order, decisions and outcomes into a log, for backtests."""
     from contracts.log import Manifest
     from streams.record import record_log, wait_until_idle
 
@@ -112,7 +112,7 @@ def record(
             waiting = progress.add_task("waiting until idle", total=None)
             wait_until_idle(settings, until_idle)
             progress.remove_task(waiting)
-        tasks = {what: progress.add_task(what, total=None) for what in ("reference", "events", "applied")}
+        tasks = {what: progress.add_task(what, total=None) for what in ("reference", "events", "applied", "outcomes")}
         written = record_log(
             settings, out, manifest, file_format=file_format, applied=not no_applied,
             progress=lambda what, count: progress.update(tasks[what], advance=count),

@@ -1,8 +1,9 @@
-"""Capturing what lies in Kafka into a log (contracts.log): inputs, catalogue, policies, and the order a worker applied.
+"""Capturing what lies in Kafka into a log (contracts.log): inputs, catalogue, policies, the order a worker applied, and
+what it published of decisions and outcomes.
 
 Reads committed records only. The applied order comes from the decisions topic, so a backtest of the log repeats what
-really happened, also where events came live and late. Ends are taken of the decisions first and of the inputs after, so
-every record that was applied is in the log. Not here: the form of the rows (contracts.log_capture).
+really happened, also where events came live and late. Ends are taken of outcomes and decisions first and of the
+inputs after, so every record that was applied is in the log. Not here: the form of the rows (contracts.log_capture).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from contracts.intake import arrival_of
 from contracts.log import LogRecord, Manifest, open_log
 from contracts.log_capture import applied_row, catalogue_row, event_row, policy_row
 from contracts.log_files import Format
-from contracts.log_rows import AppliedRow
+from contracts.log_rows import AppliedRow, PublishedRow
 from contracts.log_writer import LogWriter
 from streams.broker import administering, chunks_until, partitions_of, reading, require_topics, stable_ends
 from streams.settings import Settings
@@ -50,7 +51,7 @@ def record_log(
         out: directory of the log.
         manifest: with the Semantics and Topology of the settings.
         file_format: of the log's tables.
-        applied: also capture the order in which the events were applied.
+        applied: also capture the order in which the events were applied, and the decisions and outcomes that followed.
         progress: told how many records were captured.
 
     Raises:
@@ -59,8 +60,9 @@ def record_log(
     """
     topics = settings.topics
     sources = topics.topology.sources
-    counts = require_topics(settings, [*sources, topics.catalogue, topics.policies, topics.decisions])
+    counts = require_topics(settings, [*sources, topics.catalogue, topics.policies, topics.decisions, topics.outcomes])
     with administering(settings) as admin:
+        outcome_ends = stable_ends(admin, partitions_of({topics.outcomes: counts[topics.outcomes]}))
         decision_ends = stable_ends(admin, partitions_of({topics.decisions: counts[topics.decisions]}))
         input_ends = stable_ends(admin, partitions_of({topic: counts[topic] for topic in sources}))
         reference_ends = stable_ends(admin, partitions_of({topics.catalogue: 1, topics.policies: 1}))
@@ -69,6 +71,7 @@ def record_log(
         begins = _capture_events(settings, writer, input_ends, progress)
         if applied:
             _capture_applied(settings, writer, decision_ends, _Order(settings, begins, input_ends), progress)
+            _capture_outcomes(settings, writer, outcome_ends, progress)
     return open_log(out, verify=False).manifest
 
 
@@ -129,7 +132,21 @@ def _capture_applied(settings: Settings, writer: LogWriter, ends: Ends, order: _
         for records in chunk.values():
             rows = order.rows(records)
             writer.applied(rows)
+            writer.published("decisions", list(map(_published_row, records)))
             progress("applied", len(rows))
+
+
+def _capture_outcomes(settings: Settings, writer: LogWriter, ends: Ends, progress: Progress) -> None:
+    writer.published("outcomes", [])
+    for chunk in _chunks(settings, ends):
+        for records in chunk.values():
+            rows = [_published_row(record) for record in records if record.value is not None]
+            writer.published("outcomes", rows)
+            progress("outcomes", len(rows))
+
+
+def _published_row(record: Any) -> PublishedRow:  # noqa: ANN401 - kafka-python ships no types
+    return PublishedRow(record.partition, record.key or b"", record.value or b"")
 
 
 class _Order:

@@ -1,0 +1,159 @@
+"""The logged draws of a log, one row each, with what other policies would have drawn there: what off-policy evaluation reads.
+
+A row is a draw whose outcome the log knows, at the state and the feasible prices that its policy had. Beside the logged
+probabilities stand those of every *target* policy: what it would draw from at the same event, for the same user, state and
+last price, inside its own rails. A target that does not share the log's rails may want prices that the log could not
+have offered: that mass is in `outside`, and no reward is ever made up for it.
+
+Everything is recomputed by a replay of the log and held against what it recorded: a draw that is recorded and not
+recomputed, or the other way round, or with another price, propensity or probability, refuses the whole log. Not here:
+estimates and verdicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.errors import BadInput
+from contracts.log_files import require_pyarrow
+
+Reward = Literal["margin", "revenue", "units", "purchase"]
+"""Of a draw: (price - cost) * pieces and price * pieces in minor units, pieces, or 1 where anything was bought at its price."""
+
+DRAW_COLUMNS = {
+    "draw_id": "string", "user": "string", "item": "string", "market": "string", "partition": "int64", "version": "int64",
+    "drawn_ms": "int64", "resolved_ms": "int64", "policy": "string", "experiment": "string", "variant": "string",
+    "held_out": "bool", "list_price": "int64", "cost": "int64", "price": "int64", "propensity": "double",
+    "forced": "bool", "exposed": "bool", "learnable": "bool", "unlearnable": "list", "quantity": "int64",
+    "intent": "int64", "sequence": "int64", "preference": "double", "prices": "prices", "probabilities": "numbers",
+}  # fmt: skip
+"""Columns of every table of draws. Money in minor units, times in ms of event time; fields as in contracts.outcomes, but:
+`partition` of the log; `sequence`: the user's count of events at the draw; `quantity`: pieces bought at the draw's price, 0
+for none; `probabilities`: of each of `prices`, and `propensity` is the one of `price`, also in an experiment with a holdout
+(marginal over the lot). Null `cost`: the catalogue has none."""
+TARGET_COLUMNS = ("target", "targets", "outside")
+"""Behind them, per target policy NAME: `target.NAME`, its probability of the logged price; `targets.NAME`, of each of
+`prices`; `outside.NAME`, of prices that are not among them: targets.NAME and outside.NAME sum to 1."""
+
+_META = b"pricetide.draws"
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LoggedDraws:
+    """The draws of a log in the order of decisions: by (drawn_ms, partition, version). n rows."""
+
+    table: Any
+    """pyarrow.Table of DRAW_COLUMNS and TARGET_COLUMNS."""
+    targets: tuple[str, ...]
+    """Names of the target policies."""
+    refusal: str | None
+    """Why nothing may be estimated from this log: a sentence. The rows are what could be recomputed, if any."""
+    pending: int
+    """Draws without a row, because the log ends before their window does."""
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return a flat column as a numpy array; ids and names as objects."""
+        found: NDArray[Any] = self.table.column(name).combine_chunks().to_numpy(zero_copy_only=False)
+        return found
+
+    def rewards(self, kind: Reward = "margin") -> Floats:
+        """Return the reward of every draw, (n,).
+
+        Raises:
+            BadInput: a margin of items whose cost the catalogue does not have.
+        """
+        pieces = self.column("quantity").astype(np.float64)
+        if kind == "units":
+            return pieces
+        if kind == "purchase":
+            bought: Floats = (pieces > 0).astype(np.float64)
+            return bought
+        each = self.column("price").astype(np.float64)
+        if kind == "margin":
+            missing = self.table.column("cost").null_count
+            if missing:
+                raise BadInput(
+                    f"{missing:,} of {len(self):,} draws are of items without a cost, so there is no margin: give the "
+                    "catalogue costs, or evaluate revenue"
+                )
+            each = each - self.column("cost")
+        return each * pieces
+
+    def propensities(self) -> Floats:
+        """Return the logged probability of the logged price, (n,)."""
+        return self.column("propensity")
+
+    def target(self, name: str) -> Floats:
+        """Return the probability of the logged price under target policy `name`, (n,)."""
+        return self.column(f"target.{name}")
+
+    def unsupported(self, name: str) -> Floats:
+        """Return the probability under target `name` of all that the logging policy never draws there, (n,).
+
+        That is prices outside of the logged feasible ones, and those of them that have logged probability zero.
+        """
+        ours = self.table.column("probabilities").combine_chunks()
+        theirs = self.table.column(f"targets.{name}").combine_chunks()
+        lost = np.where(ours.flatten().to_numpy() > 0.0, 0.0, theirs.flatten().to_numpy())
+        rows = np.repeat(np.arange(len(self)), ours.value_lengths().to_numpy())
+        mass: Floats = np.bincount(rows, lost, minlength=len(self)) + self.column(f"outside.{name}")
+        return mass
+
+    def clusters(self) -> NDArray[np.int64]:
+        """Return a code of the user of every draw, (n,)."""
+        codes: NDArray[np.int64] = self.table.column("user").combine_chunks().dictionary_encode().indices.to_numpy()
+        return codes.astype(np.int64)
+
+
+def read_draws(file: Path) -> LoggedDraws:
+    """Return the draws that `pricetide backtest LOG --draws FILE` wrote.
+
+    Raises:
+        BadInput: it cannot be read, or is no such file.
+    """
+    raise NotImplementedError(file)
+
+
+def logged_draws(directory: Path, targets: Sequence[Any], models: Sequence[Path] = ()) -> LoggedDraws:
+    """Replay the log in `directory` and return its draws, with what each of `targets` would have drawn.
+
+    Args:
+        directory: of the log.
+        targets: policies (contracts.policies.Policy, as contracts.policy_files.read_policy gives them), by distinct names.
+        models: directories of the artifacts in force.
+
+    Raises:
+        BadInput, BadSettings: as of backtest.run.run_backtest; or two targets have one name.
+    """
+    raise NotImplementedError(directory, targets, models)
+
+
+def _ordered(table: Any) -> Any:  # noqa: ANN401 - pyarrow ships no types
+    return table.sort_by([("drawn_ms", "ascending"), ("partition", "ascending"), ("version", "ascending")])
+
+
+def _schema(targets: Sequence[str], pa: Any) -> Any:  # noqa: ANN401 - as above
+    from backtest.outputs import _arrow_type
+
+    columns = [(name, _arrow_type(pa, kind)) for name, kind in DRAW_COLUMNS.items()]
+    for name in targets:
+        columns += [
+            (f"target.{name}", pa.float64()),
+            (f"targets.{name}", pa.list_(pa.float64())),
+            (f"outside.{name}", pa.float64()),
+        ]
+    return pa.schema(columns)
+
+
+__all__ = ["DRAW_COLUMNS", "LoggedDraws", "Reward", "logged_draws", "read_draws"]
+_ = require_pyarrow

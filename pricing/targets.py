@@ -1,0 +1,113 @@
+"""Target policies: what they would have drawn from at every draw of a step. Pure; changes nothing that is published.
+
+A target sees the draw's own state: same user, item, market, last price, intent and vector. It weighs the prices that are
+feasible inside its own rails, and what it gives to prices which the draw could not have led to is kept apart. Not here:
+what is estimated from that (backtest).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from msgspec import Struct
+
+from contracts.policies import Policy
+from contracts.rules import LearningRule
+from pricing.choosers import Knowledge, Sight
+from pricing.learned import seen_of, sights_of
+from pricing.menus import Chances, MenuBook
+from pricing.offers import Verdict
+from pricing.run import Asked
+
+
+class Drawn(Struct, gc=False):
+    """A draw as the second pass made it."""
+
+    turn: Asked
+    verdict: Verdict
+    """Status `drawn`."""
+
+
+class Wish(Struct, frozen=True, gc=False):
+    """What one target would have drawn from at one draw; all of it sums to 1."""
+
+    probabilities: tuple[float, ...]
+    """Of each price that was feasible at the draw."""
+    outside: float
+    """Of all others; 1 for an item that the target's rails refuse to price."""
+
+
+class TargetDraw(Struct, gc=False):
+    """A draw, and what the targets make of it."""
+
+    draw_id: str
+    sequence: int
+    """The user's count of applied events, the draw's included."""
+    prices: tuple[int, ...]
+    """Feasible at the draw, ascending."""
+    probabilities: tuple[float, ...]
+    """Of each of them at the draw, over the lot of the user too where an experiment holds users out; so the propensity is the
+    one of the drawn price."""
+    wishes: tuple[Wish, ...]
+    """One per target."""
+
+
+class Targets:
+    """The targets of a replay; one instance may serve all partitions of a process."""
+
+    def __init__(
+        self, policies: Sequence[Policy], knowledge: Mapping[str, Knowledge] = MappingProxyType({})
+    ) -> None:
+        """Begin.
+
+        Args:
+            policies: with distinct names.
+            knowledge: by name, what a policy that learns knows. It stays as it is: nobody saw the prices of a target, so
+                there is nothing to learn from them. Without an entry it knows nothing.
+        """
+        self._books = [MenuBook(policy) for policy in policies]
+        self._knowledge = knowledge
+
+    def of(self, drawn: Sequence[Drawn]) -> list[TargetDraw]:
+        """Return what the targets make of the draws of a step."""
+        columns = [self._wishes(book, drawn) for book in self._books]
+        wishes = zip(*columns, strict=True) if columns else [()] * len(drawn)
+        return [_target_draw(one, row) for one, row in zip(drawn, wishes, strict=True)]
+
+    def _wishes(self, book: MenuBook, drawn: Sequence[Drawn]) -> list[Wish]:
+        policy = book.policy
+        sights: Sequence[Sight | None] = [None] * len(drawn)
+        if isinstance(policy.rule, LearningRule):
+            seen = [seen_of(one.turn.priced.list_price, one.turn.ask.intent, one.turn.ask.taste) for one in drawn]
+            sights = sights_of(policy, self._knowledge.get(policy.name), seen) or sights
+        return [_wish(book, one, sight) for one, sight in zip(drawn, sights, strict=True)]
+
+
+def _wish(book: MenuBook, drawn: Drawn, sight: Sight | None) -> Wish:
+    turn, verdict = drawn.turn, drawn.verdict
+    theirs = turn.priced
+    ours = book.of(theirs.version, theirs.item, turn.ask.market)
+    prices = theirs.menu(verdict.last_price).prices
+    if ours.refused_by is not None:
+        return Wish((0.0,) * len(prices), 1.0)
+    menu = ours.menu(verdict.last_price)
+    chances: Chances = menu.chances(turn.ask.intent) if sight is None else menu.chances_of(sight)
+    if menu.prices == prices:
+        return Wish(chances.probabilities, 0.0)
+    wanted = dict(zip(menu.prices, chances.probabilities, strict=True))
+    inside = tuple([wanted.pop(price, 0.0) for price in prices])
+    return Wish(inside, sum(wanted.values()))
+
+
+def _target_draw(drawn: Drawn, wishes: tuple[Wish, ...]) -> TargetDraw:
+    turn, verdict = drawn.turn, drawn.verdict
+    assert verdict.chances is not None
+    prices = turn.priced.menu(verdict.last_price).prices
+    chances, holdout = verdict.chances.probabilities, turn.ask.holdout
+    if holdout and not verdict.forced:
+        listed = turn.priced.list_price
+        chances = tuple(
+            [(1.0 - holdout) * p + (holdout if price == listed else 0.0) for price, p in zip(prices, chances, strict=True)]
+        )
+    return TargetDraw(turn.ask.decision_id, turn.sequence, prices, chances, wishes)
