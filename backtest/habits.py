@@ -71,7 +71,9 @@ class Habits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 MADE_UP = Habits(
     source="made up",
-    sessions_per_hour=(60, 40, 30, 20, 20, 40, 80, 120, 150, 170, 180, 190, 200, 190, 180, 180, 190, 220, 260, 280, 260, 200, 140, 90),
+    sessions_per_hour=(
+        60, 40, 30, 20, 20, 40, 80, 120, 150, 170, 180, 190, 200, 190, 180, 180, 190, 220, 260, 280, 260, 200, 140, 90,
+    ),
     sessions_per_user=1.4,
     looks=(0.4, 0.2, 0.12, 0.08, 0.06, 0.05, 0.04, 0.03, 0.01, 0.01),
     pauses_ms=(3_000, 15_000, 40_000, 120_000, 900_000),

@@ -37,6 +37,7 @@ class Town(Struct, kw_only=True):
 
     name: str
     catalogue: list[CatalogueRow]
+    currency: str = "USD"
     looks: Callable[[], Iterator[Look]]
     """Begins anew with every call."""
     encoder: TokenEncoder | None = None

@@ -13,6 +13,7 @@ from functools import partial
 from heapq import heappop, heappush
 from math import exp, log
 
+import msgspec
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
@@ -64,7 +65,7 @@ class _Session(Struct):
     searched: bool
 
 
-def street(habits: Habits, elasticity: float, seed: int, looks: int) -> Town:
+def street(habits: Habits, elasticity: float, seed: int, looks: int, traffic: float = 1.0) -> Town:
     """Return the shop of `seed`.
 
     Args:
@@ -72,14 +73,18 @@ def street(habits: Habits, elasticity: float, seed: int, looks: int) -> Town:
         elasticity: > 0; see the module.
         seed: of everything.
         looks: so many pages are opened.
+        traffic: sessions per hour, as a share of those of `habits`: fewer of them take longer, so more is learned on the way.
     """
     random = np.random.Generator(np.random.PCG64([seed, 2]))
     shelves = _shelves(habits, random)
+    per_hour = tuple([rate * traffic for rate in habits.sessions_per_hour])
+    slower = msgspec.structs.replace(habits, sessions_per_hour=per_hour)
     median = float(np.median([row.list_price for shelf in shelves for row in shelf.items]))
     return Town(
         name=f"SHOP, elasticity {elasticity:g}",
+        currency=habits.currency,
         catalogue=[row for shelf in shelves for row in shelf.items],
-        looks=partial(_looks, habits, shelves, elasticity, median, seed, looks),
+        looks=partial(_looks, slower, shelves, elasticity, median, seed, looks),
         rules=(
             f"Everything: a shop simulated with seed {seed} after the traffic of: {habits.source}",
             f"Demand: elasticity {elasticity:g} at list price, given and not found in any data; truth.* says what the chance of a "

@@ -21,6 +21,8 @@ Floats = NDArray[np.float64]
 
 MULTIPLIERS = tuple(range(600, 1301, 25))
 """Permille of list price that are tried as the best fixed price."""
+LIFT_MIN = 0.5
+"""Percent that the oracle must gain on list price for a share of that gain to say anything."""
 PERIODS = 12
 """Of equal length, for value over time."""
 
@@ -55,6 +57,15 @@ class Period(Struct, frozen=True, kw_only=True):
     best_fixed: float
     """At the multiplier that was best over all periods."""
 
+    def lift(self, value: float) -> float:
+        """Return by how much a value is above the list price's, in percent."""
+        return 100.0 * (value / self.list_price - 1.0) if self.list_price > 0.0 else 0.0
+
+    def share(self, value: float) -> float | None:
+        """Return (value - list) / (oracle - list), in percent; None where list price is all but the best."""
+        most = self.lift(self.oracle)
+        return 100.0 * self.lift(value) / most if most >= LIFT_MIN else None
+
 
 class Account(Struct, frozen=True, kw_only=True):
     """What a run earned, and could have earned; values as in Period."""
@@ -65,17 +76,6 @@ class Account(Struct, frozen=True, kw_only=True):
     whole: Period
     best_fixed_permille: int
     periods: tuple[Period, ...]
-
-    @property
-    def share(self) -> float:
-        """(policy - list) / (oracle - list), in percent; 0 where nothing could be gained."""
-        return share_of(self.whole.policy, self.whole)
-
-
-def share_of(value: float, period: Period) -> float:
-    """Return (value - list) / (oracle - list), in percent; 0 where nothing could be gained."""
-    gain = period.oracle - period.list_price
-    return 100.0 * (value - period.list_price) / gain if gain > 0.0 else 0.0
 
 
 class Truth:
