@@ -18,7 +18,7 @@ demo: .venv-demo/.installed ## See a worker price a generated shop for half a mi
 	@.venv-demo/bin/pricetide demo
 
 test: lint ## Run everything: style, types, import contracts, every test (needs Docker, or Java 17 and Maven)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist worksteal
 
 lint: setup ## Check style, types and import contracts
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 The broker is the one of PRICETIDE_TEST_KAFKA, else a container, else Java and Maven (deploy/kafka-local); without any
 of them the tests that need it fail: a skipped guarantee is no guarantee. Each run has its own broker: runs may overlap.
+A parallel run (`pytest -n 2`, as `make test` does) has one broker for all its processes.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 KAFKA_IMAGE = "apache/kafka:4.1.1"
+BROKER_VARIABLE = "PRICETIDE_TEST_KAFKA"
 NO_BROKER = (
     "These tests need an Apache Kafka: set PRICETIDE_TEST_KAFKA=host:port, or start Docker, or install a Java runtime "
     "(17 or newer) and Maven (Debian: apt-get install openjdk-17-jre-headless maven)"
@@ -35,6 +38,27 @@ settings.register_profile("explore", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+_PARALLEL_RUN = pytest.StashKey[ExitStack]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the broker of a parallel run, in the process that starts the others; they find it by the variable."""
+    if not config.getoption("numprocesses", None) or os.environ.get(BROKER_VARIABLE) or config.option.collectonly:
+        return
+    held = config.stash[_PARALLEL_RUN] = ExitStack()
+    try:
+        directory = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="pricetide-kafka-")))
+        os.environ[BROKER_VARIABLE] = held.enter_context(broker(directory))
+    except pytest.fail.Exception:  # the tests that need one will say so
+        held.close()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the broker of a parallel run."""
+    if _PARALLEL_RUN in config.stash:
+        config.stash[_PARALLEL_RUN].close()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by what they ask for, so that `-m 'not kafka'` and `-m 'not data'` select by need."""
     for item in items:
@@ -47,13 +71,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Bootstrap servers of a real Apache Kafka; topics are made by the tests, automatic creation is off."""
-    given = os.environ.get("PRICETIDE_TEST_KAFKA")
+    given = os.environ.get(BROKER_VARIABLE)
     if given:
         yield given
-    elif _docker_answers():
+        return
+    with broker(tmp_path_factory.mktemp("kafka")) as servers:
+        yield servers
+
+
+@contextmanager
+def broker(directory: Path) -> Iterator[str]:
+    """Yield the bootstrap servers of a new broker, which keeps its log in `directory` unless it runs in a container."""
+    if _docker_answers():
         yield from _kafka_in_docker()
     elif shutil.which("java") and shutil.which("mvn"):
-        yield from _kafka_on_java(tmp_path_factory.mktemp("kafka"))
+        yield from _kafka_on_java(directory)
     else:
         pytest.fail(NO_BROKER)
 

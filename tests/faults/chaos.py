@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 import uuid
+from contextlib import nullcontext
 from pathlib import Path
 from random import Random
 
@@ -28,12 +29,13 @@ sys.path.append(str(ROOT / "tests"))
 # ruff: noqa: E402 - the repository must be importable first
 
 import click
+import conftest
 from deployment import Deployment, broken_order, difference, expected
 from msgspec import Struct
 from msgspec.structs import replace
 from rich.console import Console
 from rich.table import Table
-from supervision import POLL_S, Supervisor, Watch, broker, longest_restore_s
+from supervision import POLL_S, Supervisor, Watch, longest_restore_s
 
 from backtest.perturb import Perturbation, perturb_log
 from backtest.shoppers import generate_log
@@ -308,7 +310,7 @@ def chaos(seed: int, runs: int, kafka: str | None, events: int, kills: int, mode
     """Kill workers at random instants and compare every committed record with an oracle; exit with 1 if one is wrong."""
     logging.getLogger("aiokafka").setLevel(logging.ERROR)
     console, results = Console(width=None if Console().is_terminal else 160), []
-    with broker(kafka, ROOT / ".chaos" / "kafka") as servers:
+    with nullcontext(kafka) if kafka else conftest.broker(ROOT / ".chaos" / "kafka") as servers:
         for number in range(seed, seed + runs):
             result = run(number, servers, events, kills, ROOT / ".chaos" / f"seed-{number}", model=model)
             results.append(result)

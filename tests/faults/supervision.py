@@ -10,28 +10,14 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import conftest
 from deployment import Deployment, WorkerProcess, backlog
 
 from streams.broker import administering
 from streams.shell import EXIT_BUG, EXIT_RETRY
 
 POLL_S = 0.25
-
-
-@contextmanager
-def broker(given: str | None, directory: Path) -> Iterator[str]:
-    """Yield the bootstrap servers that were given, or those of a broker started as the test suite starts its own."""
-    if given:
-        yield given
-        return
-    start = conftest._kafka_in_docker if conftest._docker_answers() else lambda: conftest._kafka_on_java(directory)
-    with contextmanager(start)() as servers:
-        yield servers
 
 
 class Supervisor:
