@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import AsyncIterable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import faust
 from yarl import URL
 
-from contracts.errors import BadSettings
+from contracts.errors import BadSettings, BrokerUnavailable
 from streams.session import Batch
 from streams.settings import Settings
 from streams.shell import WorkerShell
@@ -33,7 +34,7 @@ def build_app(settings: Settings) -> PricetideApp:
         BadSettings: a setting is missing or out of range.
     """
     settings.engine_semantics  # noqa: B018 - refuse wrong semantics before anything is opened
-    app = PricetideApp(settings.group, **_configuration(settings))
+    app = PricetideApp(settings.group, **configuration(settings))
     app.transport = BatchedTransport(
         [URL(f"kafka://{server}") for server in settings.kafka.bootstrap_servers.split(",")], app
     )
@@ -61,7 +62,36 @@ def build_app(settings: Settings) -> PricetideApp:
     return app
 
 
-def _configuration(settings: Settings) -> dict[str, Any]:
+def run_app(app: faust.App, settings: Settings) -> None:
+    """Run `app` as this process until SIGTERM.
+
+    Raises:
+        BrokerUnavailable: Faust itself has crashed.
+        SystemExit: the end, with 0.
+    """
+    logging.getLogger("aiokafka").setLevel(logging.WARNING)
+    # Kafka 4 answers the first send of a transaction with NotEnoughReplicas while it verifies the partition (KIP-890); the
+    # client tries again in 5 ms and warns every time. What does not heal ends the commit with an error of its own.
+    logging.getLogger("aiokafka.producer.sender").setLevel(logging.ERROR)
+    runner = faust.Worker(
+        app, loglevel=settings.log_level, redirect_stdouts=False, quiet=True, console_port=None, blocking_timeout=None
+    )
+    try:
+        runner.execute_from_commandline()
+    except SystemExit as end:
+        if end.code:  # our own ends never come here: membership, heartbeats or the web server broke, the log says how
+            raise BrokerUnavailable(
+                "Faust has crashed, see the log above; a supervisor should start the process again"
+            ) from None
+        raise
+
+
+def configuration(settings: Settings) -> dict[str, Any]:
+    """Return what Faust is told of `settings`.
+
+    Raises:
+        BadSettings: the port is taken, or the host is not this machine's.
+    """
     port = _free_port(settings.host, settings.port)
     session_s = settings.session_timeout_ms / 1000
     return {

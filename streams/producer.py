@@ -30,11 +30,16 @@ sender.BACKOFF_OVERRIDE = CONCURRENT_TRANSACTIONS_BACKOFF_S
 
 def transactional_producer(settings: Settings, partition: int) -> AIOKafkaProducer:
     """Return the producer of `partition`; starting it fences every earlier owner and aborts what one left open."""
+    return named_producer(settings, f"{settings.group}-{partition}", settings.transaction_timeout_ms)
+
+
+def named_producer(settings: Settings, name: str, transaction_timeout_ms: int) -> AIOKafkaProducer:
+    """Return the producer with the transactional id `name`; starting it fences whoever had it."""
     return AIOKafkaProducer(
         **settings.kafka.client(),
-        client_id=f"{settings.group}-{partition}",
-        transactional_id=f"{settings.group}-{partition}",
-        transaction_timeout_ms=settings.transaction_timeout_ms,
+        client_id=name,
+        transactional_id=name,
+        transaction_timeout_ms=transaction_timeout_ms,
         request_timeout_ms=settings.kafka.request_timeout_ms,
         acks="all",
         linger_ms=0,

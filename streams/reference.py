@@ -25,14 +25,17 @@ POLL_MS = 500
 class References:
     """Catalogue and policies, kept up to date from their topics."""
 
-    def __init__(self, settings: Settings, refused: Callable[[str], None]) -> None:
+    def __init__(self, settings: Settings, refused: Callable[[str], None], *, catalogue: bool = True) -> None:
+        """Prepare; `refused` is called with the topic of a record that cannot be used, `catalogue=False` leaves that out."""
         self.catalogue = Catalogue()
         self.policies = PolicyBook()
         self.ready = asyncio.Event()
+        self._applied = asyncio.Event()
         self._settings = settings
         self._refused = refused
         self._catalogue_place = TopicPartition(settings.topics.catalogue, 0)
         self._policies_place = TopicPartition(settings.topics.policies, 0)
+        self._places = [self._catalogue_place, self._policies_place] if catalogue else [self._policies_place]
         self._consumer: AIOKafkaConsumer | None = None
 
     async def read_to_end(self) -> None:
@@ -46,7 +49,7 @@ class References:
             request_timeout_ms=self._settings.kafka.request_timeout_ms,
         )
         await consumer.start()
-        places = [self._catalogue_place, self._policies_place]
+        places = self._places
         consumer.assign(places)
         for place, beginning in (await consumer.beginning_offsets(places)).items():
             consumer.seek(place, beginning)
@@ -60,6 +63,18 @@ class References:
         """Apply what arrives, for ever."""
         while self._consumer is not None:
             self._apply(await self._consumer.getmany(timeout_ms=POLL_MS))
+            self._applied.set()
+
+    async def caught_up(self) -> None:
+        """Wait until `follow`, which runs beside, has applied everything that is committed now."""
+        consumer = self._consumer
+        assert consumer is not None
+        ends = await consumer.end_offsets(self._places)
+        reached = False
+        while not reached:  # once more after the positions are there: they move before what they stand for is applied
+            reached = all([await consumer.position(place) >= end for place, end in ends.items()])
+            self._applied.clear()
+            await self._applied.wait()
 
     async def close(self) -> None:
         """Stop reading."""

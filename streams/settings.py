@@ -159,6 +159,17 @@ class EncoderSettings(_Group):
     """How often `model` is looked at for another artifact."""
 
 
+class LearnerSettings(_Group):
+    """How often a learner (`pricetide learn`) publishes what it has learned."""
+
+    version_outcomes: Annotated[int, Field(ge=1, le=20_000)] = 5_000
+    """Most outcomes between two versions; also what is buffered per partition."""
+    version_seconds: Annotated[float, Field(gt=0.0, le=86_400.0)] = 300.0
+    """Longest time from an outcome's arrival to the version that has gone past it."""
+    keep_ms: Annotated[int, Field(ge=1)] | None = None
+    """How long a version stays on the topic after the next one has come; None: a day longer than the decisions that name it."""
+
+
 class Settings(BaseSettings):
     """Everything an operator sets."""
 
@@ -169,6 +180,7 @@ class Settings(BaseSettings):
     semantics: dict[str, Any] = Field(default_factory=dict)
     """Fields of contracts.semantics.Semantics; `consent_default` is required."""
     encoder: EncoderSettings = EncoderSettings()
+    learner: LearnerSettings = LearnerSettings()
     group: str = "pricetide"
     """Consumer group, and the prefix of the transactional ids."""
     data_dir: Path = Path("data")

@@ -63,7 +63,19 @@ def verdict(error: BaseException) -> tuple[int, str]:
     return EXIT_BUG, f"Unexpected {type(error).__name__}: {error}"
 
 
-async def _end_tasks(tasks: Iterable[asyncio.Task[None]]) -> None:
+def end_process(error: BaseException) -> NoReturn:
+    """End the process with a sentence and a code, at once: what is not committed has not happened."""
+    code, sentence = verdict(error)
+    if code == EXIT_BUG:
+        traceback.print_exception(error)
+    logger.critical("%s", sentence)
+    logging.shutdown()
+    sys.stdout.flush()
+    print(f"pricetide: {sentence}", file=sys.stderr, flush=True)  # noqa: T201 - the last word, whatever the log level
+    os._exit(code)
+
+
+async def end_tasks(tasks: Iterable[asyncio.Task[None]]) -> None:
     """Cancel tasks until they are gone: aiokafka swallows a cancellation that arrives while one of its clients stops."""
     pending = set(tasks)
     while pending:
@@ -144,7 +156,7 @@ class WorkerShell:
         """Stop fetching, wait for the batches in flight, close every session."""
         sessions, tasks = self.sessions, self._tasks
         self.sessions, self._tasks = {}, {}
-        await _end_tasks(tasks.values())
+        await end_tasks(tasks.values())
         timeout_s = self.settings.session_timeout_ms / 2000
         await asyncio.gather(*(session.close(timeout_s) for session in sessions.values()))
 
@@ -152,7 +164,7 @@ class WorkerShell:
         """Release everything, for good."""
         await self.release()
         if self._following is not None:
-            await _end_tasks([self._following])
+            await end_tasks([self._following])
         await self.references.close()
 
     def apply(self, batch: Batch) -> None:
@@ -182,15 +194,8 @@ class WorkerShell:
             self.end(error)
 
     def end(self, error: BaseException) -> NoReturn:
-        """End the process with a sentence and a code, at once: what is not committed has not happened."""
-        code, sentence = verdict(error)
-        if code == EXIT_BUG:
-            traceback.print_exception(error)
-        logger.critical("%s", sentence)
-        logging.shutdown()
-        sys.stdout.flush()
-        print(f"pricetide: {sentence}", file=sys.stderr, flush=True)  # noqa: T201 - the last word, whatever the log level
-        os._exit(code)
+        """End the process: nothing goes on after something went wrong."""
+        end_process(error)
 
     def _count_crash(self, error: EventCrash, partition: int) -> None:
         topic = self.settings.topics.topology.sources[error.source]

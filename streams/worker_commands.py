@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from kafka.admin import OffsetSpec
 from kafka.errors import NoError, UnknownMemberIdError
 from kafka.structs import OffsetAndMetadata
 
-from contracts.errors import BadSettings, BrokerUnavailable
+from contracts.errors import BadSettings
 from streams.broker import administering, broker_errors, committed_records, require_topics
 from streams.ledger import LEDGER_KEY, Ledger, decode_ledger, encode_ledger
 from streams.options import with_settings
@@ -32,29 +31,12 @@ def worker(settings: Settings) -> None:
 
     Exit codes: 0 stopped by a signal, 70 a bug, 75 worth another try (broker gone, fenced), 78 settings.
     """
-    import faust
-
-    from streams.app import build_app
+    from streams.app import build_app, run_app
 
     settings.engine_semantics  # noqa: B018 - refuse wrong semantics before the broker is asked for anything
     require_partitions(settings)
     _lock(settings.data_dir)
-    app = build_app(settings)
-    logging.getLogger("aiokafka").setLevel(logging.WARNING)
-    # Kafka 4 answers the first send of a transaction with NotEnoughReplicas while it verifies the partition (KIP-890); the
-    # client tries again in 5 ms and warns every time. What does not heal ends the commit with an error of its own.
-    logging.getLogger("aiokafka.producer.sender").setLevel(logging.ERROR)
-    runner = faust.Worker(
-        app, loglevel=settings.log_level, redirect_stdouts=False, quiet=True, console_port=None, blocking_timeout=None
-    )
-    try:
-        runner.execute_from_commandline()
-    except SystemExit as end:
-        if end.code:  # our own ends never come here: membership, heartbeats or the web server broke, the log says how
-            raise BrokerUnavailable(
-                "Faust has crashed, see the log above; a supervisor should start the worker again"
-            ) from None
-        raise
+    run_app(build_app(settings), settings)
 
 
 def _lock(data_dir: Path) -> None:
