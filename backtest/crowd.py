@@ -162,8 +162,9 @@ class Crowd:
         draw_id = None if visit.update is None else visit.update.draw_id
         mind = self._minds.get((look.user, look.item))
         decided = mind is not None and (mind.draw_id == draw_id if draw_id is not None else now_ms < mind.until_ms)
-        self._minds[look.user, look.item] = _Mind(draw_id, now_ms + DECIDED_MS)
-        self._tidy(now_ms)
+        if not decided:
+            self._minds[look.user, look.item] = _Mind(draw_id, now_ms + DECIDED_MS)
+            self._tidy(now_ms)
         if look.leaves or decided:
             self._forget(visit)
             return None

@@ -42,10 +42,10 @@ def _drawn(periods: list[Period], title: str) -> str:
     first, last = periods[0].from_ms, periods[-1].until_ms
 
     def x(ms: float) -> float:
-        return round(_LEFT + (ms - first) / (last - first) * (_WIDTH - _LEFT - 20), 1)
+        return float(round(_LEFT + (ms - first) / (last - first) * (_WIDTH - _LEFT - 20), 1))
 
     def y(value: float) -> float:
-        return round(_TOP + (high - value) / spread * (_HEIGHT - _TOP - _BOTTOM), 1)
+        return float(round(_TOP + (high - value) / spread * (_HEIGHT - _TOP - _BOTTOM), 1))
 
     shapes = [f'<text x="{_LEFT}" y="20" font-weight="bold">{escape(title)}</text>']
     for number in range(5):

@@ -90,7 +90,11 @@ def worker_flags(manifest: Manifest) -> str:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory of the log; made if need be.")
 @click.option("--until-idle", type=click.FloatRange(min=0), metavar="SECONDS",
               help="First wait until nothing was committed for so long; without it, capture what is there now.")  # fmt: skip
-@click.option("--no-applied", is_flag=True, help="Leave out the order in which workers applied the events, decisions and outcomes.")
+@click.option(
+    "--no-applied",
+    is_flag=True,
+    help="Leave out the order in which workers applied the events, decisions and outcomes.",
+)
 @click.option("--source", default="recorded from Kafka", show_default=True, help="Attribution of the log.")
 @click.option("--offers", type=click.Choice(["shown", "not_shown"]), default="not_shown", show_default=True,
               help="Whether shoppers saw the prices that were decided.")  # fmt: skip
