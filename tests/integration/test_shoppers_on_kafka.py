@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import sys
 
+import msgspec
 from click.testing import CliRunner
 from deployment import Deployment, WorkerProcess, as_arguments, difference, expected
 
+from backtest.habits import MADE_UP, write_habits
 from backtest.people import people_of
 from contracts.decisions import Decision, decode_decision
 from contracts.events import Purchase, decode_event
@@ -17,7 +19,7 @@ from contracts.prices import decode_price
 from pricetide import command_line
 from streams.shoppers import ShopFront
 
-LOOKS = 120
+LOOKS = 80
 FLAGS = {"semantics__outcome_window_ms": 900_000, "learner__version_outcomes": 10, "learner__version_seconds": 1}
 POLICY = """
 name = "closed"
@@ -37,7 +39,11 @@ def learner(deployment: Deployment, *flags: str) -> WorkerProcess:
 
 def test_shoppers_see_published_prices_buy_at_them_and_the_policy_learns_from_it(kafka, unique, tmp_path):
     (tmp_path / "closed.toml").write_text(POLICY, encoding="utf-8")
-    errand = Errand(world="SHOP", seed=3, looks=LOOKS, elasticity=5.0, traffic=0.5, out=tmp_path / "account")
+    buyers = tuple([msgspec.structs.replace(one, purchases=0.4, carts=0.5) for one in MADE_UP.categories])
+    write_habits(msgspec.structs.replace(MADE_UP, categories=buyers), tmp_path / "habits.json")
+    errand = Errand(
+        world="SHOP", seed=3, looks=LOOKS, elasticity=5.0, traffic=0.5, habits=tmp_path / "habits.json", out=tmp_path / "account"
+    )  # fmt: skip
     with Deployment(kafka, unique, tmp_path, partitions=2, semantics__exposure="ids", **FLAGS) as deployment:
         deployment.create()
         done = CliRunner().invoke(
