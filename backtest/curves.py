@@ -19,7 +19,7 @@ LINES = (
     ("list_price", "#64748b", ""),
 )
 """Field of a period, colour, dashes."""
-_WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 900, 380, 70, 60, 40
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 900, 380, 70, 50, 60, 40
 
 
 def write_plot(account: Account, title: str, file: Path) -> None:
@@ -42,7 +42,7 @@ def _drawn(periods: list[Period], title: str) -> str:
     first, last = periods[0].from_ms, periods[-1].until_ms
 
     def x(ms: float) -> float:
-        return float(round(_LEFT + (ms - first) / (last - first) * (_WIDTH - _LEFT - 20), 1))
+        return float(round(_LEFT + (ms - first) / (last - first) * (_WIDTH - _LEFT - _RIGHT), 1))
 
     def y(value: float) -> float:
         return float(round(_TOP + (high - value) / spread * (_HEIGHT - _TOP - _BOTTOM), 1))
@@ -50,7 +50,7 @@ def _drawn(periods: list[Period], title: str) -> str:
     shapes = [f'<text x="{_LEFT}" y="20" font-weight="bold">{escape(title)}</text>']
     for number in range(5):
         value, ms = low + spread * number / 4, first + (last - first) * number / 4
-        shapes.append(f'<path d="M{_LEFT} {y(value)}H{_WIDTH - 20}" stroke="#e2e8f0"/>')
+        shapes.append(f'<path d="M{_LEFT} {y(value)}H{_WIDTH - _RIGHT}" stroke="#e2e8f0"/>')
         shapes.append(f'<text x="{_LEFT - 8}" y="{y(value) + 4}" text-anchor="end">{value:,.3g}</text>')
         when = f"{datetime.fromtimestamp(ms / 1000.0, UTC):%m-%d %H:%M}"
         shapes.append(f'<text x="{x(ms)}" y="{_HEIGHT - 14}" text-anchor="middle">{when}</text>')
@@ -59,8 +59,8 @@ def _drawn(periods: list[Period], title: str) -> str:
         points = " ".join(f"{x(ms)},{y(value)}" for ms, value in zip(middles, lines[name], strict=True))
         style = f'fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}"'
         shapes.append(f'<polyline id="{name}" points="{points}" {style}/>')
-        shapes.append(f'<path d="M{_LEFT + 180 * number} 40h26" {style}/>')
-        shapes.append(f'<text x="{_LEFT + 180 * number + 32}" y="44">{name.replace("_", " ")}</text>')
+        shapes.append(f'<path d="M{_LEFT + 150 * number} 40h26" {style}/>')
+        shapes.append(f'<text x="{_LEFT + 150 * number + 32}" y="44">{name.replace("_", " ")}</text>')
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" font-size="12">'
-    note = f'<text x="{_WIDTH - 20}" y="44" text-anchor="end">expected margin per draw seen</text>'
+    note = f'<text x="{_WIDTH - _RIGHT}" y="20" text-anchor="end">expected margin per draw seen</text>'
     return "\n".join([head, '<rect width="100%" height="100%" fill="white"/>', *shapes, note, "</svg>"]) + "\n"

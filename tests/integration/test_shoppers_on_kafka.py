@@ -20,7 +20,7 @@ from pricetide import command_line
 from streams.shoppers import ShopFront
 
 LOOKS = 80
-FLAGS = {"semantics__outcome_window_ms": 900_000, "learner__version_outcomes": 10, "learner__version_seconds": 1}
+FLAGS = {"semantics__outcome_window_ms": 900_000, "learner__version_outcomes": 8, "learner__version_seconds": 1}
 POLICY = """
 name = "closed"
 [rule]
@@ -42,7 +42,7 @@ def test_shoppers_see_published_prices_buy_at_them_and_the_policy_learns_from_it
     buyers = tuple([msgspec.structs.replace(one, purchases=0.4, carts=0.5) for one in MADE_UP.categories])
     write_habits(msgspec.structs.replace(MADE_UP, categories=buyers), tmp_path / "habits.json")
     errand = Errand(
-        world="SHOP", seed=3, looks=LOOKS, elasticity=5.0, traffic=0.5, habits=tmp_path / "habits.json", out=tmp_path / "account"
+        world="SHOP", seed=3, looks=LOOKS, elasticity=5.0, traffic=0.15, habits=tmp_path / "habits.json", out=tmp_path / "account"
     )  # fmt: skip
     with Deployment(kafka, unique, tmp_path, partitions=2, semantics__exposure="ids", **FLAGS) as deployment:
         deployment.create()
