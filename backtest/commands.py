@@ -84,6 +84,7 @@ _share = click.FloatRange(0.0, 1.0)
 @click.option("--late", type=_share, default=0.02, show_default=True, help="Share of rows that come late.")
 @click.option("--duplicates", type=_share, default=0.01, show_default=True, help="Share of events that come twice.")
 @click.option("--consents", type=_share, default=0.01, show_default=True, help="Share of events with a new consent.")
+@click.option("--erasures", type=_share, default=0.0, show_default=True, help="Share of events with an erasure.")
 @click.option("--catalogue", type=_share, default=0.1, show_default=True, help="Share of items with a new price.")
 @click.option("--seed", type=int, default=1, show_default=True)
 @_format
@@ -93,6 +94,7 @@ def perturb(
     late: float,
     duplicates: float,
     consents: float,
+    erasures: float,
     catalogue: float,
     seed: int,
     file_format: Format,
@@ -100,7 +102,10 @@ def perturb(
     """Write the log in DIRECTORY again, with late and repeated events, changing consents and list prices."""
     from backtest.perturb import Perturbation, perturb_log
 
-    _tell(out, perturb_log(directory, out, seed, Perturbation(late, duplicates, consents, catalogue), file_format))
+    _tell(
+        out,
+        perturb_log(directory, out, seed, Perturbation(late, duplicates, consents, catalogue, erasures), file_format),
+    )
 
 
 @click.command()

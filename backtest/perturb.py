@@ -37,6 +37,8 @@ class Perturbation:
     """Events followed by a consent of their user, granted or withdrawn at even odds."""
     catalogue: float = 0.1
     """Items that get a new version somewhere in the log, at 80 % to 125 % of the list price."""
+    erasures: float = 0.0
+    """Events after which their user asks to be forgotten."""
 
     def __post_init__(self) -> None:
         for name, share in vars(self).items():
@@ -45,11 +47,13 @@ class Perturbation:
 
     def rules(self, seed: int) -> tuple[str, ...]:
         """Return what is done, a sentence each, for the manifest."""
+        forgotten = (f"Perturbed: after {self.erasures:.1%} of the events the user asks to be forgotten.",)
         return (
             f"Perturbed with seed {seed}: {self.late:.1%} of the rows come up to {LATE_BY_ROWS_MAX} rows late and arrive "
             f"then; {self.duplicates:.1%} come a second time with the same event id.",
             f"Perturbed: after {self.consents:.1%} of the events the user grants or withdraws consent; {self.catalogue:.1%} "
             "of the items have another list price, and bounds in proportion, from some time in the log on.",
+            *(forgotten if self.erasures else ()),
         )
 
 
@@ -136,15 +140,17 @@ def _shuffled(rows: Iterator[EventRow], random: Random, how: Perturbation) -> It
         if random.random() < how.duplicates:
             heappush(waiting, (place + random.randint(1, LATE_BY_ROWS_MAX), next(order), row))
         if row.user is not None and random.random() < how.consents:
-            yield EventRow(
-                "consent",
-                user=row.user,
-                granted=random.random() < 0.5,
-                event_time_ms=row.arrival_ms,
-                arrival_ms=row.arrival_ms,
-            )
+            yield _consent(row, granted=random.random() < 0.5)
+        if row.user is not None and how.erasures and random.random() < how.erasures:
+            yield replace(_consent(row, granted=False), erase=True)
     for _, _, row in sorted(waiting, key=itemgetter(0, 1)):
         yield _arriving(row, now_ms)
+
+
+def _consent(row: EventRow, granted: bool) -> EventRow:
+    """Return a consent of the row's user, which arrives with it."""
+    arrived_ms = row.arrival_ms
+    return EventRow("consent", user=row.user, granted=granted, event_time_ms=arrived_ms, arrival_ms=arrived_ms)
 
 
 def _arriving(row: EventRow, now_ms: int) -> EventRow:

@@ -84,9 +84,9 @@ class _Partition:
     def _store(self, step: Step) -> None:
         states = self._states
         states.update(step.states)
-        for key, value in step.pending.items():
+        for key, value in (step.pending | step.erased).items():
             if value is None:
-                del states[key]
+                states.pop(key, None)  # who is forgotten may never have had a state
             else:
                 states[key] = value
         self.timers.apply(step.timers)

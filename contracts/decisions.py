@@ -120,7 +120,7 @@ class Applied(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="
     user: str | None
     version: int
     outcome: str
-    """`consent`, `unknown_item`, `refused_item`, `repeated`, or `dead_letter:<code>`."""
+    """`consent`, `erasure`, `unknown_item`, `refused_item`, `repeated`, or `dead_letter:<code>`."""
     policies_seen: int
     catalogue_seen: int
     source: Source
@@ -130,7 +130,7 @@ class Applied(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="
 
 DecisionRecord = Decision | Applied
 
-Outcome = Literal["consent", "unknown_item", "refused_item", "repeated"]
+Outcome = Literal["consent", "erasure", "unknown_item", "refused_item", "repeated"]
 
 decode_decision = msgspec.json.Decoder(DecisionRecord).decode
 _encode = msgspec.json.Encoder().encode

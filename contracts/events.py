@@ -53,11 +53,18 @@ class Purchase(_Event, frozen=True, kw_only=True, omit_defaults=True, tag="purch
 
 
 class Consent(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="consent", gc=False):
-    """A user granted or withdrew consent to personal prices. The latest by event time holds."""
+    """A user granted or withdrew consent to personal prices, the latest by event time holds; or asks to be forgotten."""
 
     user: Id
     granted: bool
     event_time_ms: EventTime
+    erase: bool = False
+    """Erase what is known of the user, on top of the withdrawal (pricing.erasure). A release that does not know
+    it takes the record for a withdrawal."""
+
+    def __post_init__(self) -> None:
+        if self.erase and self.granted:
+            raise ValueError("erase is for a user who wants to be forgotten: granted must be false")
 
 
 ShopEvent = View | Click | Purchase

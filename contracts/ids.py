@@ -34,6 +34,11 @@ def short_hash(text: str) -> bytes:
     return blake2b(text.encode(), digest_size=8).digest()
 
 
+def user_hash(key: bytes) -> bytes:
+    """Return 16 bytes that stand for the user with record key `key` where their id must not. Who knows the id can tell that."""
+    return blake2b(key, digest_size=16).digest()
+
+
 def murmur2(data: bytes) -> int:
     """Return Kafka's murmur2 of `data`, unsigned 32 bits. Source: org.apache.kafka.common.utils.Utils.murmur2."""
     length = len(data)

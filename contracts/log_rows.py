@@ -30,7 +30,8 @@ class EventRow(Struct, omit_defaults=True, gc=False):
     action: str | None = None
     quantity: int | None = None
     granted: bool | None = None
-    """Consents only."""
+    """Consents only, and so is `erase`."""
+    erase: bool = False
     arrival_ms: int = 0
     """When the shop sent it; `produce` sends it as a header, the check for events from the future looks at it."""
     partition: int | None = None
@@ -123,6 +124,7 @@ class _ConsentValue(Struct, omit_defaults=True, gc=False):
     user: str | None
     granted: bool | None
     event_time_ms: int | None
+    erase: bool = False
 
 
 _encode = msgspec.json.Encoder().encode
@@ -136,7 +138,7 @@ def event_value(row: EventRow) -> bytes | None:
     if row.type == "consent":
         if row.user is None and row.granted is None and row.event_time_ms is None:
             return None
-        return _encode(_ConsentValue(row.type, row.user, row.granted, row.event_time_ms))
+        return _encode(_ConsentValue(row.type, row.user, row.granted, row.event_time_ms, row.erase))
     if row.user is None and row.event_id is None and row.item is None and row.event_time_ms is None:
         return None
     return _encode(

@@ -21,7 +21,7 @@ from contracts.log_files import Format, RowWriter, write_rows
 from contracts.log_rows import AppliedRow, CatalogueRow, EventRow, PolicyRow, PublishedRow
 
 _CONSENT_COLUMNS = frozenset(
-    {"type", "user", "granted", "event_time_ms", "arrival_ms", "partition", "offset", "key", "raw"}
+    {"type", "user", "granted", "erase", "event_time_ms", "arrival_ms", "partition", "offset", "key", "raw"}
 )
 _NOT_CONSENT = frozenset(EventRow.__struct_fields__) - _CONSENT_COLUMNS
 _ROW_TYPES: dict[TableName, type[Struct]] = {
@@ -69,7 +69,7 @@ class LogWriter:
             if name == "consents":
                 without = _NOT_CONSENT
             elif name == "events" and self._own_consents:
-                without = frozenset({"granted"})
+                without = frozenset({"granted", "erase"})
             writer = write_rows(self._directory / f"{name}.{self._format}", _ROW_TYPES[name], without)
             self._writers[name] = writer
         return writer

@@ -121,6 +121,10 @@ class Encoder:
         """Forget every ring of `owner`."""
         self._rings.release(owner)
 
+    def forget(self, owner: Hashable, user: bytes) -> None:
+        """Forget the ring of one user of `owner`."""
+        self._rings.forget((owner, user))
+
     def of_history(self, user: bytes, position: int, history: bytes) -> NDArray[np.float32] | None:
         """Return the vector (vector,) after the last token of `history`, as `encode` gave it; None without a token.
 

@@ -58,6 +58,12 @@ class Rings:
         ring = self._used[key] = Ring(row)
         return ring
 
+    def forget(self, key: Key) -> None:
+        """Free the row of `key`, if it has one."""
+        ring = self._used.pop(key, None)
+        if ring is not None:
+            self._free.append(ring.row)
+
     def release(self, owner: Hashable) -> None:
         """Free every row of `owner`."""
         for key in [key for key in self._used if key[0] == owner]:

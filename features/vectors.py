@@ -57,6 +57,9 @@ class TokenEncoder(Protocol):
     def release(self, owner: Hashable) -> None:
         """Forget the users of `owner`."""
 
+    def forget(self, owner: Hashable, user: bytes) -> None:
+        """Forget one of them."""
+
 
 class Taste(NamedTuple):
     """What the model makes of a user and an item, as of one event of the user with that item."""

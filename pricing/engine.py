@@ -66,6 +66,9 @@ class Step(Struct):
     outcomes: list[Record] = field(default_factory=list)
     pending: dict[bytes, bytes | None] = field(default_factory=dict)
     """Key -> new record of the pending draws that the batch changed, None for those to delete; stored as states are."""
+    erased: dict[bytes, bytes | None] = field(default_factory=dict)
+    """Of the users who asked to be forgotten: None for the states to delete, and key -> record of their erasures; stored
+    as states are."""
     timers: TimerChange = field(default_factory=TimerChange)
     """For the partition's timers, when the batch has happened."""
     targets: list[TargetDraw] = field(default_factory=list)
@@ -114,7 +117,8 @@ class Engine:
 
         Args:
             batch: records of one partition in merged order.
-            load: gives a user's stored state by key, called at most once per user; and the records of pending draws.
+            load: gives a user's stored state by key, called at most once per user; where there is none, the record of their
+                erasure; and the records of pending draws.
             before: what the last step of this partition returned.
             catalogue: read only.
             policies: read only; holds what they have learned, too.
@@ -158,7 +162,10 @@ class Engine:
             raise crash
         after = PartitionState(run.applied, run.watermark_ms)
         counts = court.counted() + Counter(run.counts)
-        step = Step(run.encoded(), recorder.prices, recorder.decisions, run.dead, after, counts)
+        step = Step(run.encoded(), recorder.prices, recorder.decisions, run.dead, after, counts, erased=run.erased())
+        if encoder is not None:
+            for user in run.erasures:
+                encoder.forget(self, user)
         if draws is not None:
             step.outcomes, step.pending, step.timers = draws.records, draws.changes(), draws.timer_change()
             counts.update(draws.counted())

@@ -18,9 +18,11 @@ from contracts.outcomes import LatePurchase, PriceMismatch, encode_outcome
 from contracts.semantics import Semantics
 from features.recent import holds, remember
 from features.state import EXPOSURE_IDS_MAX, DrawRef
+from pricing.erasure import decode_erasure, erasure_key
 from pricing.offers import Offers, Verdict
 from pricing.pending import (
     CONSENT,
+    ERASED,
     EXPOSED,
     FORGOTTEN,
     IMPLAUSIBLE,
@@ -32,6 +34,7 @@ from pricing.pending import (
     outcome_of,
     pending_of,
     reward,
+    user_key_of,
 )
 from pricing.records import Place, Record
 from pricing.run import Asked, Unpriced, Withdrawn
@@ -77,6 +80,7 @@ class Outcomes:
         self._model = model
         self._open: dict[Timer, Pending] = {}
         self._resolved: list[Timer] = []
+        self._erasures: dict[bytes, int] = {}
         self._kinds: list[str] = []
         self.records: list[Record] = []
         """In the order in which draws resolve and purchases come; the draws that a record resolves come after it."""
@@ -102,8 +106,14 @@ class Outcomes:
         self._advance(event.event_time_ms)
 
     def withdrawn(self, turn: Withdrawn) -> None:
-        """Go past a withdrawal of consent: nothing is learned from the user's pending draws any more."""
-        self._mark(turn.draws, CONSENT)
+        """Go past a withdrawal of consent: nothing is learned from the user's pending draws any more, if any are left."""
+        if turn.erase:
+            self._erasures[turn.inbound.key or b""] = turn.version
+            for ref in turn.draws:
+                if ref.due_ms > self._watermark_ms:
+                    self._open[ref.due_ms, ref.version] = ERASED
+        else:
+            self._mark(turn.draws, CONSENT)
         self._advance(turn.inbound.order_ms)
 
     def _advance(self, now_ms: int) -> None:
@@ -116,8 +126,20 @@ class Outcomes:
             if pending is None:
                 pending = decode_pending(self._load(key_of(timer)))
             self._resolved.append(timer)
-            self._kinds.append("bought" if pending.quantity else "not_bought")
-            self.records.append((pending.key, outcome_of(pending)))
+            if not self._erased(timer, pending):
+                self._kinds.append("bought" if pending.quantity else "not_bought")
+                self.records.append((pending.key, outcome_of(pending)))
+
+    def _erased(self, timer: Timer, pending: Pending) -> bool:
+        """Whether the draw's user was forgotten after it. An erasure reaches the draws that the user's state remembered."""
+        if not pending.marks & FORGOTTEN:
+            return pending is ERASED or not pending.key
+        user = user_key_of(pending)
+        version = self._erasures.get(user)
+        if version is None:
+            value = self._load(erasure_key(user))
+            version = 0 if value is None else decode_erasure(value).version
+        return timer[1] <= version
 
     # -- what a draw meets until then ------------------------------------------------------------------------------
 

@@ -49,6 +49,10 @@ class Pending(Struct, array_like=True, tag=SCHEMA, gc=False):
     """JSON of the user's next draw."""
 
 
+ERASED = Pending(b"", b"", 0)
+"""In place of a draw whose user was forgotten: its timer runs on, and it has no outcome."""
+
+
 class _Bought(Struct, gc=False):
     quantity: int
     price: int
@@ -192,6 +196,11 @@ def draw_id_of(pending: Pending) -> str:
     """Return the draw's id, from the key."""
     _, draw_id = _read_key(pending.key)
     return draw_id
+
+
+def user_key_of(pending: Pending) -> bytes:
+    """Return the record key of the draw's user; empty if the draw was erased."""
+    return _read_key(pending.key)[0].encode() if pending.key else b""
 
 
 def outcome_of(pending: Pending) -> bytes:

@@ -22,6 +22,7 @@ from features.state import DrawRef, UserState, decode_state, encode_state, expir
 from features.tokens import newest
 from features.vectors import TokenAsk
 from features.windows import DAY_MS
+from pricing.erasure import Erasure, encode_erasure, erasure_key, state_of_nobody
 from pricing.menus import MenuBook, PricedItem
 from pricing.offers import Ask, Offers
 from pricing.policies import intent_level
@@ -71,7 +72,7 @@ class Asked(Struct, gc=False):
 
 
 class Withdrawn(Struct, gc=False):
-    """The turn of a consent that has just been withdrawn."""
+    """The turn of a consent that has just been withdrawn, or of a user who asks to be forgotten."""
 
     inbound: Inbound
     version: int
@@ -79,6 +80,8 @@ class Withdrawn(Struct, gc=False):
     offers: Offers
     user: str
     draws: list[DrawRef]
+    erase: bool = False
+    """Nothing but an erasure is left; offers and draws are those that the user had."""
 
 
 Turn = Unpriced | Asked | Withdrawn
@@ -121,6 +124,8 @@ class Run:
         self.tokens: list[TokenAsk] = []
         """Of every event applied, in order; empty without a model."""
         self.dead: list[tuple[Inbound, BadEvent]] = []
+        self.erasures: dict[bytes, Erasure] = {}
+        """User key -> the last erasure that the batch asks for."""
         self.counts: dict[str, int] = {}
 
     def bury(self, inbound: Inbound, error: BadEvent) -> None:
@@ -135,7 +140,9 @@ class Run:
         key = inbound.key or b""
         state = self._states.get(key)
         if state is None:
-            state = self._states[key] = decode_state(load(key))
+            value = load(key)
+            known = decode_state(value) if value is not None else state_of_nobody(load(erasure_key(key)))
+            state = self._states[key] = known
         if state.last_ms < self.watermark_ms - self._semantics.state_ttl_ms and state.sequence:
             state = self._states[key] = expired_state(state)
             self._count("expired")
@@ -214,10 +221,20 @@ class Run:
     def _consent(self, event: Consent, inbound: Inbound, state: UserState) -> Turn:
         """Fold a consent."""
         withdrawn = fold_consent(state, event)
+        if event.erase:
+            return self._erase(event, inbound, state)
         self._changed[inbound.key or b""] = state
         if withdrawn:
             return Withdrawn(inbound, self.applied, state.sequence, state.offers, event.user, state.draws)
         return Unpriced(inbound, self.applied, "consent", event.user)
+
+    def _erase(self, event: Consent, inbound: Inbound, state: UserState) -> Turn:
+        """Forget the user; what the same batch says of them later begins anew, as it would in the next one."""
+        key = inbound.key or b""
+        erasure = self.erasures[key] = Erasure(self.applied, event.event_time_ms)
+        self._states[key] = state_of_nobody(encode_erasure(erasure))
+        self._changed.pop(key, None)
+        return Withdrawn(inbound, self.applied, state.sequence, state.offers, event.user, state.draws, erase=True)
 
     def _count(self, what: str) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1
@@ -225,3 +242,8 @@ class Run:
     def encoded(self) -> dict[bytes, bytes]:
         """Return the new states of the users that have changed, offers as they are now."""
         return {key: encode_state(state) for key, state in self._changed.items()}
+
+    def erased(self) -> dict[bytes, bytes | None]:
+        """Return the records of the erasures, and None for the states that they leave no state instead of."""
+        erased: dict[bytes, bytes | None] = {key: None for key in self.erasures if key not in self._changed}
+        return erased | {erasure_key(key): encode_erasure(erasure) for key, erasure in self.erasures.items()}

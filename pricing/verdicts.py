@@ -15,7 +15,7 @@ from contracts.intake import Inbound
 from contracts.semantics import Semantics
 from features.state import Offer
 from features.vectors import Taste
-from pricing import reasons
+from pricing import erasure, reasons
 from pricing.menus import MenuBook, PricedItem
 from pricing.offers import Verdict, close_all, prescribe, respond
 from pricing.outcomes import Outcomes
@@ -109,7 +109,9 @@ class Court:
             decision_id = self._places[inbound.source].id_of(inbound.offset, item)
             self._verdicts.append(verdict)
             self._recorder.decided(verdict, priced, inbound, decision_id, turn.sequence, turn.version, None)
-        if not withdrawn:
+        if turn.erase:
+            self._unpriced(erasure.OUTCOME, None, inbound, turn.version)
+        elif not withdrawn:
             self._unpriced("consent", turn.user, inbound, turn.version)
         if self._draws is not None:
             self._draws.withdrawn(turn)

@@ -9,12 +9,13 @@ become visible together or not at all. The steps, in the only order that is safe
     4 end       the broker has them all; from here on the batch has happened
     5 write     RocksDB follows; a kill before it is healed by recovery, which reads step 2's changelog
 
-A kill between any two of them is a test (tests/faults). A fenced producer raises: another worker owns the partition now.
+Erasures (streams.eraser) take the same steps, but for the offsets. A kill between any two of them is a test (tests/faults).
+A fenced producer raises: another worker owns the partition now.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 
@@ -42,15 +43,16 @@ class Commit:
         self._topics = settings.topics
         self._group = settings.group
         self._dead_letter_bytes_max = settings.dead_letter_bytes_max
-        self._partition = partition
+        self.partition = partition
+        self.store = store
         self._producer = producer
-        self._store = store
         self._isolated = isolated
         self._sent_positions: tuple[int, ...] = (-1,) * len(settings.topics.topology.sources)
 
     async def commit(self, step: Step, ledger: Ledger, expired: Iterable[tuple[bytes, bytes]]) -> None:
         """Make the batch happen: what `step` says, up to the positions of `ledger`; `expired` users go, but for consent."""
         states: list[StateRecord] = [(key, expired_bytes(value)) for key, value in expired if key not in step.states]
+        states += step.erased.items()
         states += step.states.items()
         states += step.pending.items()
         states.append((LEDGER_KEY, encode_ledger(ledger)))
@@ -61,11 +63,22 @@ class Commit:
         await self._end()
         self._write(states, offset)
 
+    async def erase(self, keys: Mapping[str, Iterable[bytes]], states: list[StateRecord]) -> None:
+        """Take back what was published under `keys`, by topic, and write `states`; in one transaction, too."""
+        await self._begin()
+        for topic, of_topic in keys.items():
+            tombstones = [(key, None) for key in of_topic]
+            await send_records(self._producer, topic, self.partition, tombstones, HEADERS)
+        changelog = await send_records(self._producer, self._topics.changelog, self.partition, states, [])
+        offset = await changelog.last_offset()
+        await self._end()
+        self._write(states, offset)
+
     async def _begin(self) -> None:
         await self._producer.begin_transaction()
 
     async def _send(self, step: Step, states: list[StateRecord]) -> Sent:
-        producer, topics, partition = self._producer, self._topics, self._partition
+        producer, topics, partition = self._producer, self._topics, self.partition
         if step.prices:
             await send_records(producer, topics.price_updates, partition, step.prices, HEADERS)
         if step.decisions:
@@ -80,14 +93,14 @@ class Commit:
         source = self._topics.topology.sources[inbound.source]
         traceback = self._isolated.get((inbound.source, inbound.offset), "")
         key, value, headers = dead_letter(
-            inbound, error, source, self._partition, self._dead_letter_bytes_max, traceback=traceback
+            inbound, error, source, self.partition, self._dead_letter_bytes_max, traceback=traceback
         )
-        await send_records(self._producer, self._topics.dead_letters, self._partition, [(key, value)], headers)
+        await send_records(self._producer, self._topics.dead_letters, self.partition, [(key, value)], headers)
 
     async def _send_offsets(self, ledger: Ledger) -> None:
         """Send the positions that have moved; the first time all of them, so that the group has every one."""
         moved = {
-            TopicPartition(source, self._partition): position
+            TopicPartition(source, self.partition): position
             for source, position, before in zip(ledger.sources, ledger.positions, self._sent_positions, strict=True)
             if position != before
         }
@@ -98,4 +111,4 @@ class Commit:
         await self._producer.commit_transaction()
 
     def _write(self, states: list[StateRecord], offset: int) -> None:
-        self._store.write(states, offset)
+        self.store.write(states, offset)

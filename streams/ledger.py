@@ -17,10 +17,12 @@ from contracts.errors import BadSettings
 
 # User ids are UTF-8, which never has these bytes: no user can collide with a reserved key.
 RESERVED = b"\xff\xff"
-"""How every reserved key begins, those of pending draws (pricing.timers) included."""
+"""How every reserved key begins, those of pending draws (pricing.timers) and erasures (pricing.erasure) included."""
 LEDGER_KEY = b"\xff\xffledger"
 MARKER_KEY = b"\xff\xffmarker"
 OFFSET_KEY = b"\xff\xffoffset"
+PURGE_KEY = b"\xff\xffpurge"
+"""This and the one above are the store's own, and never in the changelog."""
 
 
 class Ledger(Struct, frozen=True, kw_only=True):

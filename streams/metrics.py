@@ -46,6 +46,9 @@ class Metrics:
         self.restoring = gauge("restore_records_remaining", "Changelog offsets still to be restored.", "partition")
         self.users = gauge("users", "Users in state, by the last walk of the expiry sweep.", "partition")
         self.pending_draws = gauge("pending_draws", "Draws whose window is not over.", "partition")
+        self.erasures_waiting = gauge(
+            "erasures_waiting", "Users to be forgotten whose published records are not taken back yet.", "partition"
+        )
         self.kill_switch = gauge("kill_switch", "1 while everybody pays list price.")
         self.last_commit = gauge(
             "last_commit_timestamp_seconds", "Unix time of the last committed transaction.", "partition"

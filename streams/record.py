@@ -160,9 +160,14 @@ class _Order:
         self._versions: dict[int, int] = {}
 
     def rows(self, records: list[Any]) -> list[AppliedRow]:
-        """Return the rows of records of one partition that follow those seen before; several decisions of one event give one."""
+        """Return the rows of records of one partition that follow those seen before; several decisions of one event give one.
+
+        A tombstone tells of no event. What it takes back is there until compaction, and part of the order until then.
+        """
         rows = []
         for record in records:
+            if record.value is None:
+                continue
             row = self._row(record)
             last = self._versions.get(row.partition, 0)
             if row.version == last:

@@ -30,6 +30,7 @@ from pricing.timers import Timers
 from streams import recovery
 from streams.commit import Commit
 from streams.crashes import CrashCounts
+from streams.eraser import Eraser
 from streams.ledger import Ledger, PositionLedger, decode_ledger, starting_point
 from streams.metrics import Metrics
 from streams.models import Models
@@ -101,7 +102,7 @@ class Session:
     async def run(self) -> None:
         """Open the partition, then fetch and hand over until cancelled."""
         await self._open()
-        await asyncio.gather(self._fetch(), self._deliver())
+        await asyncio.gather(self._fetch(), self._deliver(), self._eraser.run())
 
     # -- opening ---------------------------------------------------------------------------------------------------
 
@@ -121,6 +122,7 @@ class Session:
         self._positions = PositionLedger(ledger.positions)
         self._isolated = self._worker.crashes.isolated(self._topology.sources, self.partition)
         self._commit = Commit(self._settings, self.partition, self._producer, self._store, self._isolated)
+        self._eraser = Eraser(self._settings, self._commit, self._worker.metrics, self._arrived.set)
         for place, position in zip(self._places, ledger.positions, strict=True):
             self._consumer.seek(place, position)
         self.restored = True
@@ -249,6 +251,7 @@ class Session:
         """Hand over batch after batch, each when the one before is committed."""
         while True:
             self._arrived.clear()
+            await self._eraser.finish()
             idle = await self._idle()
             records = self._merge.take(self._settings.batch_max, idle, time.monotonic() - self._grace_s)
             self._starved = not records  # with full buffers: a topic is waited for, and only fetching helps
@@ -307,6 +310,8 @@ class Session:
             await self._commit.commit(step, ledger, expired)
         self._state, self._ledger = step.partition, ledger
         self._timers.apply(step.timers)
+        if step.erased:
+            self._eraser.ask()
         self._observe(batch, step, begun)
         if not batch.done.done():
             batch.done.set_result(None)
@@ -388,6 +393,7 @@ class Session:
                 if self._producer is not None:
                     await self._producer.stop()
         if self._store is not None:
+            await self._store.settle()
             self._store.close()
         self._worker.models.release(self._engine)
         self._consumer = self._producer = self._store = None

@@ -134,6 +134,11 @@ class TopicSettings(_Group):
         return (self.price_updates, self.decisions, self.outcomes, self.dead_letters)
 
     @property
+    def keyed_by_user(self) -> tuple[str, ...]:
+        """Those of them whose keys begin with a user id, so that a person can be erased."""
+        return tuple(topic for topic in self.outputs if topic != self.dead_letters)
+
+    @property
     def topology(self) -> Topology:
         """What of this decides bytes."""
         return Topology(

@@ -11,8 +11,10 @@ import gc
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from aiokafka import errors as kafka_errors
@@ -28,6 +30,7 @@ from streams.models import Models
 from streams.reference import References
 from streams.session import Batch, Session, Worker
 from streams.settings import Settings
+from streams.stale_stores import LOOK_EVERY_S, remove_stale
 from streams.store import StateStore
 
 logger = logging.getLogger(__name__)
@@ -111,13 +114,27 @@ class WorkerShell:
             hand_over=hand_over,
         )
 
+    @property
+    def _stores(self) -> Path:
+        return self.settings.data_dir / "state" / self.settings.group
+
     def _open_store(self, partition: int) -> StateStore:
-        path = self.settings.data_dir / "state" / self.settings.group / str(partition)
-        return StateStore(path, self._cache, self.settings.write_buffer_bytes)
+        return StateStore(self._stores / str(partition), self._cache, self.settings.write_buffer_bytes)
+
+    def _remove_stale(self) -> None:
+        removed = remove_stale(self._stores, self.sessions, time.time())
+        if removed:
+            logger.info("removed the stores of partitions %s, which nobody had open for long", removed)
+
+    async def _keep_removing_stale(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            self._remove_stale()
 
     async def assigned(self, places: set[TP]) -> None:
         """Open the sessions of the assigned partitions; returns at once, each restores in a task of its own."""
         await self.release()
+        self._remove_stale()
         sources = self.settings.topics.topology.sources
         partitions = sorted({place.partition for place in places if place.topic in sources})
         for partition in partitions:
@@ -150,7 +167,7 @@ class WorkerShell:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*COLLECT)
-        await asyncio.gather(self.references.follow(), self.models.follow())
+        await asyncio.gather(self.references.follow(), self.models.follow(), self._keep_removing_stale())
 
     async def release(self) -> None:
         """Stop fetching, wait for the batches in flight, close every session."""

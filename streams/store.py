@@ -2,21 +2,37 @@
 
 Written only after the transaction that holds the same values has committed, values and changelog offset in one
 WriteBatch: it is a prefix of the changelog at any instant, also after a crash. Does not know what a value means, but for
-the two leading numbers of a user state that the expiry sweep reads, and the keys of pending draws.
+the two leading numbers of a user state that the expiry sweep reads, and the keys of pending draws and erasures.
+
+What was deleted stays in RocksDB's files until they are compacted, and as the border of a file in its manifest. A store
+that has written an erasure therefore asks to be purged, a local mark says so until that is done, and `purge` leaves live
+values only.
 """
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Iterable, Iterator
+from itertools import islice, pairwise
 from pathlib import Path
 
 from msgspec import Struct, msgpack
-from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, WriteBatch
+from rocksdict import (
+    BlockBasedOptions,
+    BottommostLevelCompaction,
+    Cache,
+    CompactOptions,
+    DBCompressionType,
+    Options,
+    Rdict,
+    WriteBatch,
+)
 
 from contracts.errors import BadSettings
+from pricing.erasure import PREFIX as ERASURES
 from pricing.timers import PREFIX, Timer, timer_of
-from streams.ledger import LEDGER_KEY, OFFSET_KEY, RESERVED
+from streams.ledger import LEDGER_KEY, OFFSET_KEY, PURGE_KEY, RESERVED
 
 BACKGROUND_JOBS = 2
 TARGET_FILE_BYTES = 32 << 20
@@ -66,7 +82,7 @@ def _options(cache: Cache, write_buffer_bytes: int) -> Options:
 
 
 class StateStore:
-    """One RocksDB: user key -> state bytes, and behind all users the pending draws and two reserved keys (ledger, offset)."""
+    """One RocksDB: user key -> state bytes, and behind all users the pending draws and the erasures and the reserved keys."""
 
     def __init__(self, path: Path, cache: Cache, write_buffer_bytes: int) -> None:
         self.path = path
@@ -75,6 +91,7 @@ class StateStore:
         self._sweep_from: bytes = b""
         self._walked = 0
         self._users = 0
+        self._compacting: asyncio.Future[None] | None = None
         self._open()
 
     def _open(self) -> None:
@@ -108,12 +125,15 @@ class StateStore:
     def write(self, items: Iterable[tuple[bytes, bytes | None]], changelog_offset: int) -> None:
         """Write values (None deletes) and the changelog offset that they reach, atomically."""
         batch = WriteBatch(raw_mode=True)
-        put, delete = batch.put, batch.delete
+        put, delete, erases = batch.put, batch.delete, False
         for key, value in items:
             if value is None:
                 delete(key)
             else:
                 put(key, value)
+                erases = erases or key[:3] == ERASURES
+        if erases:
+            put(PURGE_KEY, b"%d" % changelog_offset)
         put(OFFSET_KEY, b"%d" % changelog_offset)
         self._db.write(batch)
 
@@ -141,10 +161,22 @@ class StateStore:
 
     def timers(self) -> Iterator[Timer]:
         """Yield the timers of all pending draws, ascending."""
-        iterator = self._db.iter()
-        iterator.seek(PREFIX)
-        while iterator.valid() and (key := iterator.key()).startswith(PREFIX):
+        for key, _ in self._under(PREFIX, PREFIX):
             yield timer_of(key)
+
+    def draws(self, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Return the next `limit` pending draws behind the key `after`, b"" for the first, as (key, record)."""
+        return list(islice(self._under(PREFIX, after + b"\0" if after else PREFIX), limit))
+
+    def erasures(self) -> dict[bytes, bytes]:
+        """Return the records of all erasures by key, those that are done included."""
+        return dict(self._under(ERASURES, ERASURES))
+
+    def _under(self, prefix: bytes, start: bytes) -> Iterator[tuple[bytes, bytes]]:
+        iterator = self._db.iter()
+        iterator.seek(start)
+        while iterator.valid() and (key := iterator.key()).startswith(prefix):
+            yield key, iterator.value()
             iterator.next()
 
     def users(self) -> int:
@@ -153,6 +185,40 @@ class StateStore:
         RocksDB's own estimate counts every write of a key until compaction: twenty times too many in a busy hour.
         """
         return max(self._users, self._walked)
+
+    @property
+    def to_purge(self) -> bool:
+        """Whether files may still hold what an erasure has deleted."""
+        return self._db.get(PURGE_KEY) is not None
+
+    async def purge(self) -> None:
+        """Rewrite every file without what was deleted, and name none of it in the manifest and the information log.
+
+        Compaction runs in a thread, piece by piece, beside reads and writes. Cancelled, it ends with its piece, and is
+        asked for again.
+        """
+        asked = self._db.get(PURGE_KEY)
+        borders = sorted({file["start_key"] for file in self._db.live_files()})
+        for begin, end in pairwise([None, *borders, None]):
+            self._compacting = asyncio.ensure_future(asyncio.to_thread(self._compact, begin, end))
+            await asyncio.shield(self._compacting)
+        self._db.close()
+        self._open()  # a manifest begins anew as a store is opened
+        for old in self.path.glob("LOG.old.*"):
+            old.unlink(missing_ok=True)
+        if self._db.get(PURGE_KEY) == asked:
+            self._db.delete(PURGE_KEY)
+
+    def _compact(self, begin: bytes | None, end: bytes | None) -> None:
+        options = CompactOptions()
+        options.set_bottommost_level_compaction(BottommostLevelCompaction.force())
+        self._db.flush(True)
+        self._db.compact_range(begin, end, options)
+
+    async def settle(self) -> None:
+        """Wait for the piece that is being compacted: a store cannot be closed beside it."""
+        if self._compacting is not None:
+            await asyncio.wait({self._compacting})
 
     def wipe(self) -> None:
         """Remove everything, to be rebuilt from the changelog."""

@@ -22,7 +22,8 @@ DEAD_LETTER_BYTES_MAX = 2 << 20
 """A dead letter is the original, which may fill a whole message of 1 MiB, and its headers."""
 TOMBSTONE_RETENTION_MS = 7 * 86_400_000
 """How long a store may stay away and still hear of what was deleted meanwhile."""
-
+ERASED_WITHIN_MS = 7 * 86_400_000
+"""How long after a tombstone the broker may wait before it compacts: what was erased is gone from its disks soon after."""
 
 Level = Literal["ok", "warning", "wrong"]
 Role = Literal["input", "price updates", "decisions", "outcomes", "dead letters", "changelog", "catalogue", "policies"]
@@ -58,9 +59,10 @@ def plan(settings: Settings) -> list[TopicPlan]:
         BadSettings: one name is given to two topics that cannot be one.
     """
     topics = settings.topics
+    erasable = {"max.compaction.lag.ms": str(ERASED_WITHIN_MS)}
     compact = {"cleanup.policy": "compact"}
     tombstones = {"delete.retention.ms": str(TOMBSTONE_RETENTION_MS)}
-    decisions = {"cleanup.policy": "compact,delete", "retention.ms": str(topics.decisions_retention_ms)}
+    decisions = {"cleanup.policy": "compact,delete", "retention.ms": str(topics.decisions_retention_ms)} | erasable
     dead_letters = {
         "cleanup.policy": "delete",
         "retention.ms": str(DEAD_LETTER_RETENTION_MS),
@@ -70,11 +72,11 @@ def plan(settings: Settings) -> list[TopicPlan]:
     inputs = [TopicPlan(name, "input", topics.partitions, {"cleanup.policy": "delete"} | safe)
               for name in topics.topology.sources]  # fmt: skip
     outputs = [
-        TopicPlan(topics.price_updates, "price updates", topics.partitions, compact | safe),
+        TopicPlan(topics.price_updates, "price updates", topics.partitions, compact | erasable | safe),
         TopicPlan(topics.decisions, "decisions", topics.partitions, decisions | safe),
         TopicPlan(topics.outcomes, "outcomes", topics.partitions, decisions | safe),
         TopicPlan(topics.dead_letters, "dead letters", topics.partitions, dead_letters | safe),
-        TopicPlan(topics.changelog, "changelog", topics.partitions, compact | tombstones | safe),
+        TopicPlan(topics.changelog, "changelog", topics.partitions, compact | tombstones | erasable | safe),
         TopicPlan(topics.catalogue, "catalogue", 1, compact | safe),
         TopicPlan(topics.policies, "policies", 1, compact | safe),
     ]

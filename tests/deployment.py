@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 from kafka.admin import MemberToRemove, OffsetSpec
 from kafka.errors import RetriableError
 
@@ -27,7 +28,10 @@ from contracts.semantics import Topology
 from features.artifact import load_artifact
 from features.encoder import Encoder
 from pricing.engine import Step
-from pricing.timers import PREFIX
+from pricing.erasure import PREFIX as ERASURES
+from pricing.erasure import decode_erasure, encode_erasure, erasure_key
+from pricing.pending import ERASED, decode_pending, encode_pending, user_key_of
+from pricing.timers import PREFIX, key_of, timer_of
 from streams.broker import administering, committed_records, partitions_of
 from streams.dead_letters import read_dead_letter
 from streams.ledger import LEDGER_KEY, MARKER_KEY
@@ -38,6 +42,7 @@ from streams.topics import create_topics, plan
 
 COMMAND = Path(sys.executable).with_name("pricetide")
 ENCODER_USERS = 300
+TIMER_BYTES = len(key_of((0, 0)))
 Pair = tuple[bytes, bytes]
 
 
@@ -50,7 +55,7 @@ class Outcome(NamedTuple):
     dead: list[list[tuple[str, int, str]]]
     """Source topic, offset, code."""
     states: dict[bytes, bytes]
-    """And pending draws."""
+    """And pending draws, and erasures as if all were carried out."""
 
 
 def expected(directory: Path, batch_max: int = 2_048, models: Iterable[Path] = ()) -> Outcome:
@@ -70,12 +75,30 @@ def expected(directory: Path, batch_max: int = 2_048, models: Iterable[Path] = (
                 del outcome.states[partition_key(partition, key)]
             else:
                 outcome.states[partition_key(partition, key)] = value
+        for key, value in step.erased.items():
+            if value is None:
+                outcome.states.pop(key, None)
+            else:
+                outcome.states[key] = value
 
     encoders = [Encoder(load_artifact(model), ENCODER_USERS) for model in models]
     replay = Replay(log, batch_max, {encoder.digest: encoder for encoder in encoders})
     replay.run(publish)
     assert replay.not_applied == 0, f"{replay.not_applied} records of the log were never applied"
-    return outcome
+    return outcome._replace(states=carried_out(outcome.states))
+
+
+def carried_out(states: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Return `states` as they are when every partition's owner has carried out its erasures."""
+    done = {key: msgspec.structs.replace(decode_erasure(value), done=True)
+            for key, value in states.items() if key.startswith(ERASURES)}  # fmt: skip
+    left = states | {key: encode_erasure(erasure) for key, erasure in done.items()}
+    for key, value in states.items():
+        if key.startswith(PREFIX):
+            erasure = done.get(erasure_key(user_key_of(decode_pending(value))))
+            if erasure is not None and timer_of(key[:TIMER_BYTES])[1] <= erasure.version:
+                left[key] = encode_pending(ERASED)
+    return left
 
 
 def partition_key(partition: int, key: bytes) -> bytes:
@@ -248,7 +271,7 @@ class Deployment:
         return found
 
     def published(self) -> Outcome:
-        """Return what a reader of committed records sees."""
+        """Return what a reader of committed records sees, what erasures take back included until it is compacted away."""
         topics = self.settings.topics
         states: dict[bytes, bytes] = {}
         for partition, records in enumerate(self.committed(topics.changelog)):
@@ -259,12 +282,11 @@ class Deployment:
             letters = [read_dead_letter(one.key, one.value, one.headers, "") for one in records]
             dead.append([(letter.topic, letter.offset, letter.code) for letter in letters if letter is not None])
         prices, decisions, outcomes = (
-            [[(one.key, one.value) for one in records] for records in self.committed(topic)]
+            [[(one.key, one.value) for one in records if one.value is not None] for records in self.committed(topic)]
             for topic in (topics.price_updates, topics.decisions, topics.outcomes)
         )
-        return Outcome(
-            prices, decisions, outcomes, dead, {user: state for user, state in states.items() if state is not None}
-        )
+        left = {user: state for user, state in states.items() if state is not None}
+        return Outcome(prices, decisions, outcomes, dead, carried_out(left))
 
     def record(self, directory: Path) -> Path:
         """Capture what lies in Kafka, with the applied order, into a log at `directory`, and return that."""

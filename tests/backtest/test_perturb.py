@@ -51,6 +51,16 @@ def test_consents_change(shop_log, tmp_path):
     assert more[False] > 30
 
 
+def test_users_ask_to_be_forgotten_only_where_that_is_asked_for(shop_log, tmp_path):
+    def erasures(log):
+        return [row for row in log.rows() if row.erase]
+
+    asked = erasures(perturbed(shop_log, tmp_path, erasures=0.05))
+    assert len(asked) > 30
+    assert {(row.type, row.granted) for row in asked} == {("consent", False)}
+    assert erasures(perturbed(shop_log, tmp_path / "plain")) == []
+
+
 def test_items_get_later_versions_that_keep_their_own_bounds(shop_log, tmp_path):
     old = open_log(shop_log)
     log = perturbed(shop_log, tmp_path, catalogue=0.5)

@@ -94,6 +94,16 @@ def test_a_topic_streams_alone_as_it_does_among_all(tmp_path, file_format, topol
         assert alone == [record for record in together if record.source == source]
 
 
+@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("topology", [{}, {"views": "consents"}])
+def test_an_erasure_keeps_its_meaning_and_other_consents_their_bytes(tmp_path, file_format, topology):
+    erasure = EventRow("consent", user="u2", granted=False, erase=True, event_time_ms=NOW, arrival_ms=NOW)
+    log = written(tmp_path, file_format, [ROWS[0], erasure], **topology)
+    plain, asked = records(log)
+    assert plain.value == b'{"type":"consent","user":"u1","granted":true,"event_time_ms":%d}' % NOW
+    assert decode_event(asked.value).erase
+
+
 def test_the_manifest_counts_records_by_topic_and_partition(tmp_path):
     log = written(tmp_path)
     counted = Counter((record.source, record.partition) for record in records(log))

@@ -132,7 +132,7 @@ class Run:
         topology = self._deployment.topology
         plain, log = self._directory / "plain", self._directory / "log"
         generate_log(plain, USERS, self._events, self._result.seed, topology)
-        perturb_log(plain, log, self._result.seed, Perturbation())
+        perturb_log(plain, log, self._result.seed, Perturbation(erasures=0.0005))
         return log
 
     def _load(self, log: Path) -> threading.Thread | None:

@@ -68,7 +68,12 @@ def test_a_perturbed_log_equals_its_backtest_in_batches_of_any_size(kafka, uniqu
     flags = {"batch_max": batch_max, "buffer_max": buffer_max}
     with Deployment(kafka, unique, tmp_path, partitions=3, **flags) as deployment:
         generate_log(tmp_path / "plain", 300, 5_000, 21, deployment.topology)
-        perturb_log(tmp_path / "plain", tmp_path / "log", 21, Perturbation(late=0.05, duplicates=0.03, consents=0.03))
+        perturb_log(
+            tmp_path / "plain",
+            tmp_path / "log",
+            21,
+            Perturbation(late=0.05, duplicates=0.03, consents=0.03, erasures=0.01),
+        )
         published = published_by_two_workers(deployment, tmp_path / "log")
         assert difference(expected(tmp_path / "log", batch_max=64), published) == ""
 

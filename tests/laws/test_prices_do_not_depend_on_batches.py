@@ -37,11 +37,13 @@ def shop_events(draw: st.DrawFn) -> Event:
     )
 
 
+times = MINUTES.map(lambda minute: START_MS + minute * MINUTE_MS)
+granted_and_erase = st.sampled_from(((True, False), (False, False), (False, True)))
 consents = st.builds(
-    Consent,
-    user=st.sampled_from(USERS),
-    granted=st.booleans(),
-    event_time_ms=MINUTES.map(lambda minute: START_MS + minute * MINUTE_MS),
+    lambda user, said, time_ms: Consent(user=user, granted=said[0], erase=said[1], event_time_ms=time_ms),
+    st.sampled_from(USERS),
+    granted_and_erase,
+    times,
 )
 codes = st.sampled_from(("not_json", "null_value"))
 records = st.lists(st.one_of(shop_events(), shop_events(), consents, codes), min_size=1, max_size=40)

@@ -81,7 +81,11 @@ class LiveWorker:
             self.encoder,
             timers=self.timers,
         )
-        self.states |= {key: value for key, value in (step.states | step.pending).items() if value is not None}
+        for key, value in (step.states | step.pending | step.erased).items():
+            if value is None:
+                self.states.pop(key, None)
+            else:
+                self.states[key] = value
         self.timers.apply(step.timers)
         self.state = step.partition
         self.prices += step.prices

@@ -19,6 +19,7 @@ class FakeEncoder:
         self.digest = digest
         self.asks: list[TokenAsk] = []
         self.owners: set[Hashable] = set()
+        self.forgotten: list[bytes] = []
 
     def encode(self, owner: Hashable, asks: Sequence[TokenAsk]) -> Encoded:
         assert asks, "nothing to read is no question"
@@ -26,6 +27,10 @@ class FakeEncoder:
         self.owners.add(owner)
         numbers = np.array([answer(self.digest, ask) for ask in asks], dtype=np.float32)
         return Encoded(numbers[:, 1:], numbers[:, 0])
+
+    def forget(self, owner: Hashable, user: bytes) -> None:
+        assert owner in self.owners
+        self.forgotten.append(user)
 
 
 def answer(digest: str, ask: TokenAsk) -> list[float]:

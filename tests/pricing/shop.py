@@ -121,9 +121,9 @@ class Shop:
             **more,
         )
         self.states |= self.last.states
-        for key, value in self.last.pending.items():
+        for key, value in (self.last.pending | self.last.erased).items():
             if value is None:
-                del self.states[key]
+                self.states.pop(key, None)
             else:
                 self.states[key] = value
         self.timers.apply(self.last.timers)
@@ -157,8 +157,8 @@ class Shop:
     def purchase(self, minute: float = 0, what: str = "lamp", **more: Any) -> Purchase:
         return self._shop_event(Purchase, minute, what, more)
 
-    def consent(self, granted: bool, minute: float = 0, user: str = "ann") -> Consent:
-        return Consent(user=user, granted=granted, event_time_ms=START_MS + int(minute * MINUTE_MS))
+    def consent(self, granted: bool, minute: float = 0, user: str = "ann", erase: bool = False) -> Consent:
+        return Consent(user=user, granted=granted, event_time_ms=START_MS + int(minute * MINUTE_MS), erase=erase)
 
 
 def rails_of(decision: Decision) -> Sequence[str]:

@@ -8,6 +8,7 @@ from contracts.decisions import Applied, Decision, encode_decision
 from contracts.policies import ListPrice, Policy, Rails, SessionIntent
 from features.fold import fold
 from pricing.engine import EventCrash
+from pricing.erasure import erasure_key
 from pricing.verdicts import GONE
 from tests.pricing.shop import DWELL_MS, MINUTE_MS, START_MS, Shop, item, rails_of
 
@@ -336,7 +337,7 @@ def test_a_state_is_loaded_once_per_user_and_batch():
     asked = []
     batch = [shop.inbound(shop.view(minute)) for minute in range(3)]
     shop.engine.step(batch, asked.append, shop.partition, shop.catalogue, shop.policies)
-    assert asked == [b"ann"]
+    assert asked == [b"ann", erasure_key(b"ann")], "and where there is none, whether the user was forgotten"
 
 
 def test_decisions_are_keyed_by_user_and_records_without_a_user_by_nobody():

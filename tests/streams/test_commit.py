@@ -6,6 +6,7 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from aiokafka.errors import ProducerFenced
 
@@ -102,6 +103,27 @@ async def test_the_steps_come_in_the_only_safe_order():
     assert dict(producer.last)[b"gone"] is None, "an expired user leaves a tombstone"
     assert dict(producer.last)[b"resolved"] is None, "and so does a draw that has resolved"
     assert decode_ledger(dict(producer.last)[LEDGER_KEY]) == LEDGER
+
+
+async def test_a_user_who_is_forgotten_goes_after_the_sweep_and_before_what_the_same_batch_says_of_them_later():
+    producer = Producer()
+    step = msgspec.structs.replace(STEP, erased={b"gone": None, b"erasure": b"e"}, states={b"ann": b"state"})
+    await commit_with(producer).commit(step, LEDGER, [(b"gone", encode_state(UserState(consent=True)))])
+    keys = [key for key, _ in producer.last]
+    assert keys == [b"gone", b"gone", b"erasure", b"ann", b"resolved", b"drawn", LEDGER_KEY]
+    assert dict(producer.last)[b"gone"] is None
+
+
+async def test_an_erasure_is_taken_back_in_the_same_order_without_offsets():
+    producer = Producer()
+    await commit_with(producer).erase({"decisions": {b"d": None}, "outcomes": {}}, [(b"erasure", b"done")])
+    assert producer.calls == [
+        "begin",
+        ("decisions", [b"d"]),
+        ("pricetide-changelog", [b"erasure"]),
+        "end",
+        ("write", [b"erasure"], 40),
+    ]
 
 
 async def test_nothing_is_ended_or_written_before_the_changelog_is_acknowledged():

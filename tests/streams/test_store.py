@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import subprocess
@@ -12,11 +13,13 @@ import pytest
 from rocksdict import Cache
 
 from contracts.errors import BadSettings
+from pricing.erasure import erasure_key
 from pricing.timers import key_of
 from streams.ledger import LEDGER_KEY
 from streams.store import OPEN_FILES_MAX, StateStore
 
 HEAD = b"\x01"
+ANN = b"zq-Ann-7f3d2b"
 
 
 def state(last_ms: int, sequence: int = 1, padding: int = 0) -> bytes:
@@ -63,6 +66,56 @@ def test_pending_draws_are_no_users_and_give_their_timers_in_the_order_of_resolu
 def test_what_an_expired_state_left_behind_is_not_found_again(store):
     store.write([(b"ann", state(0, sequence=0))], 1)
     assert store.expired(before_ms=10, limit=10) == []
+
+
+async def test_a_store_that_erased_somebody_holds_them_in_no_file_when_it_is_purged(store, tmp_path):
+    def files() -> list[str]:
+        return [path.name for path in (tmp_path / "0").iterdir() if ANN in path.read_bytes()]
+
+    for n in range(0, 400, 100):
+        store.write([(b"u%03d" % m, os.urandom(10_000)) for m in range(n, n + 100)] + [(ANN, b"of " + ANN)], n)
+    store.write([(ANN, None)], 500)
+    assert not store.to_purge, "an expired state is nobody's wish"
+    assert files(), "what is deleted is still on disk"
+    erasure = erasure_key(ANN)
+    store.write([(erasure, b"an erasure")], 501)
+    assert store.to_purge
+    await store.purge()
+    assert (files(), store.to_purge) == ([], False)
+    assert (store.erasures(), store.changelog_offset) == ({erasure: b"an erasure"}, 501)
+    assert len(store.get(b"u399")) == 10_000
+
+
+async def test_an_erasure_during_a_purge_is_purged_by_the_next_one(store):
+    store.write([(erasure_key(ANN), b"1"), *((b"u%03d" % n, os.urandom(10_000)) for n in range(300))], 1)
+    purging = asyncio.create_task(store.purge())
+    await asyncio.sleep(0)
+    store.write([(erasure_key(b"bob"), b"2")], 2)
+    await purging
+    assert store.to_purge
+
+
+async def test_a_purge_that_is_cut_off_is_asked_for_again_and_the_store_can_be_closed(tmp_path):
+    store = StateStore(tmp_path / "0", Cache(1 << 20), 1 << 20)
+    store.write([(erasure_key(ANN), b"1"), *((b"u%03d" % n, os.urandom(10_000)) for n in range(300))], 1)
+    purging = asyncio.create_task(store.purge())
+    await asyncio.sleep(0.01)
+    purging.cancel()
+    await store.settle()
+    store.close()
+    again = StateStore(tmp_path / "0", Cache(1 << 20), 1 << 20)
+    assert again.to_purge
+    again.close()
+
+
+def test_pending_draws_are_read_in_pieces(store):
+    keys = sorted(key_of((n, n)) for n in range(7))
+    store.write([(key, b"d") for key in keys] + [(erasure_key(ANN), b"1"), (LEDGER_KEY, b"{}")], 1)
+    found, last = [], b""
+    while some := store.draws(last, 3):
+        found += [key for key, _ in some]
+        last = some[-1][0]
+    assert found == keys
 
 
 def test_wiping_leaves_nothing(store):
