@@ -93,9 +93,10 @@ class DiscountBudget(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Guard(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What bounds the learner's trust in what it is shown."""
 
-    user_outcomes_max: Annotated[int, Meta(ge=1)] = 8
-    """Most outcomes of one user that are learned from in a window; more are counted, and teach nothing."""
-    user_window_ms: Annotated[int, Meta(ge=60_000, le=30 * 86_400_000)] = 21_600_000
+    user_outcomes_max: Annotated[int, Meta(ge=1)] = 5
+    """Most outcomes of one user that are learned from in a window; more are counted, and teach nothing. Two or three times what a
+    user has on average: then some users with a large share of the draws cannot speak for the others."""
+    user_window_ms: Annotated[int, Meta(ge=60_000, le=30 * 86_400_000)] = 86_400_000
     """Of event time; windows lie end to end. A learner that starts again first reads the last two of them anew."""
     since_ms: Annotated[int, Meta(ge=0)] = 0
     """Draws before this event time teach nothing: to begin anew without what is known to be bad."""

@@ -69,7 +69,8 @@ def run_app(app: faust.App, settings: Settings) -> None:
         BrokerUnavailable: Faust itself has crashed.
         SystemExit: the end, with 0.
     """
-    logging.getLogger("aiokafka").setLevel(logging.WARNING)
+    for client in ("aiokafka", "kafka"):
+        logging.getLogger(client).setLevel(logging.WARNING)
     # Kafka 4 answers the first send of a transaction with NotEnoughReplicas while it verifies the partition (KIP-890); the
     # client tries again in 5 ms and warns every time. What does not heal ends the commit with an error of its own.
     logging.getLogger("aiokafka.producer.sender").setLevel(logging.ERROR)

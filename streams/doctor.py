@@ -1,4 +1,4 @@
-"""What is wrong with a set-up, and what to do: settings, broker, topics, transactions, group offsets, state, directory.
+"""What is wrong with a set-up, and what to do: settings, broker, topics, transactions, group offsets, state, learners, directory.
 
 Only looks: changes nothing, joins no group. Each examination returns findings; a failure of one does not hide the others.
 """
@@ -17,8 +17,10 @@ from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
 from kafka.errors import CoordinatorLoadInProgressError, CoordinatorNotAvailableError
 
 from contracts.errors import BadSettings, BrokerUnavailable, PricetideError
+from contracts.rules import LearningRule
 from streams.broker import administering, partition_counts, reading, records_until
 from streams.ledger import LEDGER_KEY, Ledger, decode_ledger, starting_point
+from streams.policy_log import read_policy_log
 from streams.settings import Settings
 from streams.topics import Finding, check_topics, counted
 
@@ -36,7 +38,7 @@ def examine(settings: Settings) -> list[Finding]:
             findings += _broker(admin, settings)
     except PricetideError as error:
         return [*findings, _wrong("broker", error)]
-    examinations: tuple[Callable[[Settings], Iterator[Finding]], ...] = (_topics, _offsets, _ledgers)
+    examinations: tuple[Callable[[Settings], Iterator[Finding]], ...] = (_topics, _offsets, _ledgers, _learners)
     for look in examinations:
         try:
             findings += look(settings)
@@ -228,6 +230,34 @@ def _ledgers(settings: Settings) -> Iterator[Finding]:
     if not wrong:
         applied = sum(ledger.applied for ledger in ledgers.values())
         yield Finding("ok", "state", f"{applied} records applied; positions agree with the group and the inputs")
+
+
+def _learners(settings: Settings) -> Iterator[Finding]:
+    """Every policy that may price and learns has a learner, as far as its versions tell."""
+    with administering(settings) as admin:
+        counts = partition_counts(admin, [settings.topics.outcomes, settings.topics.policies])
+        if len(counts) < 2:
+            return  # the topics' own findings say so
+        places = [
+            TopicPartition(settings.topics.outcomes, number) for number in range(counts[settings.topics.outcomes])
+        ]
+        ends = admin.list_partition_offsets(dict.fromkeys(places, OffsetSpec.LATEST))
+    book = read_policy_log(settings).book
+    for policy in book.priced_by():
+        if not isinstance(policy.rule, LearningRule):
+            continue
+        subject, last = f"learner of {policy.version}", book.knowledge_of(policy)
+        if last is None:
+            message = "no version of what it has learned: it prices by its prior"
+            yield Finding("warning", subject, message, "run `pricetide learn` beside the workers")
+            continue
+        behind = [ends[place].offset - at for place, at in zip(places, last.positions, strict=False)]
+        if len(places) != len(last.positions) or min(behind, default=0) < 0:
+            message = f"has learned up to {list(last.positions)}, the topic ends at {[ends[place].offset for place in places]}"
+            yield Finding("wrong", subject, message, "the topic was recreated: publish the policy under a new number")
+        else:
+            message = f"version {last.version}, {last.outcomes} outcomes learned; at most {sum(behind)} records to go"
+            yield Finding("ok", subject, message)
 
 
 def _last_ledgers(settings: Settings) -> dict[int, Ledger]:

@@ -42,10 +42,11 @@ class LearnerShell:
         self._only = only
         self._room = Classroom(settings=settings, references=self.references, metrics=self.metrics, hand_over=hand_over)
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._running: asyncio.Task[None] | None = None
 
-    async def run(self) -> None:
-        """Learn until cancelled; anything unexpected ends the process."""
-        await self._guard(self._run())
+    def begin(self) -> None:
+        """Learn until closed; anything unexpected ends the process."""
+        self._running = asyncio.create_task(self._guard(self._run()), name="learner")
 
     async def _run(self) -> None:
         await self.references.read_to_end()
@@ -100,6 +101,8 @@ class LearnerShell:
 
     async def close(self) -> None:
         """Stop everything."""
+        if self._running is not None:
+            await end_tasks([self._running])
         with suppress(TimeoutError):
             await asyncio.gather(*(self._stop(version) for version in list(self.sessions)))
         await self.references.close()

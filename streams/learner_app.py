@@ -30,6 +30,9 @@ class LearnerApp(faust.App):  # type: ignore[misc]  # faust ships no types
     BootStrategy = WithoutKafka
     shell: LearnerShell
 
+    def _create_directories(self) -> None:
+        """Keep nothing on disk."""
+
     async def _wait_for_table_recovery_completed(self) -> bool:
         return False  # there are no tables, and nobody who would say that they are recovered
 
@@ -59,8 +62,9 @@ def build_learner(settings: Settings, only: tuple[str, ...] = ()) -> LearnerApp:
             app.shell.apply(batch)
 
     @app.task  # type: ignore[untyped-decorator]  # faust ships no types
-    async def run() -> None:
-        await app.shell.run()
+    async def begin() -> None:
+        app.flow_control.resume()  # channels are shut until a consumer has its partitions, and there is none
+        app.shell.begin()
 
     @app.on_before_shutdown.connect  # type: ignore[untyped-decorator]  # faust ships no types
     async def close(*_: Any, **__: Any) -> None:  # noqa: ANN401 - faust's signal

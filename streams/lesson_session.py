@@ -80,10 +80,12 @@ class LessonSession:
     async def run(self) -> None:
         """Open, then learn until cancelled."""
         await self._open()
+        more = False
         while True:
             self._pause_full()
-            self._buffer(await self._consumer.getmany(timeout_ms=FETCH_WAIT_MS))
+            self._buffer(await self._consumer.getmany(timeout_ms=0 if more else FETCH_WAIT_MS))
             await self._take()
+            more = len(self._taken) >= self._limit
             if self._due():
                 await self._hand_over()
 

@@ -95,8 +95,9 @@ def show(settings: Settings, version: str | None, as_json: bool, as_toml: bool) 
 
 @policy.command()
 @click.option("--json", "as_json", is_flag=True, help="Print each record as a line of JSON.")
+@click.option("--learned", is_flag=True, help="Also every version of what policies have learned.")
 @with_settings
-def history(settings: Settings, as_json: bool) -> None:
+def history(settings: Settings, as_json: bool, learned: bool) -> None:
     """Print every version and every change of the current one and of the kill switch, as far as compaction left them."""
     from streams import policy_pages as pages
     from streams.policy_log import read_policy_log
@@ -104,13 +105,13 @@ def history(settings: Settings, as_json: bool) -> None:
 
     log = read_policy_log(settings)
     if as_json:
-        for record in pages.history_json(log):
+        for record in pages.history_json(log, learned):
             click.echo(msgspec.json.encode(record))
         return
     if not log.entries:
         click.echo("No policy was ever published: the builtin one sets prices.")
         return
-    wide_console().print(pages.history_page(log))
+    wide_console().print(pages.history_page(log, learned))
 
 
 def _kind(draft: Policy) -> str:

@@ -11,9 +11,11 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from contracts.errors import BadInput, BadReference
 from contracts.experiments import Experiment, RunningExperiments
+from contracts.learned import CurrentLearned, Learned
 from contracts.policies import BUILTIN, CurrentPolicy, KillSwitch, Policy, PolicyBook, PolicyRecord
 from streams.broker import committed_records
 from streams.settings import Settings
@@ -29,7 +31,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     time_ms: int
     key: bytes | None
     record: PolicyRecord | None = None
-    """None: a removal, or no record that this release can read."""
+    """None: a removal, or no record that this release can read. What was learned stands here without its payload."""
     replaces: str | None = None
     """The version that was current before, as the one who published this said."""
     refused: str = ""
@@ -64,6 +66,8 @@ class PolicyLog:
             known = self.book.apply(record.offset, record.key, record.value)
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError, BadReference) as error:
             refused = str(error)
+        if isinstance(known, Learned):  # there are thousands; the book has the payloads of the last ones
+            known = replace(known, payload="")
         replaces = (dict(record.headers or ()).get(REPLACES_HEADER) or b"").decode(errors="replace")
         self.entries.append(
             Entry(offset=record.offset, time_ms=record.timestamp, key=record.key, record=known,
@@ -112,6 +116,14 @@ class PolicyLog:
         """Return the last record of the kill switch, None if it was never thrown."""
         return next((one for one in self._taken() if isinstance(one.record, KillSwitch)), None)
 
+    def learned(self, policy: Policy) -> Entry | None:
+        """Return the record of the version in force of what `policy` has learned, None before the first."""
+        known = self.book.knowledge_of(policy)
+        if known is None:
+            return None
+        wanted = replace(known, payload="")
+        return next((one for one in self._taken() if one.record == wanted), None)
+
     def before(self) -> str | None:
         """Return the version that was current before the current one, None where that is no longer known."""
         pointers = [one for one in self._taken() if isinstance(one.record, CurrentPolicy)]
@@ -137,6 +149,10 @@ def title(record: PolicyRecord) -> str:
         return f"running: {', '.join(record.experiments) or 'no experiment'}"
     if isinstance(record, Experiment):
         return f"experiment {record.version}"
+    if isinstance(record, Learned):
+        return f"learned by {record.policy}: version {record.version}"
+    if isinstance(record, CurrentLearned):
+        return f"learned by {record.name}@{record.number}, current: version {record.version}"
     return f"{'version' if isinstance(record, Policy) else 'current:'} {version_of(record)}"
 
 

@@ -13,7 +13,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from contracts.learned import CurrentLearned, Learned
 from contracts.policies import BUILTIN, KillSwitch, Policy
+from contracts.rules import LearningRule
 from streams.policy_log import Entry, PolicyLog
 
 _IDENTITY = ("record", "name", "number")
@@ -73,10 +75,14 @@ def policy_file(policy: Policy) -> str:
 
 
 def policy_json(policy: Policy, log: PolicyLog) -> dict[str, Any]:
-    """Return `policy` as data with its version, and where and when it was published (absent for the builtin one)."""
+    """Return `policy` as data with its version, where and when it was published (absent for the builtin one), and what it has
+    learned, without the payload (absent before the first version).
+    """
     published = log.published(policy.version)
     place = {} if published is None else {"offset": published.offset, "time_ms": published.time_ms}
-    return {"version": policy.version, **place, **msgspec.to_builtins(policy)}
+    entry = log.learned(policy)
+    learned = {} if entry is None else {"learned": {"time_ms": entry.time_ms, **msgspec.to_builtins(entry.record)}}
+    return {"version": policy.version, **place, **msgspec.to_builtins(policy), **learned}
 
 
 def policy_table(policy: Policy, log: PolicyLog, role: str) -> Table:
@@ -87,9 +93,33 @@ def policy_table(policy: Policy, log: PolicyLog, role: str) -> Table:
     published = log.published(policy.version)
     if published is not None:
         table.add_row("published", f"{when(published.time_ms)}, offset {published.offset}")
+    for name, text in learned_rows(policy, log):
+        table.add_row(name, Text(text))
     for name, value in contents(policy).items():
         table.add_row(name, Text(text_of(value)))
     return table
+
+
+def learned_rows(policy: Policy, log: PolicyLog) -> list[tuple[str, str]]:
+    """Return what `policy` has learned, line by line; none for one that does not learn."""
+    if not isinstance(policy.rule, LearningRule):
+        return []
+    entry = log.learned(policy)
+    if entry is None or not isinstance(entry.record, Learned):
+        return [("learned", "nothing yet: it prices by its prior until `pricetide learn` has published a version")]
+    known = entry.record
+    left = ", ".join(f"{count} {why}" for why, count in known.left.items())
+    rows = [
+        (
+            "learned",
+            f"version {known.version} of {when(entry.time_ms)}: {known.outcomes} outcomes up to {when(known.resolved_ms)}",
+        ),
+        ("learned.digest", known.digest),
+        ("learned.left", f"{left or 'none'}; {known.stragglers} came late from their partition"),
+    ]
+    if policy.rule.money.discount_budget is not None:
+        rows.append(("learned.discount_weight", f"{known.discount_weight:.6g} (lambda of the discount budget)"))
+    return rows
 
 
 def force_json(log: PolicyLog) -> dict[str, Any]:
@@ -131,12 +161,19 @@ def fallback_of(log: PolicyLog) -> Policy | None:
     return None if fallback is log.book.current else fallback
 
 
-def history_page(log: PolicyLog) -> Table:
-    """Return every record in order, the present ones marked."""
+def is_learned(entry: Entry) -> bool:
+    """Return whether a record is of what a policy has learned: there are far more of them than of all others."""
+    return isinstance(entry.record, Learned | CurrentLearned) or b"/learned" in (entry.key or b"")
+
+
+def history_page(log: PolicyLog, learned: bool = False) -> Table:
+    """Return every record in order, the present ones marked; those of what was learned only with `learned`."""
     table = Table(title="policies, oldest first", title_justify="left")
     for column in ("offset", "time (UTC)", "record", "", ""):
         table.add_column(column, justify="right" if column == "offset" else "left", overflow="fold")
     for entry in log.entries:
+        if is_learned(entry) and not learned:
+            continue
         note = (
             f"refused: {entry.refused}" if entry.refused else f"in place of {entry.replaces}" if entry.replaces else ""
         )
@@ -145,8 +182,8 @@ def history_page(log: PolicyLog) -> Table:
     return table
 
 
-def history_json(log: PolicyLog) -> list[dict[str, Any]]:
-    """Return every record in order as data."""
+def history_json(log: PolicyLog, learned: bool = False) -> list[dict[str, Any]]:
+    """Return every record in order as data; those of what was learned only with `learned`."""
     return [
         {
             "offset": entry.offset,
@@ -158,6 +195,7 @@ def history_json(log: PolicyLog) -> list[dict[str, Any]]:
             "record": None if entry.record is None else msgspec.to_builtins(entry.record),
         }
         for entry in log.entries
+        if learned or not is_learned(entry)
     ]
 
 

@@ -166,6 +166,7 @@ class Deployment:
         self.flags |= {f"topics.{name}": f"{prefix}{name}" for name in (*names, "catalogue", "policies")}
         self.flags |= {name.replace("__", "."): value for name, value in flags.items()}
         self.workers: list[WorkerProcess] = []
+        self.learners: list[WorkerProcess] = []
 
     @property
     def settings(self) -> Settings:
@@ -204,9 +205,17 @@ class Deployment:
         self.workers.append(process)
         return process
 
+    def learner(self, name: str = "learner", **flags: object) -> WorkerProcess:
+        """Start a learner; `flags` are settings of its own."""
+        given = self.flags | {"data_dir": self.directory / name}
+        given |= {key.replace("__", "."): value for key, value in flags.items()}
+        process = WorkerProcess(name, self.directory, [COMMAND.as_posix(), "learn", *as_arguments(given)])
+        self.learners.append(process)
+        return process
+
     def stop(self) -> None:
-        """End every worker that still runs, by force if need be."""
-        running = [worker for worker in self.workers if worker.process.poll() is None]
+        """End every worker and learner that still runs, by force if need be."""
+        running = [one for one in (*self.workers, *self.learners) if one.process.poll() is None]
         for worker in running:
             worker.process.send_signal(signal.SIGCONT)
             worker.process.terminate()

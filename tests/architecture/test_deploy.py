@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel
 
 from contracts.semantics import Semantics
+from streams.learner_metrics import LearnerMetrics
 from streams.metrics import Metrics
 from streams.settings import Settings
 
@@ -45,9 +46,14 @@ def settings_variables() -> set[str]:
 
 
 def series() -> set[str]:
-    """Return the names of the time series that a worker exports."""
+    """Return the names of the time series that a worker or a learner exports."""
     endings = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_count", "_sum"]}
-    return {family.name + ending for family in Metrics().registry.collect() for ending in endings[family.type]}
+    return {family.name + ending for family in families() for ending in endings[family.type]}
+
+
+def families() -> list[Any]:
+    """Return the metrics of a worker and of a learner."""
+    return [*Metrics().registry.collect(), *LearnerMetrics().registry.collect()]
 
 
 @pytest.mark.parametrize("file", YAML, ids=lambda file: file.name)
@@ -76,6 +82,12 @@ def test_compose_starts_kafka_then_topics_then_a_worker() -> None:
     assert "/readyz" in str(services["worker"]["healthcheck"])
 
 
+def test_compose_has_one_learner_beside_the_worker() -> None:
+    learner = compose()["services"]["learner"]
+    assert (learner["command"], learner["environment"]) == (["learn"], compose()["services"]["worker"]["environment"])
+    assert "deploy" not in learner, "one writer per policy: a second one would fence it"
+
+
 def test_a_worker_of_compose_can_be_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in compose()["services"]["worker"]["environment"].items():
         monkeypatch.setenv(name, re.sub(r"\$\{\w+:-(.*)\}", r"\1", str(value)))
@@ -98,7 +110,7 @@ def test_the_tests_compose_and_the_local_broker_run_one_kafka() -> None:
     assert f'KAFKA_IMAGE = "{image}"' in (ROOT / "tests/conftest.py").read_text()
 
 
-def test_alerts_and_dashboard_use_series_that_a_worker_exports() -> None:
+def test_alerts_and_dashboard_use_series_that_are_exported() -> None:
     rules = yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
     panels = json.loads(DASHBOARD.read_text())["panels"]
     queries = [rule["expr"] for rule in rules] + [target["expr"] for panel in panels for target in panel["targets"]]
@@ -109,7 +121,7 @@ def test_alerts_and_dashboard_use_series_that_a_worker_exports() -> None:
 def test_the_dashboard_shows_every_metric() -> None:
     text = DASHBOARD.read_text()
     hidden = {"pricetide_restored_records", "pricetide_restore_seconds"}  # a figure of a benchmark, not of a day
-    assert not {family.name for family in Metrics().registry.collect() if family.name not in text} - hidden
+    assert not {family.name for family in families() if family.name not in text} - hidden
 
 
 def test_every_alert_says_what_to_do() -> None:

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from contracts.errors import BadInput
+from contracts.learned import CurrentLearned, Learned, digest_of, payload_of
 from contracts.policies import (
     BUILTIN,
     CurrentPolicy,
@@ -25,7 +26,9 @@ from contracts.policies import (
     policy_key,
 )
 from contracts.policy_files import decode_policy_file
+from contracts.rules import DiscountBudget, Features, Money, Thompson
 from pricetide import main
+from pricing.demand import Posterior
 from streams.policy_commands import policy as policy_command
 from streams.policy_log import PolicyLog
 from streams.policy_pages import (
@@ -36,6 +39,7 @@ from streams.policy_pages import (
     history_page,
     policy_file,
     policy_json,
+    policy_table,
 )
 
 LIST = Policy(name="list", number=1, rule=ListPrice())
@@ -180,6 +184,51 @@ def test_the_history_tells_every_record_in_order_and_marks_what_holds():
     page = text_of(history_page(log))
     assert "in place of intent@1" in page
     assert "refused: Policy list@1 is not on the topic: publish it first" in page
+
+
+DEMAND = Policy(name="demand", number=1, rule=Thompson(features=Features(names=("price",))))
+BUDGETED = msgspec.structs.replace(
+    DEMAND, rule=Thompson(features=Features(names=("price",)), money=Money(discount_budget=DiscountBudget(permille=50)))
+)
+
+
+def learned(number, weight=0.0, outcomes=12):
+    content = Posterior(DEMAND.rule.prior, 2).encode()
+    return Learned(
+        name="demand", number=1, version=number, feature_version=1, payload=payload_of(content),
+        digest=digest_of(content, weight), outcomes=outcomes, left={"influence": 3, "not_exposed": 1}, discount_weight=weight,
+        positions=(5,), begins=(0,), resolved_ms=1_794_999_000_000,
+    )  # fmt: skip
+
+
+def test_a_policy_shows_what_it_has_learned():
+    log = log_of(DEMAND, learned(1), CurrentLearned(name="demand", number=1, version=1), learned(2, outcomes=20))
+    page = text_of(policy_table(DEMAND, log, "current"))
+    assert "version 2 of 2026-11-18 11:06:40 UTC: 20 outcomes up to 2026-11-18 10:50:00 UTC" in " ".join(page.split())
+    assert log.book.knowledge_of(DEMAND).digest in page
+    assert "3 influence, 1 not_exposed; 0 came late" in page
+    assert "lambda" not in page
+    plain = policy_json(DEMAND, log)["learned"]
+    assert (plain["version"], plain["payload"], plain["time_ms"]) == (2, "", 1_795_000_000_003)
+    assert "learned" not in policy_json(FIRST, log_of(FIRST))
+
+
+def test_a_policy_that_has_learned_nothing_says_so_and_one_with_a_budget_its_lambda():
+    assert "nothing yet: it prices by its prior" in text_of(policy_table(DEMAND, log_of(DEMAND), "current"))
+    assert "learned" not in text_of(policy_table(FIRST, log_of(FIRST), "current"))
+    assert "0.25 (lambda of" in text_of(policy_table(BUDGETED, log_of(BUDGETED, learned(1, 0.25)), "current"))
+
+
+def test_the_history_leaves_out_what_was_learned_unless_it_is_asked_for():
+    log = log_of(DEMAND, learned(1), CurrentLearned(name="demand", number=1, version=1), (policy_key(learned(1)), None))
+    assert [one["title"] for one in history_json(log)] == ["version demand@1"]
+    assert [one["title"] for one in history_json(log, learned=True)][1:] == [
+        "learned by demand@1: version 1",
+        "learned by demand@1, current: version 1",
+        "removal of demand/1/learned/1",
+    ]
+    assert "learned by" not in text_of(history_page(log))
+    assert "learned by" in text_of(history_page(log, learned=True))
 
 
 # -- commands that ask no broker ---------------------------------------------------------------------------------------
