@@ -61,6 +61,9 @@ class VisitVectors:
     def release(self, owner: Hashable) -> None:
         """Nothing to forget."""
 
+    def forget(self, owner: Hashable, user: bytes) -> None:
+        """Nothing to forget."""
+
 
 def passers_by(name: str, seed: int, visits: int) -> Town:
     """Return the world of that name and seed as a shop."""

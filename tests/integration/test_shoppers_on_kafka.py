@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import msgspec
 from click.testing import CliRunner
-from deployment import Deployment, WorkerProcess, as_arguments, difference, expected
+from deployment import Deployment, as_arguments, difference, expected
 
 from backtest.habits import MADE_UP, write_habits
 from backtest.people import people_of
@@ -30,13 +29,6 @@ explore = 0.2
 """
 
 
-def learner(deployment: Deployment, *flags: str) -> WorkerProcess:
-    script = [sys.executable, "-c", "from streams.learner_commands import learn; learn()"]
-    process = WorkerProcess("learner", deployment.directory, [*script, *as_arguments(deployment.flags), *flags])
-    deployment.workers.append(process)
-    return process
-
-
 def test_shoppers_see_published_prices_buy_at_them_and_the_policy_learns_from_it(kafka, unique, tmp_path):
     (tmp_path / "closed.toml").write_text(POLICY, encoding="utf-8")
     buyers = tuple([msgspec.structs.replace(one, purchases=0.4, carts=0.5) for one in MADE_UP.categories])
@@ -50,7 +42,7 @@ def test_shoppers_see_published_prices_buy_at_them_and_the_policy_learns_from_it
             command_line, ["policy", "apply", str(tmp_path / "closed.toml"), *as_arguments(deployment.flags)]
         )
         assert done.exit_code == 0, done.output
-        learner(deployment)
+        deployment.learner()
         deployment.worker().wait_until_said("restored", 60)
         people = people_of(errand)
         with ShopFront(deployment.settings) as front:
