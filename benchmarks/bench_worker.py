@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 from benchmarks.lab import Job, Lab
+from benchmarks.learning_jobs import learn_beside
 from benchmarks.logs import rewritten, with_window
 from benchmarks.published import differences, expected, published, transactions
 from benchmarks.report import Claim, Report
@@ -21,7 +22,7 @@ NAIVE_ROWS_QUICK = 5_000
 
 
 def run(lab: Lab) -> Report:
-    """Measure one worker on four topics, with outcomes and without, on one topic, and the naive version on that one topic."""
+    """Measure one worker on four topics, with outcomes, without, and learning, on one topic, and the naive one on that topic."""
     deployment = lab.deploy(lab.one_topic_log)  # first, for it warms a broker that has only just started
     one = lab.work_off(deployment)
     one_rate, one_wrong = _judge(one)
@@ -32,10 +33,12 @@ def run(lab: Lab) -> Report:
     kept = lab.work_off(deployment)
     kept_rate, kept_wrong = _judge(kept)
     lab.discard(deployment)
+    learning = learn_beside(lab)
     naive, naive_rate, naive_wrong = _naive(lab)
     rows = [
         _row("worker, 4 topics", four, four_rate, four_wrong),
         _row("worker, 4 topics, with outcomes", kept, kept_rate, kept_wrong),
+        _row("worker, 4 topics, with outcomes, learning", learning.job, learning.rate, learning.wrong),
         _row("worker, 1 topic", one, one_rate, one_wrong),
         _row("stock Faust, 1 topic", naive, naive_rate, naive_wrong),
     ]
@@ -58,10 +61,13 @@ def run(lab: Lab) -> Report:
             "events/s: from the first committed transaction (stock Faust: record) to the last; s from start: from starting "
             "the process to everything committed.",
             "Outcomes of draws are kept in the row that says so (semantics.outcome_window_ms, half an hour); else it is 0.",
+            f"Learning: Thompson sampling prices and a learner beside the worker, on the same cores, follows ({learning.versions} "
+            f"versions, {learning.outcomes:,} outcomes, {learning.learner_cpu_s:.1f} s of CPU until the worker was done, its start "
+            "included); the backtest is that of the record of the run.",
             f"The ratio compares the two on one topic: stock Faust has no order across topics. It gets the first "
             f"{naive.deployment.events:,} events only, when states are still small.",
         ],
-        wrong=[*four_wrong, *kept_wrong, *one_wrong, *naive_wrong],
+        wrong=[*four_wrong, *kept_wrong, *learning.wrong, *one_wrong, *naive_wrong],
     )
 
 

@@ -22,6 +22,7 @@ from benchmarks import (
     bench_latency,
     bench_model,
     bench_policies,
+    bench_posterior,
     bench_recovery,
     bench_steps,
     bench_worker,
@@ -38,12 +39,13 @@ BENCHMARKS: dict[str, Callable[[Lab], Report]] = {
     "full_histories": bench_full_histories.run,
     "backtest": bench_backtest.run,
     "policies": bench_policies.run,
+    "posterior": bench_posterior.run,
     "encoder": bench_encoder.run,
     "encoder_cuda": bench_encoder_cuda.run,
     "steps": bench_steps.run,
 }
 """In the order in which they run: the later ones use what the first one left in Kafka, and `steps` retunes the collector."""
-WITHOUT_BROKER = {"backtest", "encoder", "encoder_cuda", "policies"}
+WITHOUT_BROKER = {"backtest", "encoder", "encoder_cuda", "policies", "posterior"}
 """Nothing is started when only these are asked for."""
 ON_REQUEST = {"encoder_cuda", "policies"}
 """What a machine may lack the hardware for, or what needs the package index and an hour, runs only by its name."""

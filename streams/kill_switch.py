@@ -10,9 +10,10 @@ from contextlib import suppress
 
 from contracts.errors import BadSettings, BrokerUnavailable
 from contracts.policies import KillSwitch, PolicyBook, encode_policy, policy_key
+from contracts.rules import LearningRule
 from streams.broker import SCHEMA_HEADER, producing, require_topics
 from streams.policy_log import read_policy_log
-from streams.policy_publisher import TRANSACTION_TIMEOUT_MS, publishing
+from streams.policy_publisher import TRANSACTION_TIMEOUT_MS, end_transaction, learner_id, transactional_id
 from streams.settings import Settings
 
 HIDDEN_S = 1.0
@@ -38,7 +39,7 @@ def throw_kill_switch(settings: Settings, switch: KillSwitch) -> PolicyBook:
         offset = int(sent.get(timeout=settings.kafka.request_timeout_ms / 1000).offset)
     book = _book_with(settings, offset, HIDDEN_S)
     if book is None:
-        _end_open_transaction(settings)
+        _end_open_transactions(settings)
         book = _book_with(settings, offset, HIDDEN_S + TRANSACTION_TIMEOUT_MS / 1000)
     if book is None:
         raise BrokerUnavailable(
@@ -48,10 +49,12 @@ def throw_kill_switch(settings: Settings, switch: KillSwitch) -> PolicyBook:
     return book
 
 
-def _end_open_transaction(settings: Settings) -> None:
-    """Have the broker end what an operator's command left open as it died; without the right to, time will."""
-    with suppress(BadSettings), publishing(settings):
-        pass
+def _end_open_transactions(settings: Settings) -> None:
+    """Have the broker end what an operator's command or a learner left open as it died; without the right to, time will."""
+    learning = [one for one in read_policy_log(settings).book.priced_by() if isinstance(one.rule, LearningRule)]
+    for name in (transactional_id(settings), *(learner_id(settings, policy) for policy in learning)):
+        with suppress(BadSettings):
+            end_transaction(settings, name)
 
 
 def _book_with(settings: Settings, offset: int, seconds: float) -> PolicyBook | None:

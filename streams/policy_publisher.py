@@ -18,7 +18,7 @@ from kafka import KafkaProducer
 from kafka.errors import InvalidProducerEpochError, ProducerFencedError
 
 from contracts.errors import BrokerUnavailable
-from contracts.policies import PolicyRecord, encode_policy, policy_key
+from contracts.policies import Policy, PolicyRecord, encode_policy, policy_key
 from streams.broker import SCHEMA_HEADER, bootstrap_ms, broker_errors, require_topics
 from streams.policy_log import REPLACES_HEADER, PolicyLog, read_policy_log, title
 from streams.settings import Settings
@@ -31,6 +31,13 @@ CLOSE_S = 2.0
 def transactional_id(settings: Settings) -> str:
     """Return what all who write to this policies topic by hand share, whatever their consumer group."""
     return f"{settings.topics.policies}-operator"
+
+
+def learner_id(settings: Settings, policy: Policy) -> str:
+    """Return the transactional id of who writes what `policy` has learned (streams.version_writer), and the group whose offsets
+    say how far it has learned.
+    """
+    return f"{settings.group}-learner-{policy.name}-{policy.number}"
 
 
 class Publisher:
@@ -111,17 +118,33 @@ def publishing(settings: Settings) -> Iterator[Publisher]:
         BadSettings: there is no such topic, or the broker refuses us. BrokerUnavailable: it does not answer.
     """
     require_topics(settings, [settings.topics.policies])
+    with _fencing(settings, transactional_id(settings)) as producer:
+        yield Publisher(settings, producer)
+
+
+def end_transaction(settings: Settings, name: str) -> None:
+    """Have the broker end what the producer with the transactional id `name` left open; if it lives, it is fenced.
+
+    Raises:
+        BadSettings: the broker refuses us. BrokerUnavailable: it does not answer.
+    """
+    with _fencing(settings, name):
+        pass
+
+
+@contextmanager
+def _fencing(settings: Settings, name: str) -> Iterator[KafkaProducer]:
     with broker_errors(settings.kafka):
         producer = KafkaProducer(
             **settings.kafka.kafka_python(),
             acks="all",
-            transactional_id=transactional_id(settings),
+            transactional_id=name,
             transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
             bootstrap_timeout_ms=bootstrap_ms(settings.kafka),
             max_block_ms=settings.kafka.request_timeout_ms,
         )
         try:
             producer.init_transactions()
-            yield Publisher(settings, producer)
+            yield producer
         finally:
             producer.close(timeout=CLOSE_S)

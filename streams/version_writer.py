@@ -17,6 +17,7 @@ from contracts.learned import CurrentLearned, Learned
 from contracts.policies import Policy, encode_policy, policy_key
 from streams.commit import HEADERS
 from streams.policy_log import PolicyLog
+from streams.policy_publisher import learner_id
 from streams.producer import Record, named_producer, send_records
 from streams.settings import Settings
 
@@ -27,18 +28,13 @@ KEPT_AT_LEAST = 2
 _FENCED = (kafka_errors.ProducerFenced, kafka_errors.InvalidProducerEpoch, kafka_errors.InvalidProducerIdMapping)
 
 
-def writer_name(settings: Settings, policy: Policy) -> str:
-    """Return the transactional id of a policy's writer, which is also the group whose offsets say how far it has learned."""
-    return f"{settings.group}-learner-{policy.name}-{policy.number}"
-
-
 class VersionWriter:
     """The writer of one policy's versions."""
 
     def __init__(self, settings: Settings, policy: Policy) -> None:
         self._topics = settings.topics
         self._policy = policy
-        self._name = writer_name(settings, policy)
+        self._name = learner_id(settings, policy)
         self._timeout_s = (TRANSACTION_TIMEOUT_MS + settings.kafka.request_timeout_ms) / 1000
         keep_ms = settings.learner.keep_ms
         self._keep_ms = settings.topics.decisions_retention_ms + DAY_MS if keep_ms is None else keep_ms

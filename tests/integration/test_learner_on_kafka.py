@@ -19,14 +19,17 @@ from contracts.decisions import Decision, decode_decision
 from contracts.learned import Learned
 from contracts.log import open_log
 from contracts.log_writer import LogWriter
+from contracts.outcomes import encode_outcome
 from contracts.policies import Policy
 from contracts.rules import Features, Guard, Thompson
 from pricing.choosers import ignorance
 from pricing.learned import restored
-from streams.broker import administering
+from streams.broker import administering, producing
+from streams.doctor import examine
 from streams.policy_changes import apply_policy
 from streams.policy_log import read_policy_log
 from tests.laws.naive_lessons import in_order, naive_demand, teaching
+from tests.pricing.outcome_topic import outcome
 
 FEATURES = Features(names=("intent", "price"))
 RULE = Thompson(features=FEATURES, guard=Guard(user_outcomes_max=5, user_window_ms=3_600_000))
@@ -121,3 +124,38 @@ def check_versions(deployment: Deployment, versions: list[Learned], outcomes: li
     with administering(deployment.settings) as admin:
         offsets = {place.partition: at.offset for place, at in admin.list_group_offsets(group)[group].items()}
     assert offsets == dict(enumerate(last.positions))
+
+
+def test_a_second_learner_fences_the_first_and_goes_on_where_that_one_was(kafka, unique, tmp_path):
+    with Deployment(kafka, unique, tmp_path, partitions=2, semantics__consent_default=True) as deployment:
+        deployment.create()
+        apply_policy(deployment.settings, Policy(name="demand", number=1, rule=RULE))
+        first = deployment.learner("first", **OFTEN)
+        first.wait_until_said("knows nothing yet", 60)
+        send_outcomes(deployment, 0, 30)
+        wait_until(lambda: has_learned_all(deployment), deployment)
+        second = deployment.learner("second", **OFTEN)
+        second.wait_until_said(r"knows version \d+, 25 outcomes; recalled 30 records", 60)
+        send_outcomes(deployment, 30, 60)
+        assert first.wait() == 75, first.said()
+        assert "Another learner has taken over what demand@1 learns (fenced)" in first.said()
+        wait_until(lambda: has_learned_all(deployment), deployment)
+        versions = versions_of(deployment)
+        assert [version.version for version in versions] == list(range(1, len(versions) + 1))
+        assert versions[-1].outcomes == 50
+        for finding in examine(deployment.settings):
+            if finding.subject == "learner of demand@1":
+                assert (finding.level, finding.message.split(";")[0]) == (
+                    "ok",
+                    f"version {len(versions)}, 50 outcomes learned",
+                )
+
+
+def send_outcomes(deployment: Deployment, begin: int, end: int) -> None:
+    """Put outcomes on their topic, a user's seen ones and every sixth unseen, on both partitions."""
+    topic = deployment.settings.topics.outcomes
+    with producing(deployment.settings) as producer:
+        for number in range(begin, end):
+            one = outcome(number, f"user{number}", policy="demand@1", features=(1.0, 0.5, -0.5), exposed=number % 6 > 0)
+            producer.send(topic, encode_outcome(one), b"[]", partition=number % 2)
+        producer.flush()

@@ -23,12 +23,13 @@ from contracts.policies import (
     encode_policy,
     policy_key,
 )
+from contracts.rules import Thompson
 from pricetide import command_line
 from streams.broker import committed_records, producing
 from streams.kill_switch import throw_kill_switch
 from streams.policy_changes import apply_policy, rollback
 from streams.policy_log import read_policy_log
-from streams.policy_publisher import Publisher, publishing, transactional_id
+from streams.policy_publisher import Publisher, learner_id, publishing, transactional_id
 from streams.settings import Settings
 from streams.topics import create_topics
 
@@ -207,16 +208,18 @@ def test_a_number_taken_by_somebody_without_the_lock_stays_theirs_also_under_com
     assert book.current == BOLD, "the number means one policy for old and for new workers"
 
 
-def test_a_command_that_died_half_way_does_not_hide_the_kill_switch(settings):
-    died = KafkaProducer(
-        **settings.kafka.kafka_python(), transactional_id=transactional_id(settings), transaction_timeout_ms=600_000
-    )
+@pytest.mark.parametrize("who", ["a command", "a learner"])
+def test_who_died_half_way_does_not_hide_the_kill_switch(settings, who):
+    demand = Policy(name="demand", number=1, rule=Thompson())
+    name = transactional_id(settings) if who == "a command" else learner_id(settings, demand)
+    apply_policy(settings, demand)
+    died = KafkaProducer(**settings.kafka.kafka_python(), transactional_id=name, transaction_timeout_ms=600_000)
     died.init_transactions()
     died.begin_transaction()
     died.send(settings.topics.policies, encode_policy(CAREFUL), policy_key(CAREFUL), partition=0).get(10)
     try:
         assert throw_kill_switch(settings, KillSwitch(on=True, reason="drill")).kill_switch
-        assert [key for key, _ in on_topic(settings)] == [b"killswitch"]
+        assert [key for key, _ in on_topic(settings)] == [b"demand/1", b"current", b"killswitch"]
     finally:
         died.close(timeout=1)
 

@@ -71,9 +71,9 @@ class Shop:
         for record in (policy, CurrentPolicy(name=policy.name, number=policy.number)):
             self.policies.apply(self.policies.seen, policy_key(record), encode_policy(record))
 
-    def teach(self, knowledge: Knowledge, discount_weight: float = 0.0) -> Learned:
-        """Publish `knowledge` as the next version of what the current policy has learned."""
-        policy = self.policies.current
+    def teach(self, knowledge: Knowledge, discount_weight: float = 0.0, policy: Policy | None = None) -> Learned:
+        """Publish `knowledge` as the next version of what `policy`, or else the current one, has learned."""
+        policy = policy or self.policies.current
         before = self.policies.knowledge_of(policy)
         assert knowledge is not None
         record = Learned(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from msgspec.structs import replace
 
@@ -9,8 +10,9 @@ from contracts.decisions import Decision
 from contracts.experiments import Experiment, Namespace, RunningExperiments, Variant
 from contracts.outcomes import decode_outcome
 from contracts.policies import ListPrice, Policy, Rails, SessionIntent, encode_policy, policy_key
-from contracts.rules import Thompson
+from contracts.rules import Features, Thompson
 from pricing.assignment import hash_of
+from pricing.choosers import ignorance
 from pricing.menus import MenuShelf
 from tests.pricing.fake_encoder import FakeEncoder
 from tests.pricing.independent_checker import Terms, check
@@ -230,3 +232,15 @@ def test_a_variant_may_learn_and_its_draws_say_what_it_saw_held_out_or_not():
     for user, one in views(alone).items():
         if decisions[user].variant == "bold" and not decisions[user].held_out:
             assert (decisions[user].price, decisions[user].probabilities) == (one.price, one.probabilities)
+
+
+def test_a_variant_prices_by_what_its_own_policy_has_learned():
+    learns = Policy(name="learns", number=1, rule=Thompson(features=Features(names=("intent",))), rails=RAILS)
+    odd = replace(SPRING, variants=(HALVES[0], replace(HALVES[1], policy="learns@1")))
+    shop = Shop()
+    tell(shop, learns, odd, RunningExperiments(experiments=("spring@1",)))
+    knowledge = ignorance(learns.rule)
+    knowledge.learn(np.array([1.0, 0.5]), 0.25, True)
+    version = shop.teach(knowledge, policy=learns)
+    known = {one.variant: one.learned for one in views(shop).values()}
+    assert known == {"plain": None, "bold": version.digest}

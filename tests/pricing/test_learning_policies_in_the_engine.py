@@ -171,3 +171,30 @@ def test_a_user_vector_that_is_no_number_stops_the_worker():
     shop.encoder = Broken()
     with pytest.raises(BrokenInvariant, match="user vector that is not finite"):
         shop.one(shop.view())
+
+
+def test_a_version_is_followed_from_the_next_batch_on_and_its_lambda_is_in_force_with_it():
+    rule = Thompson(features=Features(names=("intent",)), temper=0.0, explore=0.0)
+    knowledge = ignorance(rule)
+    knowledge.mean[:] = (-3.0, 0.0, 6.0, 0.0)  # wants the deepest discount
+    shop = shop_of(rule)
+    prices, digests = [], []
+    for user, weight in enumerate((None, 0.0, 10.0, 0.0)):
+        if weight is not None:
+            shop.teach(knowledge, weight)
+        decision = shop.one(shop.view(user=f"user {user}"))
+        prices.append(decision.price)
+        digests.append(decision.learned)
+    assert prices[1:] == [8_500, 9_500, 8_500]
+    assert digests[1] == digests[3] == knowledge.digest() != digests[2]
+    assert digests[0] == ignorance(rule).digest()
+
+
+def test_what_is_learned_of_one_policy_is_not_anothers():
+    shop = shop_of(Thompson())
+    other = Policy(name="other", number=1, rule=Thompson(), rails=RAILS)
+    shop.adopt(other)
+    shop.teach(taught(Thompson()), policy=other)
+    assert shop.one(shop.view()).learned == taught(Thompson()).digest()
+    shop.publish(policy_of(Thompson()))
+    assert shop.one(shop.view(1, user="bob")).learned == ignorance(Thompson()).digest()

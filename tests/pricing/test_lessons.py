@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import exp
 from random import Random
 
 import numpy as np
@@ -155,6 +156,32 @@ def test_a_purchase_under_lambda_is_worth_less_to_a_value():
         taught(mind, *[purchase_at(hour, 8_000) for hour in range(6)])
     assert dear.version().discount_weight > 5.0 > cheap.version().discount_weight == 0.0
     assert dear.knowledge.weights[0, 0] < 0.0 < cheap.knowledge.weights[0, 0]
+
+
+def discounts_under(permille, periods=40, each=60):
+    """Let a policy price a shop whose shoppers love discounts, with a budget; return the mean discount of each period's sales."""
+    rnd, mind, out = Random(3), budgeted(permille, step=3.0), []
+    rule = mind._rule
+    for period in range(periods):
+        arms = one(PRICES, 10_000, 6_000, rule.money, mind.version().discount_weight)
+        chooser, sold = chooser_of(Policy(name="p", number=1, rule=rule), mind.knowledge.copy()), []
+        for number in range(each):
+            x = rnd.gauss(0.0, 1.0)
+            chances = chooser.weigh(chooser.project(Scene(np.array([[1.0, x]]), np.array([0]))), arms)[0]
+            price = rnd.choices(PRICES, chances.tolist())[0]
+            buys = rnd.random() < 1.0 / (1.0 + exp(1.0 - 8.0 * (1.0 - price / 10_000)))
+            sold += [1.0 - price / 10_000] * buys
+            drawn_ms = START_MS + period * HOUR_MS + number
+            taught(mind, outcome(number, f"user{number}", drawn_ms=drawn_ms, price=price, features=(1.0, x),
+                                 bought=bought(price) if buys else None))  # fmt: skip
+        out.append(np.mean(sold))
+    return out
+
+
+def test_lambda_holds_what_is_given_to_the_budget():
+    free, held = discounts_under(1000), discounts_under(60)
+    assert np.mean(free[-20:]) > 0.12
+    assert np.mean(held[-20:]) == pytest.approx(0.06, abs=0.015)
 
 
 # -- poisoning -------------------------------------------------------------------------------------------------------------
