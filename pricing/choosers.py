@@ -117,7 +117,7 @@ class OnDemand:
         return thompson.weigh(self._rule, rows, arms)
 
     def values(self, rows: Floats, arms: Arms) -> Floats:
-        """Return what each arm earns under the mean, the list price ahead by the rule's hurdle."""
+        """Return what each arm earns under the mean, less the rule's hurdle."""
         return thompson.values(self._rule, rows, arms)
 
 

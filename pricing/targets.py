@@ -56,9 +56,7 @@ class TargetDraw(Struct, gc=False):
 class Targets:
     """The targets of a replay; one instance may serve all partitions of a process."""
 
-    def __init__(
-        self, policies: Sequence[Policy], knowledge: Mapping[str, Knowledge] = MappingProxyType({})
-    ) -> None:
+    def __init__(self, policies: Sequence[Policy], knowledge: Mapping[str, Knowledge] = MappingProxyType({})) -> None:
         """Begin.
 
         Args:
@@ -108,6 +106,9 @@ def _target_draw(drawn: Drawn, wishes: tuple[Wish, ...]) -> TargetDraw:
     if holdout and not verdict.forced:
         listed = turn.priced.list_price
         chances = tuple(
-            [(1.0 - holdout) * p + (holdout if price == listed else 0.0) for price, p in zip(prices, chances, strict=True)]
+            [
+                (1.0 - holdout) * p + (holdout if price == listed else 0.0)
+                for price, p in zip(prices, chances, strict=True)
+            ]
         )
     return TargetDraw(turn.ask.decision_id, turn.sequence, prices, chances, wishes)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.rules import Greedy, Thompson
-from pricing.arms import Arms
+from pricing.arms import SHIFTS_PER_LIST, Arms
 from pricing.demand import worths
 from pricing.normals import normals
 
@@ -54,11 +54,10 @@ def sampled(rule: Thompson | Greedy, seed: int, moments: Floats) -> Floats:
 
 
 def _compared(rule: Thompson | Greedy, arms: Arms) -> Arms:
-    """Return `arms` with the gain of the list price ahead by the rule's hurdle."""
+    """Return `arms` with what each gains less the rule's hurdle, which grows with the distance from list price."""
     if isinstance(rule, Greedy) or rule.hurdle == 0.0:
         return arms
-    gains = arms.gains
-    return arms._replace(gains=np.where(arms.shifts == 0.0, gains + rule.hurdle * np.abs(gains), gains))
+    return arms._replace(gains=arms.gains - rule.hurdle / SHIFTS_PER_LIST * np.abs(arms.shifts * arms.gains))
 
 
 def values(rule: Thompson | Greedy, rows: Floats, arms: Arms) -> Floats:
