@@ -142,9 +142,9 @@ class Thompson(Struct, frozen=True, kw_only=True, tag_field="kind", tag="thompso
     """Share of the posterior's standard deviation that is sampled; less explores less. 1 is Thompson sampling proper."""
     explore: Share = 0.005
     """Share of draws spread evenly over the feasible lattice."""
-    hurdle: Share = 0.2
-    """What a price must promise more than list price, as a share of what it earns, times its distance from list: at 0.2 one that
-    lies 10 % away must promise 2 % more. What is gained on noise is lost; prices near list change little, none jumps."""
+    hurdle: Share = 0.3
+    """What a price must promise more than list price, as a share of what it earns, times its distance from list: at 0.3 one that
+    lies 10 % away must promise 3 % more. What is gained on noise is lost; prices near list change little, none jumps."""
 
 
 class Greedy(Struct, frozen=True, kw_only=True, tag_field="kind", tag="greedy", forbid_unknown_fields=True):
