@@ -16,7 +16,9 @@ from pricing.erasure import Erasure, erasure_key
 
 
 class _Versioned(Struct, gc=False):
-    """What tells a record of before the erasure. Purchases that reward no draw have no version, and count as before."""
+    """What tells a record of before the erasure. Purchases that reward no draw, and dead letters, have no version, and count as
+    before.
+    """
 
     version: int = 0
 

@@ -1,7 +1,8 @@
 """Dead letters: the original record, untouched, and headers that say where it stood, what is wrong, and what to do.
 
-Pure: making one for the worker's transaction, reading one back for people. Not here: refusing records (contracts.intake),
-listing and replaying (streams.dead_letter_commands).
+Keyed [user, topic/partition/offset], so that a person can be erased: the user is the one that the original's key names, or
+without a key its value; "" where neither does. Pure: making one for the worker's transaction, reading one back for people.
+Not here: refusing records (contracts.intake), listing and replaying (streams.dead_letter_commands).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+import msgspec
 from msgspec import Struct
 
 from contracts.errors import BadEvent
@@ -26,6 +28,8 @@ DIGEST = "dlq-digest"
 """sha256 of the full original value, hexadecimal."""
 TRUNCATED = "dlq-truncated"
 """Length of the original value, if it was cut."""
+KEY = "dlq-key"
+"""The original key, if there was one."""
 KEY_TRUNCATED = "dlq-key-truncated"
 """Length of the original key, if it was cut."""
 NULL = "dlq-null"
@@ -36,15 +40,39 @@ REPLAYED_FROM = "dlq-replayed-from"
 SCHEMA = "schema-version"
 
 KEY_BYTES_MAX = 4_096
+USER_BYTES_MAX = 512
+"""A user id has at most 128 characters (contracts.events); a longer key names nobody."""
 MESSAGE_CHARACTERS_MAX = 1_000
 TRACEBACK_CHARACTERS_MAX = 8_000
 
 Headers = list[tuple[str, bytes]]
 
 
+class _Named(Struct, gc=False):
+    user: str = ""
+
+
+_read_named = msgspec.json.Decoder(_Named).decode
+_to_json = msgspec.json.Encoder().encode
+
+
+def _user_of(key: bytes | None, value: bytes) -> str:
+    """Return whom a record that is no event is about, as far as it says; "" for nobody."""
+    try:
+        if key is None:
+            return _read_named(value).user
+        return key.decode() if len(key) <= USER_BYTES_MAX else ""
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+
+
+def _letter_key(user: str, topic: str, partition: int, offset: int) -> bytes:
+    return _to_json((user, f"{topic}/{partition}/{offset}"))
+
+
 def dead_letter(
     inbound: Inbound, error: BadEvent, topic: str, partition: int, bytes_max: int, *, traceback: str = ""
-) -> tuple[bytes | None, bytes, Headers]:
+) -> tuple[bytes, bytes, Headers]:
     """Return (key, value, headers) of the dead letter of `inbound`.
 
     Args:
@@ -52,12 +80,14 @@ def dead_letter(
         error: why it cannot be applied.
         topic: the source topic's name.
         partition: of the source.
-        bytes_max: most bytes of key and value together; more is cut off, and the headers say so.
+        bytes_max: most bytes of both keys and the value together; more is cut off, and the headers say so.
         traceback: of an event that crashed the engine.
     """
     value = inbound.value if inbound.value is not None else b""
     key = inbound.key[:KEY_BYTES_MAX] if inbound.key is not None else None
-    room = max(0, bytes_max - len(key or b""))
+    user = _user_of(inbound.key, value)
+    letter_key = _letter_key(user if len(user.encode()) <= USER_BYTES_MAX else "", topic, partition, inbound.offset)
+    room = max(0, bytes_max - len(letter_key) - len(key or b""))
     headers: list[tuple[str, str]] = [
         (TOPIC, topic),
         (PARTITION, str(partition)),
@@ -78,7 +108,8 @@ def dead_letter(
         headers.append((TRACEBACK, traceback[-TRACEBACK_CHARACTERS_MAX:]))
     headers.append((SCHEMA, SCHEMA_VERSION))
     # an error may quote half a character of what it refused
-    return key, value[:room], [(name, text.encode("utf-8", "backslashreplace")) for name, text in headers]
+    encoded = [(name, text.encode("utf-8", "backslashreplace")) for name, text in headers]
+    return letter_key, value[:room], encoded if key is None else [*encoded, (KEY, key)]
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True):
@@ -124,7 +155,7 @@ def read_dead_letter(
             message=texts[MESSAGE],
             remedy=texts[REMEDY],
             digest=texts[DIGEST],
-            key=key,
+            key=_original_key(key, headers, texts),
             value=None if NULL in texts else value or b"",
             length=int(texts.get(TRUNCATED, len(value or b""))),
             truncated=TRUNCATED in texts or KEY_TRUNCATED in texts,
@@ -133,3 +164,14 @@ def read_dead_letter(
         )
     except (KeyError, ValueError):
         return None
+
+
+def _original_key(key: bytes | None, headers: Sequence[tuple[str, bytes]], texts: dict[str, str]) -> bytes | None:
+    """Return the key of the original; letters of earlier releases have it as their own."""
+    try:
+        _, place = msgspec.json.decode(key or b"", type=tuple[str, str])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return key
+    if place != f"{texts[TOPIC]}/{texts[PARTITION]}/{texts[OFFSET]}":
+        return key
+    return dict(headers).get(KEY)

@@ -9,8 +9,9 @@ The batch of the request has deleted state and pending draws already, and has le
     3 purge    rewrites the store's files, which still hold what was deleted
 
 A kill before the transaction of 2 leaves the erasures undone, and the next owner begins the round anew; after it, the store
-asks for its purge until it is over. A worker that was fenced commits nothing. Dead letters and input topics are not compacted:
-what is in them goes by retention. Not here: who is to be forgotten (pricing.run), which keys are theirs (pricing.traces).
+asks for its purge until it is over. A worker that was fenced commits nothing. Input topics are not compacted: what is in them
+goes by retention, and so do dead letters of records on another partition than the user's. Not here: who is to be forgotten
+(pricing.run), which keys are theirs (pricing.traces).
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ FETCH_BYTES_MAX = 1 << 20
 FETCH_WAIT_MS = 100
 RECORDS_AT_ONCE = 500
 REST = 3.0
-"""Seconds of rest per second of sweeping: other partitions and the events of this one come first."""
+"""Seconds of rest per second of sweeping or purging: other partitions and the events of this one come first."""
+NEAR_RECORDS = 5_000
+"""A sweep that has so few records to go may be finished while events wait: a twentieth of a second."""
 DRAWS_AT_ONCE = 1_000
 
 
@@ -55,7 +58,7 @@ class Sweep:
 
     def __init__(self, settings: Settings, partition: int, erasures: dict[bytes, Erasure]) -> None:
         self.traces = Traces(erasures)
-        self._places = [TopicPartition(topic, partition) for topic in settings.topics.keyed_by_user]
+        self._places = [TopicPartition(topic, partition) for topic in settings.topics.outputs]
         self._consumer = AIOKafkaConsumer(
             **settings.kafka.consumer() | {"fetch_max_wait_ms": FETCH_WAIT_MS},
             group_id=None,
@@ -72,8 +75,9 @@ class Sweep:
         self._consumer.assign(self._places)
         await self._consumer.seek_to_beginning(*self._places)
 
-    async def read_to_end(self, rest: float) -> None:
-        """Read on to what is published now, with `rest` seconds of rest per second of work."""
+    async def read_to_end(self, rest: float) -> int:
+        """Read on to what is published now, with `rest` seconds of rest per second of work; return how many records."""
+        count = 0
         ends = await self._consumer.end_offsets(self._places)
         while await self._behind(ends):
             fetched = await self._consumer.getmany(timeout_ms=FETCH_WAIT_MS, max_records=RECORDS_AT_ONCE)
@@ -81,7 +85,9 @@ class Sweep:
             for place, records in fetched.items():
                 for record in records:
                     self.traces.see(place.topic, record.key, record.value)
+                count += len(records)
             await asyncio.sleep((time.perf_counter() - begun) * rest)
+        return count
 
     async def _behind(self, ends: dict[TopicPartition, int]) -> bool:
         for place, end in ends.items():
@@ -136,7 +142,7 @@ class Eraser:
             if erasures:
                 await self._take_back(erasures)
             if self._store.to_purge:
-                await self._store.purge()
+                await self._store.purge(REST)
                 logger.info("partition %d: the store holds nothing of erased users any more", self._partition)
             await asyncio.sleep(time.monotonic() - begun)
 
@@ -144,7 +150,9 @@ class Eraser:
         sweep = Sweep(self._settings, self._partition, erasures)
         await sweep.start()
         try:
-            await sweep.read_to_end(REST)
+            rest = REST
+            while await sweep.read_to_end(rest) > NEAR_RECORDS:
+                rest /= 2  # what came meanwhile takes less time, whatever the rate
             self._round = _Round(erasures, sweep, await self._draws_of(erasures))
             self._finished.clear()
             self._call()

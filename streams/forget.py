@@ -16,7 +16,8 @@ import msgspec
 from kafka import TopicPartition
 from msgspec import Struct
 
-from contracts.events import Consent, encode_event, event_key
+from contracts.errors import BadInput
+from contracts.events import Consent, decode_event, encode_event, event_key
 from contracts.ids import partition_of
 from pricing.erasure import Erasure, decode_erasure, erasure_key
 from pricing.timers import PREFIX, timer_of
@@ -61,11 +62,16 @@ def request_erasure(settings: Settings, user: str, event_time_ms: int) -> None:
     """Publish the request, acknowledged by all in-sync replicas.
 
     Raises:
+        BadInput: workers would refuse it.
         BadSettings, BrokerUnavailable: as of streams.broker.
     """
     topic = settings.topics.consents
-    require_topics(settings, [topic])
     consent = Consent(user=user, granted=False, event_time_ms=event_time_ms, erase=True)
+    try:
+        decode_event(encode_event(consent))
+    except msgspec.ValidationError as error:
+        raise BadInput(f"No worker would take the request for {user!r}: {error}. Correct the id or the time") from None
+    require_topics(settings, [topic])
     key = event_key(consent)
     with producing(settings) as producer:
         sent = producer.send(
@@ -131,7 +137,7 @@ def look_for(settings: Settings, user: str, progress: Progress = lambda _topic, 
     watch.read()
     found = []
     for name in names:
-        search = _Search(user, watch.erasure, name == topics.changelog)
+        search = Search(user, watch.erasure, name == topics.changelog)
         with reading(settings) as consumer:
             places = partitions_of({name: counts[name]})
             consumer.assign(places)
@@ -143,7 +149,7 @@ def look_for(settings: Settings, user: str, progress: Progress = lambda _topic, 
                     search.see(records)
                 read = sum(consumer.position(place) - begun[place] for place in places)
                 progress(name, read, sum(ends[place] - begun[place] for place in places))
-        compacted = name in topics.keyed_by_user or name == topics.changelog
+        compacted = name not in topics.topology.sources
         found.append(search.appearance(name, compacted))
     erasure = watch.erasure
     return Report(
@@ -159,7 +165,7 @@ class _Key(Struct):
     """Of the last record of the key; None if that does not name the user."""
 
 
-class _Search:
+class Search:
     """The records of one topic that name a user, and what becomes of them."""
 
     def __init__(self, user: str, erasure: Erasure | None, changelog: bool) -> None:

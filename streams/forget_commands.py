@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -13,6 +14,9 @@ from rich.table import Table
 from streams.options import with_settings
 from streams.settings import Settings
 from streams.topic_commands import wide_console
+
+if TYPE_CHECKING:
+    from streams.forget import Report
 
 
 @click.command()
@@ -59,7 +63,8 @@ def forget(
     if not done:
         click.echo(
             f"It is not carried out after {wait_s:g} s: no worker runs, or it is still reading what it has published. "
-            "Nothing is lost by that; `pricetide forget --check` says how it stands."
+            "Nothing is lost by that; `pricetide forget --check` says how it stands, `pricetide dlq list` whether workers "
+            "refused the request, by a clock that is ahead of theirs."
         )
         raise SystemExit(1)
     click.echo(
@@ -92,17 +97,19 @@ def _check(settings: Settings, user: str, as_json: bool) -> None:
             means = "erasure, then compaction" if topic.compacted else "the topic's retention"
             table.add_row(topic.topic, *(f"{count:,}" if count != "" else "" for count in counts), means)
         wide_console().print(table)
-        click.echo(_verdict(user, report.requested, report.carried_out, report.clean))
+        click.echo(verdict(report))
     if not report.clean:
         raise SystemExit(1)
 
 
-def _verdict(user: str, requested: bool, carried_out: bool, clean: bool) -> str:
-    if not requested:
+def verdict(report: Report) -> str:
+    """Return in one sentence how it stands."""
+    user = report.user
+    if not report.requested:
         return f"No erasure of {user!r} was applied: `pricetide forget` asks for one."
-    if not carried_out:
+    if not report.carried_out:
         return f"The erasure of {user!r} is under way: the partition's owner is reading what it has published."
-    if not clean:
+    if not report.clean:
         return (
             f"The erasure of {user!r} is carried out, but records of before it are left: run `pricetide forget` again."
         )

@@ -130,13 +130,8 @@ class TopicSettings(_Group):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The topics on which a partition's transactions publish."""
+        """The topics on which a partition's transactions publish, under keys that begin with a user id."""
         return (self.price_updates, self.decisions, self.outcomes, self.dead_letters)
-
-    @property
-    def keyed_by_user(self) -> tuple[str, ...]:
-        """Those of them whose keys begin with a user id, so that a person can be erased."""
-        return tuple(topic for topic in self.outputs if topic != self.dead_letters)
 
     @property
     def topology(self) -> Topology:

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -91,7 +92,7 @@ class StateStore:
         self._sweep_from: bytes = b""
         self._walked = 0
         self._users = 0
-        self._compacting: asyncio.Future[None] | None = None
+        self._work: asyncio.Future[None] | None = None
         self._open()
 
     def _open(self) -> None:
@@ -191,17 +192,19 @@ class StateStore:
         """Whether files may still hold what an erasure has deleted."""
         return self._db.get(PURGE_KEY) is not None
 
-    async def purge(self) -> None:
+    async def purge(self, rest: float = 0.0) -> None:
         """Rewrite every file without what was deleted, and name none of it in the manifest and the information log.
 
-        Compaction runs in a thread, piece by piece, beside reads and writes. Cancelled, it ends with its piece, and is
-        asked for again.
+        Compaction runs in a thread, piece by piece, beside reads and writes, with `rest` seconds of rest per second of work.
+        Cancelled, it ends with its piece, and is asked for again.
         """
         asked = self._db.get(PURGE_KEY)
+        await self._beside(self._db.flush, True)
         borders = sorted({file["start_key"] for file in self._db.live_files()})
         for begin, end in pairwise([None, *borders, None]):
-            self._compacting = asyncio.ensure_future(asyncio.to_thread(self._compact, begin, end))
-            await asyncio.shield(self._compacting)
+            begun = time.monotonic()
+            await self._beside(self._compact, begin, end)
+            await asyncio.sleep((time.monotonic() - begun) * rest)
         self._db.close()
         self._open()  # a manifest begins anew as a store is opened
         for old in self.path.glob("LOG.old.*"):
@@ -212,13 +215,17 @@ class StateStore:
     def _compact(self, begin: bytes | None, end: bytes | None) -> None:
         options = CompactOptions()
         options.set_bottommost_level_compaction(BottommostLevelCompaction.force())
-        self._db.flush(True)
         self._db.compact_range(begin, end, options)
 
+    async def _beside(self, work: Callable[..., None], *arguments: object) -> None:
+        """Do a piece of work in a thread; it goes on to its end if this is cancelled."""
+        self._work = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+        await asyncio.shield(self._work)
+
     async def settle(self) -> None:
-        """Wait for the piece that is being compacted: a store cannot be closed beside it."""
-        if self._compacting is not None:
-            await asyncio.wait({self._compacting})
+        """Wait for the piece of a purge that is under way: a store cannot be closed beside it."""
+        if self._work is not None:
+            await asyncio.wait({self._work})
 
     def wipe(self) -> None:
         """Remove everything, to be rebuilt from the changelog."""

@@ -63,8 +63,8 @@ def plan(settings: Settings) -> list[TopicPlan]:
     compact = {"cleanup.policy": "compact"}
     tombstones = {"delete.retention.ms": str(TOMBSTONE_RETENTION_MS)}
     decisions = {"cleanup.policy": "compact,delete", "retention.ms": str(topics.decisions_retention_ms)} | erasable
-    dead_letters = {
-        "cleanup.policy": "delete",
+    dead_letters = erasable | {
+        "cleanup.policy": "compact,delete",
         "retention.ms": str(DEAD_LETTER_RETENTION_MS),
         "max.message.bytes": str(DEAD_LETTER_BYTES_MAX),
     }

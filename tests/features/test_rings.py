@@ -34,6 +34,16 @@ def test_owners_have_rings_of_their_own_and_release_only_theirs():
     assert rings.take(("a", b"u")).position == NOTHING
 
 
+def test_the_ring_of_a_forgotten_user_is_given_to_the_next_one():
+    rings = Rings(1)
+    rings.take(("a", b"u")).position = 3
+    rings.forget(("a", b"u"))
+    rings.forget(("a", b"nobody"))
+    assert len(rings) == 0
+    assert rings.take(("a", b"u")).position == NOTHING
+    assert rings.evicted == 0
+
+
 def test_released_rows_are_given_out_again_before_anybody_loses_theirs():
     rings = Rings(2)
     rings.take(("a", b"u"))

@@ -72,7 +72,7 @@ def test_a_perturbed_log_equals_its_backtest_in_batches_of_any_size(kafka, uniqu
             tmp_path / "plain",
             tmp_path / "log",
             21,
-            Perturbation(late=0.05, duplicates=0.03, consents=0.03, erasures=0.01),
+            Perturbation(late=0.05, duplicates=0.03, consents=0.03, erasures=0.004),
         )
         published = published_by_two_workers(deployment, tmp_path / "log")
         assert difference(expected(tmp_path / "log", batch_max=64), published) == ""

@@ -94,7 +94,7 @@ async def test_the_steps_come_in_the_only_safe_order():
         ("price-updates", [b"p"]),
         ("decisions", [b"d", b"d"]),
         ("outcomes", [b"o"]),
-        ("dead-letters", [b"ann"]),
+        ("dead-letters", [b'["ann","views/0/7"]']),
         ("pricetide-changelog", [b"gone", b"ann", b"resolved", b"drawn", LEDGER_KEY]),
         ("offsets", "g", [("consents", 1), ("views", 2), ("clicks", 3), ("purchases", 4)]),
         "end",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 import pytest
 from hypothesis import given
@@ -29,6 +30,41 @@ def test_a_dead_letter_gives_back_the_original_and_its_place():
     assert "contracts/schemas" in letter.remedy
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "user"),
+    [
+        (b"ann", b"{", "ann"),
+        (b"ann", b'{"user": "bob"}', "ann"),
+        (None, b'{"user": "bob"}', "bob"),
+        (None, b'{"user": 7}', ""),
+        (None, None, ""),
+        (b"\xff", b"{}", ""),
+        (b"k" * 600, b"{}", ""),
+        (None, b'{"user": "%b"}' % (b"u" * 600), ""),
+    ],
+    ids=[
+        "its key",
+        "its key before its value",
+        "its value",
+        "no name",
+        "nothing",
+        "no text",
+        "a long key",
+        "a long name",
+    ],
+)
+def test_a_dead_letter_is_keyed_by_whom_it_is_about_as_far_as_it_says(key, value, user):
+    letter_key, _, _ = dead_letter(inbound(value, key), refuse("not_json", "x"), "clicks", 3, 10_000)
+    assert json.loads(letter_key) == [user, "clicks/3/17"]
+
+
+@pytest.mark.parametrize("key", [b"user", None, b'["user","d1"]'])
+def test_a_dead_letter_of_an_earlier_release_has_the_original_key_as_its_own(key):
+    _, value, headers = dead_letter(inbound(b"{}"), refuse("bad_field", "x"), "clicks", 3, 1_000)
+    old = [(name, content) for name, content in headers if name != "dlq-key"]
+    assert read_dead_letter(key, value, old, "3/40").key == key
+
+
 def test_a_null_value_comes_back_as_null_and_an_empty_one_as_empty():
     assert written_and_read(inbound(None)).value is None
     assert written_and_read(inbound(b"")).value == b""
@@ -43,7 +79,7 @@ def test_a_record_that_is_too_large_is_cut_and_its_digest_is_of_the_whole():
     whole = bytes(range(256)) * 8
     letter = written_and_read(inbound(whole), bytes_max=1_000)
     assert letter.truncated
-    assert letter.value == whole[: 1_000 - len(b"user")]
+    assert letter.value == whole[: 1_000 - len(b"user") - len(b'["user","clicks/3/17"]')]
     assert letter.length == len(whole)
     assert letter.digest == hashlib.sha256(whole).hexdigest()
 

@@ -20,9 +20,9 @@ def test_inputs_and_outputs_have_equal_partitions_and_references_one():
 def test_what_must_never_be_lost_is_compacted_and_inputs_are_not():
     policies = {topic.name: topic.configs["cleanup.policy"] for topic in plan(load_settings())}
     assert policies == {
-        "consents": "delete", "views": "delete", "clicks": "delete", "purchases": "delete", "dead-letters": "delete",
+        "consents": "delete", "views": "delete", "clicks": "delete", "purchases": "delete",
         "price-updates": "compact", "pricetide-changelog": "compact", "catalogue": "compact", "policies": "compact",
-        "decisions": "compact,delete", "outcomes": "compact,delete",
+        "decisions": "compact,delete", "outcomes": "compact,delete", "dead-letters": "compact,delete",
     }  # fmt: skip
 
 
