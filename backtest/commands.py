@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -114,6 +116,35 @@ def perturb(
 @click.option("--decisions", type=click.Path(path_type=Path), help="Parquet file of the decisions.")
 @click.option("--outcomes", type=click.Path(path_type=Path), help="Parquet file of the outcomes of draws.")
 @click.option("--dead-letters", type=click.Path(path_type=Path), help="JSON lines of the dead letters.")
+@click.option(
+    "--policy",
+    "policies",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="TOML file of a policy that prices the log's events in the place of its own, as a what-if of its own.",
+)
+@click.option(
+    "--draws",
+    type=click.Path(path_type=Path),
+    help="Parquet file of the logged draws, with the probabilities of each --policy there.",
+)
+@click.option("--as-of", metavar="TIME", help="See only what was known then: ISO 8601 (UTC), or milliseconds.")
+@click.option(
+    "--order",
+    type=click.Choice(["merged", "arrival"]),
+    default="merged",
+    show_default=True,
+    help="Of a log that was not recorded: by event time, as if all lay in Kafka, or as it arrived.",
+)
+@click.option("--processes", type=click.IntRange(1, 256), default=1, show_default=True, help="Changes no byte.")
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    help="Directory to keep progress in: after a kill, the same command goes on from there.",
+)
+@click.option(
+    "--memory", type=click.IntRange(16), default=1_024, show_default=True, help="MiB for states; changes no byte."
+)
 @click.option("--batch", type=click.IntRange(1), default=2_048, show_default=True, help="Changes no byte.")
 @click.option(
     "--model",
@@ -123,23 +154,23 @@ def perturb(
     help="Directory of the artifact in force. Of a log that `record` captured each one that was, in any order.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def backtest(
-    directory: Path,
-    prices: Path | None,
-    decisions: Path | None,
-    outcomes: Path | None,
-    dead_letters: Path | None,
-    batch: int,
-    models: tuple[Path, ...],
-    as_json: bool,
-) -> None:
-    """Replay the log in DIRECTORY through the engine that workers run, and say what came out."""
-    from backtest.run import run_backtest
-    from backtest.summary import table_of
+def backtest(directory: Path, policies: tuple[Path, ...], as_of: str | None, as_json: bool, **given: Any) -> None:  # noqa: ANN401 - the fields of Wanted
+    """Replay the log in DIRECTORY through the engine that workers run, and say what came out.
 
+    Each --policy is replayed besides as a what-if: the prices that it would publish, without outcomes, in files of their
+    own (prices.what-if-NAME.parquet). What it would earn, only the logged draws can tell: see --draws.
+    """
+    from backtest.summary import table_of
+    from backtest.what_if import Wanted, backtest_all, time_of
+
+    wanted = Wanted(directory=directory, as_of=inf if as_of is None else time_of(as_of), **given)
     with _bar("backtest") as progress:
-        summary = run_backtest(directory, prices, decisions, dead_letters, batch, progress, models, outcomes)
+        found = backtest_all(wanted, policies, progress)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(summary), indent=2))
-    else:
-        Console().print(table_of(summary))
+        whole = msgspec.to_builtins(found.logged) | ({"what_if": found.what_ifs} if policies else {})
+        click.echo(msgspec.json.format(msgspec.json.encode(whole), indent=2))
+        return
+    console = Console()
+    console.print(table_of(found.logged))
+    for name, summary in found.what_ifs.items():
+        console.print(table_of(summary, f"What if {name} had priced"))

@@ -15,13 +15,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
+from backtest.draw_rows import DrawState
+from backtest.outputs import write_table
 from contracts.errors import BadInput
+from contracts.log import Log
 from contracts.log_files import require_pyarrow
+from contracts.policies import Policy
 
 Reward = Literal["margin", "revenue", "units", "purchase"]
 """Of a draw: (price - cost) * pieces and price * pieces in minor units, pieces, or 1 where anything was bought at its price."""
@@ -121,39 +128,78 @@ def read_draws(file: Path) -> LoggedDraws:
     Raises:
         BadInput: it cannot be read, or is no such file.
     """
-    raise NotImplementedError(file)
+    pa = require_pyarrow()
+    try:
+        table = pa.parquet.read_table(file)
+    except (pa.ArrowException, OSError) as error:
+        raise BadInput(f"{file} cannot be read ({error}): write it anew with `pricetide backtest --draws`") from None
+    text = (table.schema.metadata or {}).get(_META)
+    if text is None:
+        raise BadInput(f"{file} is no table of logged draws: write it with `pricetide backtest --draws`")
+    meta = msgspec.json.decode(text, type=_Meta)
+    order = [("drawn_ms", "ascending"), ("partition", "ascending"), ("version", "ascending")]
+    return LoggedDraws(table.sort_by(order), meta.targets, meta.refusal, meta.pending)
 
 
-def logged_draws(directory: Path, targets: Sequence[Any], models: Sequence[Path] = ()) -> LoggedDraws:
+def logged_draws(directory: Path, targets: Sequence[Policy], models: Sequence[Path] = ()) -> LoggedDraws:
     """Replay the log in `directory` and return its draws, with what each of `targets` would have drawn.
 
     Args:
         directory: of the log.
-        targets: policies (contracts.policies.Policy, as contracts.policy_files.read_policy gives them), by distinct names.
+        targets: by distinct names, as contracts.policy_files.read_policy gives them.
         models: directories of the artifacts in force.
 
     Raises:
         BadInput, BadSettings: as of backtest.run.run_backtest; or two targets have one name.
     """
-    raise NotImplementedError(directory, targets, models)
+    from backtest.run import run_backtest
+
+    with TemporaryDirectory(prefix="pricetide-") as work:
+        file = Path(work) / "draws.parquet"
+        run_backtest(directory, draws=file, targets=targets, models=models)
+        return read_draws(file)
 
 
-def _ordered(table: Any) -> Any:  # noqa: ANN401 - pyarrow ships no types
-    return table.sort_by([("drawn_ms", "ascending"), ("partition", "ascending"), ("version", "ascending")])
+class _Meta(Struct, frozen=True):
+    targets: tuple[str, ...]
+    refusal: str | None
+    pending: int
 
 
-def _schema(targets: Sequence[str], pa: Any) -> Any:  # noqa: ANN401 - as above
-    from backtest.outputs import _arrow_type
-
-    columns = [(name, _arrow_type(pa, kind)) for name, kind in DRAW_COLUMNS.items()]
+def draw_columns(targets: Sequence[str]) -> dict[str, str]:
+    """Return the columns of a table of draws with these targets, name -> type."""
+    columns = dict(DRAW_COLUMNS)
     for name in targets:
-        columns += [
-            (f"target.{name}", pa.float64()),
-            (f"targets.{name}", pa.list_(pa.float64())),
-            (f"outside.{name}", pa.float64()),
-        ]
-    return pa.schema(columns)
+        columns |= {f"target.{name}": "double", f"targets.{name}": "numbers", f"outside.{name}": "double"}
+    return columns
 
 
-__all__ = ["DRAW_COLUMNS", "LoggedDraws", "Reward", "logged_draws", "read_draws"]
-_ = require_pyarrow
+def write_draws(
+    work: Path, log: Log, targets: Sequence[str], states: Sequence[DrawState], pending: int, path: Path
+) -> None:
+    """Write the pieces of all partitions as one file, with what `read_draws` wants to know."""
+    meta = _Meta(tuple(targets), _refusal(log, states), pending + sum(state.unrecorded for state in states))
+    write_table(
+        work, "draws", log.manifest.topology.partitions, draw_columns(targets), path, {_META: msgspec.json.encode(meta)}
+    )
+
+
+def _refusal(log: Log, states: Sequence[DrawState]) -> str | None:
+    """Return why nothing may be estimated from the draws of a log, None if nothing speaks against it."""
+    faults = sum(state.faults for state in states)
+    if log.manifest.offers != "shown":
+        return (
+            f"The manifest of {log.directory} says offers: {log.manifest.offers}. Its people saw other prices than these, so "
+            "nothing they did tells what a price brings"
+        )
+    if "outcomes" not in log.manifest.tables:
+        return (
+            f"{log.directory} has no table of outcomes, so no propensity was recorded: capture it with `pricetide record`, "
+            "which takes them along"
+        )
+    if faults:
+        first = next(state.first_fault for state in states if state.faults)
+        return f"{faults:,} recorded outcomes of {log.directory} are not what the replay gives; the first: {first}"
+    if not sum(state.rows for state in states):
+        return f"{log.directory} has no draw whose window is over: record for longer"
+    return None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
 from rich.table import Table
 
-from contracts.digest import PublishedDigest
 from pricing.engine import Step
 
 
@@ -36,7 +36,11 @@ class Summary(Struct, frozen=True, kw_only=True):
     models: dict[str, int]
     """Decisions by the digest of the model in force; those without one are in none."""
     dead_letters: dict[str, int]
+    first_dead: dict[str, str]
+    """By their codes: where the first of them stands, and what is wrong with it."""
     not_applied: int
+    unknown: int
+    """Records that were not there yet at the time of the cut, as far as they were met."""
     refused_references: int
     digest: str
     """Of the price updates, contracts.digest."""
@@ -70,67 +74,120 @@ _decision = msgspec.json.Decoder(_Decision).decode
 _outcome = msgspec.json.Decoder(_Outcome).decode
 
 
-class Tally:
-    """Counts steps as they are published."""
+class Tally(Struct):
+    """Counts of what was published; of several partitions they add up."""
 
-    def __init__(self) -> None:
-        self._digest = PublishedDigest()
-        self._events = self._decisions = self._below = 0
-        self._status: Counter[str] = Counter()
-        self._multipliers: Counter[int] = Counter()
-        self._rails: Counter[str] = Counter()
-        self._outcomes: Counter[str] = Counter()
-        self._resolved: Counter[str] = Counter()
-        self._models: Counter[str] = Counter()
-        self._dead: Counter[str] = Counter()
+    events: int = 0
+    decisions: int = 0
+    prices: int = 0
+    below: int = 0
+    """Prices below list."""
+    status: dict[str, int] = {}
+    multipliers: dict[str, int] = {}
+    rails: dict[str, int] = {}
+    outcomes: dict[str, int] = {}
+    resolved: dict[str, int] = {}
+    models: dict[str, int] = {}
+    dead: dict[str, int] = {}
+    first_dead: dict[str, str] = {}
+    """By code: where the first dead letter stands, and what is wrong with it."""
 
-    def add(self, step: Step, events: int) -> None:
-        """Count a step, in which `events` records were applied."""
-        self._events += events
-        for key, value in step.prices:
-            self._digest.add(key, value)
+    def add(self, step: Step, events: int, topics: Sequence[str], partition: int) -> None:
+        """Count a step of `partition`, in which `events` records were applied; `topics` names the sources."""
+        self.events += events
+        self.prices += len(step.prices)
+        status: Counter[str] = Counter()
+        for _, value in step.prices:
             price = _price(value)
-            self._status[price.status] += 1
-            self._below += price.price < price.list_price
+            status[price.status] += 1
+            self.below += price.price < price.list_price
+        _merge(self.status, status)
         self._count_decisions(step.decisions)
-        self._resolved.update(_kind_of(_outcome(value)) for _, value in step.outcomes)
-        self._dead.update(error.code for _, error in step.dead)
+        _merge(self.resolved, Counter(_kind_of(_outcome(value)) for _, value in step.outcomes))
+        for inbound, error in step.dead:
+            place = f"{topics[inbound.source]}, partition {partition}, offset {inbound.offset}: {error.message}"
+            self.first_dead.setdefault(error.code, place)
+        _merge(self.dead, Counter(error.code for _, error in step.dead))
 
     def _count_decisions(self, records: Sequence[tuple[bytes, bytes]]) -> None:
-        rails = self._rails
+        rails: Counter[str] = Counter()
+        multipliers: Counter[int] = Counter()
+        outcomes: Counter[str] = Counter()
+        models: Counter[str] = Counter()
         for _, value in records:
             decision = _decision(value)
             if decision.record == "applied":
-                self._outcomes[decision.outcome] += 1
+                outcomes[decision.outcome] += 1
                 continue
-            self._decisions += 1
-            self._multipliers[decision.multiplier] += 1
+            self.decisions += 1
+            multipliers[decision.multiplier] += 1
             if decision.model is not None:
-                self._models[decision.model] += 1
+                models[decision.model] += 1
             for rail in decision.trail:
                 rails[rail.name] += 1
+        _merge(self.multipliers, {str(permille): count for permille, count in multipliers.items()})
+        for mine, found in ((self.rails, rails), (self.outcomes, outcomes), (self.models, models)):
+            _merge(mine, found)
 
-    def summary(self, seconds: float, not_applied: int, refused_references: int, pending: int = 0) -> Summary:
-        """Return the summary; `seconds` is what the replay took."""
-        prices = self._digest.records
+    def join(self, other: Tally) -> None:
+        """Add the counts of another partition, a later one."""
+        for name in self.__struct_fields__:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if name == "first_dead":
+                self.first_dead = theirs | mine
+            elif isinstance(mine, dict):
+                _merge(mine, theirs)
+            else:
+                setattr(self, name, mine + theirs)
+
+    def summary(self, end: End) -> Summary:
+        """Return the summary of a backtest that ended like this."""
         return Summary(
-            events=self._events,
-            events_per_second=round(self._events / seconds, 1) if seconds > 0 else 0.0,
-            prices=prices,
-            decisions=self._decisions,
-            below_list=round(self._below / prices, 6) if prices else 0.0,
-            status=dict(sorted(self._status.items())),
-            multipliers={str(permille): self._multipliers[permille] for permille in sorted(self._multipliers)},
-            rails=dict(sorted(self._rails.items())),
-            outcomes=dict(sorted(self._outcomes.items())),
-            resolved=dict(sorted(self._resolved.items())),
-            pending=pending,
-            models=dict(sorted(self._models.items())),
-            dead_letters=dict(sorted(self._dead.items())),
-            not_applied=not_applied,
-            refused_references=refused_references,
-            digest=self._digest.hexdigest(),
+            events=self.events,
+            events_per_second=round(end.applied / end.seconds, 1) if end.seconds > 0 else 0.0,
+            prices=self.prices,
+            decisions=self.decisions,
+            below_list=round(self.below / self.prices, 6) if self.prices else 0.0,
+            status=_sorted(self.status),
+            multipliers=dict(sorted(self.multipliers.items(), key=lambda one: int(one[0]))),
+            rails=_sorted(self.rails),
+            outcomes=_sorted(self.outcomes),
+            resolved=_sorted(self.resolved),
+            pending=end.pending,
+            models=_sorted(self.models),
+            dead_letters=_sorted(self.dead),
+            first_dead=_sorted(self.first_dead),
+            not_applied=end.not_applied,
+            unknown=end.unknown,
+            refused_references=end.refused_references,
+            digest=end.digest,
         )
+
+
+class End(Struct, frozen=True, kw_only=True):
+    """What is known of a backtest when it is over."""
+
+    seconds: float
+    """What the replay took, and reading the log with it."""
+    applied: int
+    """Records applied meanwhile: fewer than all where a killed run went on."""
+    pending: int
+    not_applied: int
+    unknown: int
+    refused_references: int
+    digest: str
+
+
+_V = TypeVar("_V", int, str)
+
+
+def _merge(into: dict[str, int], counts: Mapping[str, int]) -> None:
+    for name, count in counts.items():
+        into[name] = into.get(name, 0) + count
+
+
+def _sorted(counts: dict[str, _V]) -> dict[str, _V]:
+    return dict(sorted(counts.items()))
 
 
 def _kind_of(outcome: _Outcome) -> str:
@@ -139,14 +196,14 @@ def _kind_of(outcome: _Outcome) -> str:
     return "not_bought" if bytes(outcome.bought) == b"null" else "bought"
 
 
-def table_of(summary: Summary) -> Table:
+def table_of(summary: Summary, title: str = "Backtest") -> Table:
     """Return the summary as a table for the terminal."""
-    table = Table(title="Backtest", show_header=False)
+    table = Table(title=title, show_header=False)
     table.add_column(style="bold")
     table.add_column()
     table.add_row("events", f"{summary.events:,} ({summary.events_per_second:,.0f} per second)")
     table.add_row("prices", f"{summary.prices:,}, {summary.below_list:.1%} below list")
-    for title, counts in (
+    for name, counts in (
         ("status", summary.status),
         ("multipliers, permille", summary.multipliers),
         ("rails that bound", summary.rails),
@@ -155,7 +212,11 @@ def table_of(summary: Summary) -> Table:
         ("models", summary.models),
         ("dead letters", summary.dead_letters),
     ):
-        table.add_row(title, "  ".join(f"{name} {count:,}" for name, count in counts.items()) or "none")
+        table.add_row(name, "  ".join(f"{what} {count:,}" for what, count in counts.items()) or "none")
+    for code, place in summary.first_dead.items():
+        table.add_row(f"first {code}", place)
+    if summary.unknown:
+        table.add_row("not known then", f"{summary.unknown:,} records")
     if summary.not_applied:
         table.add_row("never applied", f"{summary.not_applied:,} records, as in the recorded run")
     if summary.refused_references:

@@ -1,37 +1,137 @@
-"""Events per second of a backtest in one process: with the digest alone, and with Parquet files of prices and decisions."""
+"""Events per second of a backtest, in one process and in two, bare, with a user transformer and with every file; its memory.
+
+Every case runs in processes of its own, so that its memory is its own. Not here: simulated worlds (benchmarks.bench_policies).
+"""
 
 from __future__ import annotations
 
+import multiprocessing
+import resource
+import shutil
 import time
+from concurrent.futures import ProcessPoolExecutor
+from itertools import chain
 from pathlib import Path
+from statistics import median
+from typing import Any
 
+from msgspec import Struct
+
+from backtest.replay import STATES_BYTES
 from backtest.run import run_backtest
 from benchmarks.lab import Lab
-from benchmarks.report import Report
+from benchmarks.report import Cell, Claim, Report
+from contracts.errors import BadSettings
+from contracts.log import Log
+
+ROUNDS = 3
+SMALL = 32 << 20
+FILES = ("prices", "decisions", "outcomes")
+
+
+class Case(Struct, frozen=True, kw_only=True):
+    """One way to run a backtest."""
+
+    name: str
+    model: bool = False
+    processes: int = 1
+    files: tuple[str, ...] = ()
+    resumable: bool = False
+    states_bytes: int = STATES_BYTES
+
+
+BARE = Case(name="summary and digest")
+ONE = Case(name="the same with a user transformer", model=True)
+TWO = Case(name="the same in two processes", model=True, processes=2)
+OTHERS = (
+    Case(name="and prices, decisions, outcomes as Parquet", model=True, files=FILES),
+    Case(name="the same in two processes", model=True, files=FILES, processes=2),
+    Case(name="with a user transformer, resumable", model=True, resumable=True),
+    Case(name="with a user transformer, 32 MiB for states", model=True, states_bytes=SMALL),
+)
+
+
+class Took(Struct, frozen=True, kw_only=True):
+    """What one backtest took."""
+
+    events: int
+    digest: str
+    rate: float
+    whole_rate: float
+    cpu_us: float
+    """Per event, of all its processes."""
+    peak_mib: float
+    """Of the largest of them."""
 
 
 def run(lab: Lab) -> Report:
     """Measure `pricetide backtest` without the command line around it."""
-    rows: list[tuple[str | int | float, ...]] = []
-    directory, out = lab.log.directory, lab.work / "backtest"
-    cases: tuple[tuple[str, Path | None, Path | None], ...] = (
-        ("summary and digest", None, None),
-        ("and prices.parquet", out / "prices.parquet", None),
-        ("and decisions.parquet", out / "prices.parquet", out / "decisions.parquet"),
-    )
-    digests = set()
-    for name, prices, decisions in cases:
-        begun, cpu = time.perf_counter(), time.process_time()
-        summary = run_backtest(directory, prices, decisions)
-        seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
-        digests.add(summary.digest)
-        rows.append(
-            (name, summary.events, summary.events_per_second, summary.events / seconds, cpu / summary.events * 1e6)
-        )
+    model = lab.work / "backtest-model"
+    _write_random_model(model, lab.log)
+    rounds = [[_measured(case, lab, model) for case in (ONE, TWO)] for _ in range(ROUNDS)]
+    gain = median(two.whole_rate / one.whole_rate for one, two in rounds)
+    rate = median(one.whole_rate for one, _ in rounds)
+    rows = [_row(BARE, _measured(BARE, lab, model))]
+    rows += [_row(case, took) for pair in rounds for case, took in zip((ONE, TWO), pair, strict=True)]
+    others = [(case, _measured(case, lab, model)) for case in OTHERS]
+    rows += [_row(case, took) for case, took in others]
+    digests = {took.digest for pair in rounds for took in pair} | {took.digest for _, took in others}
     return Report(
         name="backtest",
-        title="Backtest, one process",
-        columns=("", "events", "events/s", "events/s with reading the log's files", "CPU µs/event"),
-        rows=list(rows),
+        title="Backtest",
+        columns=("", "events", "events/s", "events/s, start and files included", "CPU µs/event", "peak MiB of a process"),
+        rows=rows,
+        claims=[
+            Claim(what="With a user transformer and outcomes", measured=rate, limit=12_000, unit="events/s", at_least=True),
+            Claim(what="Two processes", measured=gain, limit=1.6, unit="times one", at_least=True),
+        ],
+        notes=["Both claims are about whole runs, from the start of the process; medians of three pairs that took turns."],
         wrong=[] if len(digests) == 1 else ["the same log gave different prices"],
+    )  # fmt: skip
+
+
+def _row(case: Case, took: Took) -> tuple[Cell, ...]:
+    return case.name, took.events, took.rate, took.whole_rate, took.cpu_us, took.peak_mib
+
+
+def _measured(case: Case, lab: Lab, model: Path) -> Took:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_run, case, lab.log.directory, lab.work / "backtest", model).result()
+
+
+def _run(case: Case, directory: Path, out: Path, model: Path) -> Took:
+    files: dict[str, Any] = {name: out / f"{name}.parquet" for name in case.files}
+    begun, cpu = time.perf_counter(), _cpu()
+    summary = run_backtest(
+        directory,
+        **files,
+        models=[model] if case.model else [],
+        processes=case.processes,
+        resume=out / "going" if case.resumable else None,
+        states_bytes=case.states_bytes,
     )
+    seconds, cpu = time.perf_counter() - begun, _cpu() - cpu
+    shutil.rmtree(out, ignore_errors=True)
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return Took(
+        events=summary.events,
+        digest=summary.digest,
+        rate=summary.events_per_second,
+        whole_rate=summary.events / seconds,
+        cpu_us=cpu / summary.events * 1e6,
+        peak_mib=max(resource.getrusage(one).ru_maxrss for one in who) / 1024,
+    )
+
+
+def _cpu() -> float:
+    used = [resource.getrusage(one) for one in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def _write_random_model(directory: Path, log: Log) -> None:
+    try:
+        from model_export.export import write_random_artifact
+    except ImportError as error:
+        raise BadSettings(f"The benchmark exports a model ({error}): pip install 'pricetide[model-export]'") from error
+    items = sorted({row.item for row in chain.from_iterable(log.catalogue()) if row.item is not None})
+    write_random_artifact(directory, items, seed=1)

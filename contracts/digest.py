@@ -14,11 +14,15 @@ the records. A user's records out of order, or one of them twice, are an error a
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 import msgspec
 from msgspec import Struct
 
 from contracts.errors import BadInput
+
+UserDigest = tuple[bytes, bytes]
+"""A user, or what stands for none, and the digest of all their records."""
 
 
 class _Place(Struct, gc=False):
@@ -67,9 +71,18 @@ class PublishedDigest:
         running.update(b"%b%b%b%b" % (len(key).to_bytes(4, "big"), key, len(value).to_bytes(4, "big"), value))
         self.records += 1
 
+    def users(self) -> list[UserDigest]:
+        """Return the digest of every user, in canonical order."""
+        return [(user, self._users[user][2].digest()) for user in sorted(self._users)]
+
     def hexdigest(self) -> str:
         """Return the digest of what was taken, 64 hexadecimal characters."""
-        total = hashlib.sha256()
-        for user in sorted(self._users):
-            total.update(len(user).to_bytes(4, "big") + user + self._users[user][2].digest())
-        return total.hexdigest()
+        return digest_of_users(self.users())
+
+
+def digest_of_users(users: Iterable[UserDigest]) -> str:
+    """Return the digest of all that `users` published, who come in canonical order, each once."""
+    total = hashlib.sha256()
+    for user, digest in users:
+        total.update(len(user).to_bytes(4, "big") + user + digest)
+    return total.hexdigest()

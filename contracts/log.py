@@ -18,7 +18,7 @@ records (contracts.log_capture), replaying one (backtest.replay).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from heapq import merge as merge_sorted
 from itertools import chain
 from operator import attrgetter
@@ -30,7 +30,7 @@ from msgspec import Meta, Struct
 
 from contracts.errors import BadInput
 from contracts.ids import partition_of
-from contracts.log_files import read_rows
+from contracts.log_files import Where, read_rows
 from contracts.log_rows import (
     AppliedRow,
     CatalogueRow,
@@ -100,6 +100,8 @@ class ReferenceRecord(Struct, gc=False):
     offset: int
     key: bytes | None
     value: bytes | None
+    arrival_ms: int | None = None
+    """None: nobody noted it; it was there from the beginning."""
 
 
 class Addresses:
@@ -130,8 +132,15 @@ class Addresses:
             partition = partition_of(key, self._partitions) if key is not None else 0
         if not 0 <= partition < self._partitions:
             raise BadInput(f"A row on partition {partition}, the manifest has {self._partitions}: record the log again")
-        offset = row.offset if row.offset is not None else self._next[source][partition]
-        self._next[source][partition] = offset + 1
+        offset, place = row.offset, self._next[source]
+        if offset is None:
+            offset = place[partition]
+        elif offset < place[partition]:
+            raise BadInput(
+                f"{row.type} of event {row.event_id}: offset {offset} of partition {partition} follows "
+                f"{place[partition] - 1}, so the log is out of order: sort its rows by offset, or record it again"
+            )
+        place[partition] = offset + 1
         return source, partition, offset, key
 
     def _home(self, user: str) -> tuple[bytes, int]:
@@ -153,7 +162,7 @@ class Log:
 
     def events(self, kinds: frozenset[str] | None = None) -> Iterator[list[EventRow]]:
         """Stream the rows of the events table, of `kinds` only if given."""
-        return self._table("events", EventRow, kinds)
+        return self._table("events", EventRow, None if kinds is None else ("type", kinds))
 
     def consents(self) -> Iterator[list[EventRow]]:
         """Stream the rows of the consents table; none where consents share a topic with others."""
@@ -171,9 +180,9 @@ class Log:
         """Stream the applied order of a recorded log."""
         return self._table("applied", AppliedRow)
 
-    def published(self, topic: Literal["decisions", "outcomes"]) -> Iterator[list[PublishedRow]]:
-        """Stream what was recorded of an output topic; nothing for a log that does not know it."""
-        return self._table(topic, PublishedRow)
+    def published(self, topic: Literal["decisions", "outcomes"], partition: int) -> Iterator[list[PublishedRow]]:
+        """Stream what was recorded of a partition of an output topic; nothing for a log that does not know it."""
+        return self._table(topic, PublishedRow, ("partition", frozenset({partition})))
 
     @property
     def recorded(self) -> bool:
@@ -186,11 +195,9 @@ class Log:
             chain.from_iterable(self.consents()), chain.from_iterable(self.events()), key=attrgetter("arrival_ms")
         )
 
-    def _table(
-        self, name: TableName, row_type: type[_Row], kinds: frozenset[str] | None = None
-    ) -> Iterator[list[_Row]]:
+    def _table(self, name: TableName, row_type: type[_Row], where: Where | None = None) -> Iterator[list[_Row]]:
         entry = self.manifest.tables.get(name)
-        return read_rows(self.directory / entry.file, row_type, kinds) if entry is not None else iter(())
+        return read_rows(self.directory / entry.file, row_type, where) if entry is not None else iter(())
 
 
 _Row = TypeVar("_Row", bound=Struct)
@@ -236,20 +243,41 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _to_records(rows: Iterable[EventRow], addresses: Addresses) -> list[LogRecord]:
-    address = addresses.of
-    return [LogRecord(*address(row), event_value(row), row.arrival_ms) for row in rows]
-
-
-def record_chunks(log: Log, source: int, addresses: Addresses) -> Iterator[list[LogRecord]]:
+def record_chunks(
+    log: Log, source: int, addresses: Addresses, partitions: Collection[int] | None = None
+) -> Iterator[list[LogRecord]]:
     """Stream the records of the topic `Topology.sources[source]`, in its order, in lists of bounded length.
 
-    The streams of several topics may share one instance of `addresses`, so that a user is hashed once.
+    Args:
+        log: opened.
+        source: index of the topic.
+        addresses: the streams of several topics may share one instance, so that a user is hashed once.
+        partitions: only records of these; None: of all.
+
+    Raises:
+        BadInput: the log is damaged, or out of order.
     """
     kinds = log.manifest.topology.kinds_of(source)
     chunks = log.consents() if kinds == {"consent"} else log.events(kinds)
+    last_ms = 0
     for rows in chunks:
-        yield _to_records(rows, addresses)
+        records = []
+        for row in rows:
+            place = addresses.of(row)
+            if row.arrival_ms < last_ms and row.offset is None:
+                raise BadInput(_disorder(log, row, last_ms))
+            last_ms = row.arrival_ms
+            if partitions is None or place[1] in partitions:
+                records.append(LogRecord(*place, event_value(row), row.arrival_ms))
+        yield records
+
+
+def _disorder(log: Log, row: EventRow, last_ms: int) -> str:
+    who = f"event {row.event_id}" if row.event_id is not None else f"the consent of user {row.user}"
+    return (
+        f"{log.directory}: {who} ({row.type}) has arrival_ms {row.arrival_ms} and follows one of {last_ms}, so the log is out "
+        "of order: sort the rows by arrival_ms, and write the log anew"
+    )
 
 
 def records(log: Log) -> Iterator[LogRecord]:
@@ -281,4 +309,4 @@ def _reference(
     for row in chain.from_iterable(chunks):
         offset = row.offset if row.offset is not None else offset + 1
         value = row.raw if row.raw is not None else value_of(row)
-        yield ReferenceRecord(offset, row.key if row.key is not None else key_of(row), value)
+        yield ReferenceRecord(offset, row.key if row.key is not None else key_of(row), value, row.arrival_ms)

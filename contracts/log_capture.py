@@ -46,30 +46,30 @@ def _representable(record: LogRecord, semantics: Semantics, kinds: frozenset[str
     return event if event.__struct_config__.tag in kinds else None
 
 
-def catalogue_row(offset: int, key: bytes | None, value: bytes | None) -> CatalogueRow:
+def catalogue_row(offset: int, key: bytes | None, value: bytes | None, arrival_ms: int | None = None) -> CatalogueRow:
     """Return the row of a record captured from the catalogue topic."""
     try:
         item = decode_item(value) if value is not None else None
     except (msgspec.DecodeError, UnicodeDecodeError):
         item = None
     if item is None:
-        return CatalogueRow(offset=offset, key=key, raw=value)
-    row = CatalogueRow(**msgspec.structs.asdict(item), offset=offset)
+        return CatalogueRow(offset=offset, key=key, raw=value, arrival_ms=arrival_ms)
+    row = CatalogueRow(**msgspec.structs.asdict(item), offset=offset, arrival_ms=arrival_ms)
     if key != item_key(item.item, item.valid_from_ms):
         row.key = key
     return row
 
 
-def policy_row(offset: int, key: bytes | None, value: bytes | None) -> PolicyRow:
+def policy_row(offset: int, key: bytes | None, value: bytes | None, arrival_ms: int | None = None) -> PolicyRow:
     """Return the row of a record captured from the policies topic."""
     if value is None:
-        return PolicyRow(offset=offset, key=key)
+        return PolicyRow(offset=offset, key=key, arrival_ms=arrival_ms)
     try:
         text = value.decode()
         known = policy_key(decode_policy(value))
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return PolicyRow(offset=offset, key=key, raw=value)
-    return PolicyRow(record=text, offset=offset, key=None if key == known else key)
+        return PolicyRow(offset=offset, key=key, raw=value, arrival_ms=arrival_ms)
+    return PolicyRow(record=text, offset=offset, key=None if key == known else key, arrival_ms=arrival_ms)
 
 
 def applied_row(record: DecisionRecord, topology: Topology) -> AppliedRow:

@@ -23,6 +23,9 @@ ROWS_READ_MAX = 4_096
 """Rows per list that a reader yields."""
 ROW_GROUP_ROWS = 65_536
 
+Where = tuple[str, frozenset[str] | frozenset[int]]
+"""A field, and the values that it may have."""
+
 _Row = TypeVar("_Row", bound=Struct)
 _ARROW_TYPES = {str: "string", int: "int64", bool: "bool", bytes: "binary", float: "double"}
 
@@ -37,34 +40,31 @@ def require_pyarrow() -> Any:  # noqa: ANN401 - pyarrow ships no types
     return pyarrow
 
 
-def read_rows(path: Path, row_type: type[_Row], kinds: frozenset[str] | None = None) -> Iterator[list[_Row]]:
+def read_rows(path: Path, row_type: type[_Row], where: Where | None = None) -> Iterator[list[_Row]]:
     """Stream the rows of a file in lists of at most ROWS_READ_MAX.
 
     Args:
         path: a .parquet or .jsonl file.
         row_type: the struct of a row; a column that the file lacks has its field's default, others are ignored.
-        kinds: only rows whose field `type` is one of these.
+        where: only rows whose field has one of these values.
 
     Raises:
         BadInput: the file cannot be read as rows of this type.
     """
     if path.suffix == ".parquet":
-        return _read_parquet(path, row_type, kinds)
-    return _read_jsonl(path, row_type, kinds)
+        return _read_parquet(path, row_type, where)
+    return _read_jsonl(path, row_type, where)
 
 
-class _Kind(Struct):
-    type: str = ""
-
-
-def _read_jsonl(path: Path, row_type: type[_Row], kinds: frozenset[str] | None) -> Iterator[list[_Row]]:
+def _read_jsonl(path: Path, row_type: type[_Row], where: Where | None) -> Iterator[list[_Row]]:
     decode = msgspec.json.Decoder(row_type).decode
-    kind_of = msgspec.json.Decoder(_Kind).decode
+    name, values = where or ("", frozenset())
+    wanted = msgspec.json.Decoder(msgspec.defstruct("Wanted", [(name or "nothing", Any, None)])).decode
     rows: list[_Row] = []
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                if kinds is not None and kind_of(line).type not in kinds:
+                if name and getattr(wanted(line), name) not in values:
                     continue
                 rows.append(decode(line))
             except msgspec.DecodeError as error:
@@ -76,7 +76,7 @@ def _read_jsonl(path: Path, row_type: type[_Row], kinds: frozenset[str] | None) 
         yield rows
 
 
-def _read_parquet(path: Path, row_type: type[_Row], kinds: frozenset[str] | None) -> Iterator[list[_Row]]:
+def _read_parquet(path: Path, row_type: type[_Row], where: Where | None) -> Iterator[list[_Row]]:
     pa = require_pyarrow()
     from pyarrow import compute
 
@@ -89,8 +89,8 @@ def _read_parquet(path: Path, row_type: type[_Row], kinds: frozenset[str] | None
                     raise BadInput(f"{path} has no column {field.name}: it is not a table of a log")
             for batch in file.iter_batches(batch_size=ROWS_READ_MAX, columns=present):
                 chosen = batch
-                if kinds is not None:
-                    chosen = batch.filter(compute.is_in(batch.column("type"), pa.array(sorted(kinds))))
+                if where is not None:
+                    chosen = batch.filter(compute.is_in(batch.column(where[0]), pa.array(sorted(where[1]))))
                 if chosen.num_rows:
                     yield _rows_of(chosen, row_type)
     except (pa.ArrowException, OSError) as error:

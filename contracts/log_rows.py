@@ -62,6 +62,8 @@ class CatalogueRow(Struct, omit_defaults=True, gc=False):
     key: bytes | None = None
     """None: [item, valid_from_ms]. A row with a key alone removes that version."""
     raw: bytes | None = None
+    arrival_ms: int | None = None
+    """When it came on the topic; None where nobody noted it."""
 
 
 class PolicyRow(Struct, omit_defaults=True, gc=False):
@@ -72,6 +74,8 @@ class PolicyRow(Struct, omit_defaults=True, gc=False):
     key: bytes | None = None
     """None: the key that belongs to the record."""
     raw: bytes | None = None
+    arrival_ms: int | None = None
+    """As in CatalogueRow."""
 
 
 class AppliedRow(Struct, omit_defaults=True, gc=False):

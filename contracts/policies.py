@@ -11,6 +11,7 @@ from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from contracts.errors import BadReference
 from contracts.experiments import Experiment, ExperimentBook, RunningExperiments, experiment_key
@@ -196,6 +197,14 @@ class PolicyBook:
     def find(self, version: str) -> Policy | None:
         """Return the policy of `version`, None if it is not on the topic."""
         return BUILTIN if version == BUILTIN.version else self._versions.get(split_version(version))
+
+    def twin_of(self, policy: Policy) -> Policy | None:
+        """Return the newest version on the topic that is `policy` but for its number; None if none is."""
+        name = policy.name
+        twins = [
+            one for one in self._versions.values() if one.name == name and replace(policy, number=one.number) == one
+        ]
+        return max(twins, key=lambda one: one.number, default=None)
 
     def knowledge_of(self, policy: Policy) -> Learned | None:
         """Return what `policy` has learned, None: nothing yet."""

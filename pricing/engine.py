@@ -30,7 +30,7 @@ from pricing.outcomes import Outcomes
 from pricing.pending import DamagedDraw
 from pricing.records import Place, Record, Recorder
 from pricing.run import Asked, Run
-from pricing.targets import Drawn, TargetDraw, Targets
+from pricing.targets import TargetDraw, Targets
 from pricing.timers import TimerChange, Timers
 from pricing.treatments import Treatments
 from pricing.verdicts import Court
@@ -149,8 +149,7 @@ class Engine:
             draws = Outcomes(
                 self._semantics, self._places, load, timers, before.applied, before.watermark_ms, policy.version, model
             )
-        watched: list[Drawn] | None = None if targets is None else []
-        court = Court(self._semantics, self._places, menus, recorder, catalogue, tastes, fallback, draws, watched)
+        court = Court(self._semantics, self._places, menus, recorder, catalogue, tastes, fallback, draws, targets)
         for turn in run.turns:
             try:
                 court.judge(turn)
@@ -169,8 +168,7 @@ class Engine:
         if draws is not None:
             step.outcomes, step.pending, step.timers = draws.records, draws.changes(), draws.timer_change()
             counts.update(draws.counted())
-        if targets is not None and watched:
-            step.targets = targets.of(watched)
+        step.targets = court.wished(policies)
         return step
 
     def _see(self, run: Run, policies: PolicyBook, tastes: Sequence[Taste]) -> None:

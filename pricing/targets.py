@@ -7,15 +7,14 @@ what is estimated from that (backtest).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 
 from msgspec import Struct
 
-from contracts.policies import Policy
+from contracts.policies import Policy, PolicyBook
 from contracts.rules import LearningRule
-from pricing.choosers import Knowledge, Sight
-from pricing.learned import seen_of, sights_of
+from pricing.choosers import Sight
+from pricing.learned import KnownShelf, seen_of, sights_of
 from pricing.menus import Chances, MenuBook
 from pricing.offers import Verdict
 from pricing.run import Asked
@@ -42,6 +41,7 @@ class TargetDraw(Struct, gc=False):
     """A draw, and what the targets make of it."""
 
     draw_id: str
+    drawn_ms: int
     sequence: int
     """The user's count of applied events, the draw's included."""
     prices: tuple[int, ...]
@@ -56,29 +56,29 @@ class TargetDraw(Struct, gc=False):
 class Targets:
     """The targets of a replay; one instance may serve all partitions of a process."""
 
-    def __init__(self, policies: Sequence[Policy], knowledge: Mapping[str, Knowledge] = MappingProxyType({})) -> None:
-        """Begin.
-
-        Args:
-            policies: with distinct names.
-            knowledge: by name, what a policy that learns knows. It stays as it is: nobody saw the prices of a target, so
-                there is nothing to learn from them. Without an entry it knows nothing.
-        """
+    def __init__(self, policies: Sequence[Policy]) -> None:
+        """Begin; `policies` have distinct names."""
         self._books = [MenuBook(policy) for policy in policies]
-        self._knowledge = knowledge
+        self._known = KnownShelf()
 
-    def of(self, drawn: Sequence[Drawn]) -> list[TargetDraw]:
-        """Return what the targets make of the draws of a step."""
-        columns = [self._wishes(book, drawn) for book in self._books]
+    def of(self, drawn: Sequence[Drawn], policies: PolicyBook) -> list[TargetDraw]:
+        """Return what the targets make of the draws of a step.
+
+        A target that learns knows what its published twin had learned by then (PolicyBook.twin_of), or nothing. It learns
+        nothing by itself: nobody saw its prices.
+        """
+        columns = [self._wishes(book, drawn, policies) for book in self._books]
         wishes = zip(*columns, strict=True) if columns else [()] * len(drawn)
         return [_target_draw(one, row) for one, row in zip(drawn, wishes, strict=True)]
 
-    def _wishes(self, book: MenuBook, drawn: Sequence[Drawn]) -> list[Wish]:
+    def _wishes(self, book: MenuBook, drawn: Sequence[Drawn], policies: PolicyBook) -> list[Wish]:
         policy = book.policy
         sights: Sequence[Sight | None] = [None] * len(drawn)
         if isinstance(policy.rule, LearningRule):
+            twin = policies.twin_of(policy)
+            known = self._known.of(policy, None if twin is None else policies.knowledge_of(twin))
             seen = [seen_of(one.turn.priced.list_price, one.turn.ask.intent, one.turn.ask.taste) for one in drawn]
-            sights = sights_of(policy, self._knowledge.get(policy.name), seen) or sights
+            sights = sights_of(known, seen)
         return [_wish(book, one, sight) for one, sight in zip(drawn, sights, strict=True)]
 
 
@@ -111,4 +111,4 @@ def _target_draw(drawn: Drawn, wishes: tuple[Wish, ...]) -> TargetDraw:
                 for price, p in zip(prices, chances, strict=True)
             ]
         )
-    return TargetDraw(turn.ask.decision_id, turn.sequence, prices, chances, wishes)
+    return TargetDraw(turn.ask.decision_id, turn.ask.now_ms, turn.sequence, prices, chances, wishes)

@@ -12,6 +12,7 @@ from operator import attrgetter
 
 from contracts.catalogue import Catalogue, CatalogueItem
 from contracts.intake import Inbound
+from contracts.policies import PolicyBook
 from contracts.semantics import Semantics
 from features.state import Offer
 from features.vectors import Taste
@@ -21,7 +22,7 @@ from pricing.offers import Verdict, close_all, prescribe, respond
 from pricing.outcomes import Outcomes
 from pricing.records import Place, Recorder
 from pricing.run import Asked, Turn, Withdrawn
-from pricing.targets import Drawn
+from pricing.targets import Drawn, TargetDraw, Targets
 
 GONE = -1
 """Catalogue version of an item that is no longer fit to be priced; its open offers can still be withdrawn."""
@@ -40,7 +41,7 @@ class Court:
         tastes: Sequence[Taste],
         fallback: bool,
         draws: Outcomes | None,
-        watched: list[Drawn] | None = None,
+        targets: Targets | None = None,
     ) -> None:
         """Begin.
 
@@ -53,7 +54,7 @@ class Court:
             tastes: what the model makes of the batch's tokens; none without a model.
             fallback: the policy prices in place of the current one, which was made for another model.
             draws: goes along, turn by turn; None where there are no outcomes.
-            watched: gets every draw, if somebody wants to know of them.
+            targets: are asked about every draw; None: nobody is.
         """
         self._semantics = semantics
         self._places = places
@@ -63,7 +64,8 @@ class Court:
         self._tastes = tastes
         self._fallback = fallback
         self._draws = draws
-        self._watched = watched
+        self._targets = targets
+        self._drawn: list[Drawn] = []
         self._verdicts: list[Verdict] = []
         self._outcomes: list[str] = []
 
@@ -96,8 +98,8 @@ class Court:
         )
         if self._draws is not None:
             self._draws.priced(turn, verdict, preference)
-        if self._watched is not None and verdict.status == "drawn":
-            self._watched.append(Drawn(turn, verdict))
+        if self._targets is not None and verdict.status == "drawn":
+            self._drawn.append(Drawn(turn, verdict))
 
     def _withdraw(self, turn: Withdrawn) -> None:
         """Return every open offer to the list price, by item id."""
@@ -141,6 +143,10 @@ class Court:
     def _unpriced(self, outcome: str, user: str | None, inbound: Inbound, version: int) -> None:
         self._outcomes.append(outcome)
         self._recorder.applied(outcome, user, inbound, version)
+
+    def wished(self, policies: PolicyBook) -> list[TargetDraw]:
+        """Return what the targets would have drawn from at every draw of the step; nothing without targets."""
+        return [] if self._targets is None else self._targets.of(self._drawn, policies)
 
     def counted(self) -> Counter[str]:
         """Return the counts of the turns, as `Step.counts` names them."""

@@ -246,7 +246,7 @@ def _learners(settings: Settings) -> Iterator[Finding]:
     for policy in book.priced_by():
         if not isinstance(policy.rule, LearningRule):
             continue
-        subject, last = f"learner of {policy.version}", book.knowledge_of(policy)
+        subject, last = f"learner of {policy.version}", book.learned.newest(policy.name, policy.number)
         if last is None:
             message = "no version of what it has learned: it prices by its prior"
             yield Finding("warning", subject, message, "run `pricetide learn` beside the workers")

@@ -3,9 +3,9 @@
 The topic `outcomes` is the truth, and the last version says how far of it was learned: whatever happened to a learner, the next
 one goes on from there, and nothing is learned twice. Outcomes of all partitions are merged by (resolve time, partition, offset)
 within what has arrived: a partition whose fetch position is behind its stable end is waited for, one at its end is not. What
-lies between two versions is learned sorted, so the versions on the topic say it all. Bounded: `learner.version_outcomes` records
-are buffered per partition, and as many taken. Not here: what is learned from an outcome (pricing.lessons), the transaction
-(streams.version_writer).
+lies between two versions is learned sorted, so the versions on the topic say it all. Bounded: about `learner.version_outcomes`
+records are buffered, and a fetch of each partition, and as many taken. Not here: what is learned from an outcome
+(pricing.lessons), the transaction (streams.version_writer).
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ from streams.source_consumer import FETCH_WAIT_MS, source_consumer
 from streams.version_writer import VersionWriter
 
 logger = logging.getLogger(__name__)
+BUFFERED_MIN = 100
+"""Records buffered of a partition before it is held back, at least; a fetch may bring more."""
 in_order = attrgetter("order_ms", "partition", "offset")
 
 
@@ -67,9 +69,12 @@ class LessonSession:
         """When it last published, or began."""
         self._room = room
         self._limit = room.settings.learner.version_outcomes
+        self._gone: set[str] = set()
+        """Versions of policies that outcomes name and that have left their topic."""
         partitions = range(room.settings.topics.partitions)
         self._places = [TopicPartition(room.settings.topics.outcomes, partition) for partition in partitions]
         self._merge = Merge[Lesson](len(self._places))
+        self._room_each = max(self._limit // len(self._places), BUFFERED_MIN)
         self._highest = [0] * len(self._places)
         self._taken: list[Lesson] = []
         self._taken_at = 0.0
@@ -185,7 +190,7 @@ class LessonSession:
 
     def _pause_full(self) -> None:
         """Hold back partitions that run ahead while another is waited for."""
-        full = {place for place in self._places if self._merge.buffered(place.partition) >= self._limit}
+        full = {place for place in self._places if self._merge.buffered(place.partition) >= self._room_each}
         paused = self._consumer.paused()
         if full - paused:
             self._consumer.pause(*(full - paused))
@@ -204,9 +209,11 @@ class LessonSession:
         if taken and not self._taken:
             self._taken_at = time.monotonic()
         self._taken += taken
+        named = {one.outcome.policy for one in taken if one.outcome is not None} - self._gone
         find = self._room.references.policies.find
-        if any(find(policy) is None for policy in {one.outcome.policy for one in taken if one.outcome is not None}):
+        if any(find(version) is None for version in named):
             await self._room.references.caught_up()
+            self._gone |= {version for version in named if find(version) is None}
 
     def _due(self) -> bool:
         waited_s = time.monotonic() - self._taken_at

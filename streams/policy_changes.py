@@ -8,6 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from contracts.errors import BadInput, BrokerUnavailable
+from contracts.learned import CurrentLearned
 from contracts.policies import BUILTIN, CurrentPolicy, Policy, PolicyBook, PolicyRecord, encode_policy, policy_key
 from streams.policy_log import PolicyLog
 from streams.policy_publisher import Publisher, publishing
@@ -68,6 +69,22 @@ def rollback(settings: Settings, version: str | None = None) -> Change:
         policy = log.policy(wanted)
         done = Change(policy=policy, before=log.book.current, kill_switch=log.book.kill_switch)
         return _make_current(publisher, log, done)
+
+
+def recall(settings: Settings, version: str, learned: int) -> int:
+    """Have workers price by version `learned` of what the policy `version` has learned, until its learner publishes the next
+    one; return the offset.
+
+    Raises:
+        BadInput: there is no such policy. BadReference: workers would refuse it; nothing was published.
+        BrokerUnavailable: as of `apply_policy`.
+    """
+    with publishing(settings) as publisher:
+        log = publisher.read()
+        policy = log.policy(version)
+        record = CurrentLearned(name=policy.name, number=policy.number, version=learned)
+        rehearse(log.book, record)
+        return publisher.publish(record)
 
 
 def _pointer(policy: Policy) -> CurrentPolicy:

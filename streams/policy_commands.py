@@ -1,4 +1,4 @@
-"""`pricetide policy check|apply|show|history|rollback`: what prices are chosen by, as an operator sees and changes it."""
+"""`pricetide policy check|apply|show|history|rollback|recall`: what prices are chosen by, as an operator sees and changes it."""
 
 from __future__ import annotations
 
@@ -64,6 +64,19 @@ def rollback(settings: Settings, version: str | None) -> None:
     from streams.policy_changes import rollback as roll_back
 
     _say_change(roll_back(settings, version))
+
+
+@policy.command()
+@click.argument("version", metavar="NAME@N")
+@click.argument("learned", type=click.IntRange(min=1), metavar="VERSION")
+@with_settings
+def recall(settings: Settings, version: str, learned: int) -> None:
+    """Price by an earlier VERSION of what NAME@N has learned, until its learner publishes the next one: stop that first."""
+    from streams.policy_changes import recall as recall_version
+
+    offset = recall_version(settings, version, learned)
+    click.echo(f"{version} prices by version {learned} of what it has learned (offset {offset}); its learner's next version "
+               "takes over.")  # fmt: skip
 
 
 @policy.command()

@@ -150,8 +150,9 @@ async def _produce(settings: Settings, log: Log, pace: _Pace | None, progress: P
 
 
 async def _send_reference(lanes: _Lanes, topic: str, reference: Iterable[ReferenceRecord]) -> None:
-    for record in reference:
-        await lanes.send(topic, 0, record.key, record.value, [SCHEMA_HEADER])
+    for record in reference:  # events keep the arrivals of the log, so what was there before them must, too
+        headers = [(ARRIVAL_HEADER, b"%d" % (record.arrival_ms or 0)), SCHEMA_HEADER]
+        await lanes.send(topic, 0, record.key, record.value, headers)
 
 
 async def _send_events(lanes: _Lanes, topics: tuple[str, ...], log: Log, pace: _Pace | None, progress: Progress) -> int:

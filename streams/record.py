@@ -99,9 +99,9 @@ def _capture_reference(settings: Settings, writer: LogWriter, ends: Ends, progre
     for chunk in _chunks(settings, ends):
         for place, records in chunk.items():
             if place.topic == settings.topics.catalogue:
-                writer.catalogue([catalogue_row(record.offset, record.key, record.value) for record in records])
+                writer.catalogue([catalogue_row(*_reference(record)) for record in records])
             else:
-                writer.policies([policy_row(record.offset, record.key, record.value) for record in records])
+                writer.policies([policy_row(*_reference(record)) for record in records])
             progress("reference", len(records))
 
 
@@ -120,6 +120,10 @@ def _capture_events(settings: Settings, writer: LogWriter, ends: Ends, progress:
         writer.rows(rows)
         progress("events", len(rows))
     return begins
+
+
+def _reference(record: Any) -> tuple[int, bytes | None, bytes | None, int | None]:  # noqa: ANN401 - kafka-python ships no types
+    return record.offset, record.key, record.value, arrival_of(record.timestamp, record.headers) or None
 
 
 def _log_record(source: int, record: Any) -> LogRecord:  # noqa: ANN401 - kafka-python ships no types

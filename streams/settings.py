@@ -163,7 +163,7 @@ class LearnerSettings(_Group):
     """How often a learner (`pricetide learn`) publishes what it has learned."""
 
     version_outcomes: Annotated[int, Field(ge=1, le=20_000)] = 5_000
-    """Most outcomes between two versions; also what is buffered per partition."""
+    """Most outcomes between two versions; about as many are buffered, at 2 kB each."""
     version_seconds: Annotated[float, Field(gt=0.0, le=86_400.0)] = 300.0
     """Longest time from an outcome's arrival to the version that has gone past it."""
     keep_ms: Annotated[int, Field(ge=1)] | None = None

@@ -135,10 +135,10 @@ def test_a_topic_that_runs_far_behind_is_not_read_into_memory(tmp_path, shop_log
     manifest = msgspec.structs.replace(open_log(shop_log).manifest, topology=Topology(partitions=2))
     log = rewritten(shop_log, tmp_path, rows=rows, manifest=manifest)
     assert min(log.manifest.records["views"]) > 0
-    feed = Feed(log)
+    feed = Feed(log, tmp_path / "work", range(2))
     assert feed.pull(2, 0) == []
     first = feed.pull(1, 0)
-    waiting = [len(queue) for queues in feed._waiting for queue in queues]
+    waiting = [len(queue) for queues in feed._waiting for queue in queues.values()]
     assert len(first) + sum(waiting) <= ROWS_READ_MAX
 
 

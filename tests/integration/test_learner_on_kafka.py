@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from deployment import Deployment, difference, expected
+from click.testing import CliRunner
+from deployment import Deployment, as_arguments, difference, expected
 
 from backtest.perturb import Perturbation, perturb_log
 from backtest.shoppers import generate_log
@@ -22,6 +23,7 @@ from contracts.log_writer import LogWriter
 from contracts.outcomes import encode_outcome
 from contracts.policies import Policy
 from contracts.rules import Features, Guard, Thompson
+from pricetide import command_line
 from pricing.choosers import ignorance
 from pricing.learned import restored
 from streams.broker import administering, producing
@@ -149,6 +151,12 @@ def test_a_second_learner_fences_the_first_and_goes_on_where_that_one_was(kafka,
                     "ok",
                     f"version {len(versions)}, 50 outcomes learned",
                 )
+        assert second.terminate() == 0, second.said()
+        done = CliRunner().invoke(command_line, ["policy", "recall", "demand@1", "1", *as_arguments(deployment.flags)])
+        assert "demand@1 prices by version 1 of what it has learned" in done.stdout, done.exception
+        book = read_policy_log(deployment.settings).book.learned
+        found = [one.version for one in (book.of("demand", 1), book.newest("demand", 1)) if one is not None]
+        assert found == [1, len(versions)], "what is in force, and where a learner goes on"
 
 
 def send_outcomes(deployment: Deployment, begin: int, end: int) -> None:

@@ -6,6 +6,7 @@ The public log by a slice here; the whole of it with PRICETIDE_FULL_LOG=1.
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -15,6 +16,7 @@ import pytest
 from deployment import Deployment, Outcome, broken_order, difference, expected
 from msgspec.structs import replace
 
+from backtest.logged_draws import logged_draws
 from backtest.perturb import Perturbation, perturb_log
 from backtest.rees46 import import_rees46
 from backtest.shoppers import generate_log
@@ -87,11 +89,13 @@ def test_all_kinds_of_events_on_one_topic_keep_its_order(kafka, unique, tmp_path
         assert difference(expected(tmp_path / "log"), published) == ""
 
 
+BOLDER = Policy(name="bolder", number=1, rule=SessionIntent(discounts_permille=(300, 250, 200), explore=0.5))
+
+
 def send_references(deployment: Deployment, log: Path) -> None:
     """Publish another policy, a kill switch, its end, and new list prices, a moment apart each."""
     topics = deployment.settings.topics
-    bolder = Policy(name="bolder", number=1, rule=SessionIntent(discounts_permille=(300, 250, 200), explore=0.5))
-    policies = [bolder, CurrentPolicy(name="bolder", number=1), KillSwitch(on=True), KillSwitch(on=False)]
+    policies = [BOLDER, CurrentPolicy(name="bolder", number=1), KillSwitch(on=True), KillSwitch(on=False)]
     items = [decode_item(record.value or b"") for record in catalogue_records(open_log(log, verify=False))][:40]
     with producing(deployment.settings) as producer:
         for policy in policies:
@@ -121,9 +125,27 @@ def test_policies_and_list_prices_that_change_under_way_equal_the_backtest_of_wh
         producing_log.join()
         deployment.wait_until_applied(LIMIT_S)
         published = deployment.published()
-        assert difference(expected(deployment.record(tmp_path / "recorded"), batch_max=13), published) == ""
+        recorded = deployment.record(tmp_path / "recorded")
+        assert difference(expected(recorded, batch_max=13), published) == ""
         records = [decode_decision(value) for pairs in published.decisions for _, value in pairs]
         decisions = [record for record in records if isinstance(record, Decision)]
         assert {"bolder@1"} < {decision.policy for decision in decisions}
         assert "kill_switch" in {decision.binding_rule for decision in decisions}
         assert len({decision.catalogue_seen for decision in decisions}) >= 3
+        draws_are_those_of(recorded, published)
+
+
+def draws_are_those_of(recorded: Path, published: Outcome) -> None:
+    """Hold the draws of what was recorded against what the workers published of them."""
+    manifest = recorded / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"offers": "not_shown"', '"offers": "shown"'))
+    draws = logged_draws(recorded, [BOLDER])
+    assert draws.refusal is None
+    outcomes = [json.loads(value) for pairs in published.outcomes for _, value in pairs]
+    propensities = {one["draw_id"]: one["propensity"] for one in outcomes if one["record"] == "outcome"}
+    ids = draws.column("draw_id").tolist()
+    assert dict(zip(ids, draws.propensities().tolist(), strict=True)) == propensities
+    by_bolder = draws.column("policy") == "bolder@1"
+    assert by_bolder.any()
+    assert (draws.target("bolder") == draws.propensities())[by_bolder].all()
+    assert (draws.target("bolder") != draws.propensities())[~by_bolder].any()

@@ -53,7 +53,10 @@ def perturbed(request, tmp_path_factory):
     names = {} if request.param == "apart" else ONE_TOPIC
     generate_log(folder / "shop", users=80, events=2_500, seed=11, topology=Topology(partitions=3, **names))
     perturb_log(
-        folder / "shop", folder / "log", 2, Perturbation(late=0.1, duplicates=0.05, consents=0.05, catalogue=0.5)
+        folder / "shop",
+        folder / "log",
+        2,
+        Perturbation(late=0.1, duplicates=0.05, consents=0.05, catalogue=0.5, erasures=0.01),
     )
     return folder / "log"
 

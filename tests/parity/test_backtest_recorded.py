@@ -37,10 +37,13 @@ LATER = [
 ]
 
 
+PERTURBED = Perturbation(late=0.05, duplicates=0.05, consents=0.05, erasures=0.01)
+
+
 def perturbed_shop(folder, users, events, seed, policies):
     """Return a perturbed log of two partitions that has `policies` after its own."""
     generate_log(folder / "shop", users, events, seed, Topology(partitions=2), "jsonl")
-    perturb_log(folder / "shop", folder / "log", 2, Perturbation(late=0.05, duplicates=0.05, consents=0.05), "jsonl")
+    perturb_log(folder / "shop", folder / "log", 2, PERTURBED, "jsonl")
     log = open_log(folder / "log")
     with LogWriter(folder / "more", log.manifest, "jsonl") as writer:
         writer.rows(list(log.rows()))

@@ -38,6 +38,9 @@ class RingEncoder:
     def release(self, owner: Hashable) -> None:
         self._rings = {key: ring for key, ring in self._rings.items() if key[0] is not owner}
 
+    def forget(self, owner: Hashable, user: bytes) -> None:
+        self._rings.pop((owner, user), None)
+
 
 def split(history: bytes) -> list[bytes]:
     pieces = []
