@@ -112,6 +112,23 @@ def test_purchases_come_as_often_as_the_truth_says():
     assert account.unseen > 20
 
 
+def test_an_estimate_from_the_log_alone_lies_within_its_error_of_the_truth(tmp_path):
+    directory = tmp_path / "log"
+    run_shop(shop(looks=900), policy_of(UniformRandom()), 2, 2, Files(directory, "jsonl"))
+    at_list, errors = [], []
+    truth = {(row.draw_id, row.price): row for row in truth_of(directory)}
+    for outcome in outcomes_of(directory).values():
+        if not outcome.exposed:
+            continue
+        row = truth[outcome.draw_id, outcome.list_price]
+        weight = (outcome.price == outcome.list_price) / outcome.propensity
+        reward = (outcome.bought is not None) * (outcome.price - row.cost)
+        at_list.append(row.chance * (row.price - row.cost))
+        errors.append(weight * reward - at_list[-1])
+    assert abs(np.mean(errors)) < 4 * np.std(errors) / np.sqrt(len(errors))
+    assert np.mean(at_list) > np.std(errors) / np.sqrt(len(errors)), "the estimate could have been anything"
+
+
 def test_the_account_is_what_the_truth_adds_up_to(written):
     score, directory = written
     value = Counter()
