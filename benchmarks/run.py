@@ -16,6 +16,7 @@ import click
 
 from benchmarks import (
     bench_backtest,
+    bench_coverage,
     bench_encoder,
     bench_encoder_cuda,
     bench_full_histories,
@@ -40,12 +41,13 @@ BENCHMARKS: dict[str, Callable[[Lab], Report]] = {
     "backtest": bench_backtest.run,
     "policies": bench_policies.run,
     "posterior": bench_posterior.run,
+    "coverage": bench_coverage.run,
     "encoder": bench_encoder.run,
     "encoder_cuda": bench_encoder_cuda.run,
     "steps": bench_steps.run,
 }
 """In the order in which they run: the later ones use what the first one left in Kafka, and `steps` retunes the collector."""
-WITHOUT_BROKER = {"backtest", "encoder", "encoder_cuda", "policies", "posterior"}
+WITHOUT_BROKER = {"backtest", "coverage", "encoder", "encoder_cuda", "policies", "posterior"}
 """Nothing is started when only these are asked for."""
 ON_REQUEST = {"encoder_cuda", "policies"}
 """What a machine may lack the hardware for, or what needs the package index and an hour, runs only by its name."""

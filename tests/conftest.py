@@ -32,6 +32,10 @@ NO_LOG = (
     "The REES46 log is missing: put the folder rees46_nov (one Parquet file) into data/ of the repository, "
     "or set PRICETIDE_DATA to the folder that holds it"
 )
+NO_OPEN_BANDIT = (
+    "The Open Bandit files are missing: put the folder obd of github.com/st-tech/zr-obp (random and bts, men) with the prior "
+    "prior_bts.yaml of its folder obp/policy/conf into data/ of the repository, or set PRICETIDE_DATA to the folder that holds it"
+)
 
 settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("explore", deadline=None)
@@ -63,7 +67,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by what they ask for, so that `-m 'not kafka'` and `-m 'not data'` select by need."""
     for item in items:
         needs = getattr(item, "fixturenames", ())
-        for fixture, marker in (("kafka", "kafka"), ("rees46", "data")):
+        for fixture, marker in (("kafka", "kafka"), ("rees46", "data"), ("open_bandit", "data")):
             if fixture in needs:
                 item.add_marker(marker)
 
@@ -99,14 +103,24 @@ def unique() -> str:
 @pytest.fixture(scope="session")
 def rees46() -> Path:
     """Path of the Parquet file of the public REES46 log (events of one November night, 241,663 rows)."""
+    return _data("rees46_nov/*.parquet", NO_LOG)
+
+
+@pytest.fixture(scope="session")
+def open_bandit() -> Path:
+    """Folder of the small Open Bandit data set, men's campaign: 10,000 draws of each of two policies (arXiv 2008.07146)."""
+    return _data("obd/prior_bts.yaml", NO_OPEN_BANDIT).parent
+
+
+def _data(pattern: str, missing: str) -> Path:
+    """Return the first file like `pattern` in a folder of data."""
     given = os.environ.get("PRICETIDE_DATA")
-    folders = [Path(given)] if given else [ROOT / "data", *sorted(ROOT.parent.glob("*/data"))]
-    for folder in folders:
-        for file in sorted((folder / "rees46_nov").glob("*.parquet")):
+    for folder in [Path(given)] if given else [ROOT / "data", *sorted(ROOT.parent.glob("*/data"))]:
+        for file in sorted(folder.glob(pattern)):
             return file
     if os.environ.get("CI"):
-        pytest.fail(NO_LOG)
-    pytest.skip(NO_LOG)
+        pytest.fail(missing)
+    pytest.skip(missing)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backtest.confidence_sequences import half_width, margin_one_sided, tuning
+from backtest.confidence_sequences import half_width, half_width_planned, margin_one_sided, tuning
 
 
 def test_the_tuning_is_that_of_gbstats():
@@ -56,3 +56,23 @@ def test_looking_again_and_again_leads_to_no_more_false_claims_than_alpha():
     assert two <= 0.1
     assert one <= 0.1
     assert naive > 0.25, "the same looks with a 95 % interval mislead, so the simulation can tell"
+
+
+def test_a_planned_look_costs_little_more_than_a_single_one_and_less_than_any_other_sequence():
+    one_look = 1.95996 / 5_000**0.5
+    assert one_look < half_width_planned(1.0, 5_000, 0.05, 5_000) < 1.17 * one_look
+    assert half_width_planned(1.0, 5_000, 0.05, 5_000) < half_width(1.0, 5_000, 0.05, 5_000)
+
+
+@pytest.mark.parametrize("planned", [1_000, 20_000])
+def test_looking_at_every_draw_misleads_no_more_often_than_alpha_before_and_beyond_the_plan(planned):
+    """All looks of 4,000 paths of 5,000 steps: as many leave the boundary as its alpha allows, and about as many as that."""
+    random = np.random.default_rng(8)
+    looks = np.arange(1, 5_001)
+    halves = np.array([half_width_planned(1.0, int(n), 0.2, planned) for n in looks])
+    ever = 0
+    for _ in range(8):
+        means = random.choice([-1.0, 1.0], (500, len(looks))).cumsum(axis=1) / looks
+        ever += int((np.abs(means) > halves).any(axis=1).sum())
+    assert ever / 4_000 <= 0.2
+    assert ever / 4_000 > (0.12 if planned == 1_000 else 0.0)

@@ -1,0 +1,53 @@
+"""Feedback on a policy file, from a log of this engine: what the policy would have drawn at every logged draw.
+
+Of the draws those count that a user saw and that may be learned from (contracts.outcomes); forced ones only as such. Not here:
+how the draws are replayed (backtest.logged_draws).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from backtest.feedback import Feedback
+from backtest.logged_draws import Reward, logged_draws
+from contracts.errors import BadInput
+from contracts.policy_files import read_policy
+
+
+def feedback_on_policy(
+    log: Path, file: str, reward: Reward = "revenue", models: Sequence[Path] = (), adaptive: bool | None = None
+) -> Feedback:
+    """Return the feedback of the log in a directory on the policy in a TOML file.
+
+    Args:
+        log: recorded, with its outcomes, and with offers that people saw; else the feedback is refused.
+        file: of the target.
+        reward: of a draw; money in minor units.
+        models: directories of the artifacts that were in force.
+        adaptive: whether the logged policy learned from these rewards; None: taken for so.
+
+    Raises:
+        BadInput: log or policy cannot be used; or a margin is asked for of items without a cost.
+    """
+    if not file.endswith(".toml"):
+        raise BadInput(
+            f"{log} is a log of ours, whose prices hang on users: name the target as a TOML file of a policy, not {file}"
+        )
+    policy = read_policy(Path(file))
+    draws = logged_draws(log, [policy], models)
+    flags = {name: draws.column(name).astype(np.bool_) for name in ("exposed", "learnable", "forced")}
+    kept = flags["exposed"] & (flags["learnable"] | flags["forced"])
+    return Feedback(
+        reward=draws.rewards(reward)[kept],
+        propensity=draws.propensities()[kept],
+        target=draws.target(policy.name)[kept],
+        users=draws.clusters()[kept],
+        forced=flags["forced"][kept],
+        times_ms=draws.column("drawn_ms")[kept],
+        unsupported=np.clip(draws.unsupported(policy.name)[kept], 0.0, 1.0),
+        adaptive=adaptive is not False,
+        refusal=draws.refusal,
+    )
