@@ -177,26 +177,3 @@ def backtest(directory: Path, policies: tuple[Path, ...], as_of: str | None, as_
     console.print(table_of(found.logged))
     for name, summary in found.what_ifs.items():
         console.print(table_of(summary, f"What if {name} had priced"))
-
-
-@click.command()
-@click.option("--world", type=click.Choice(["LOGIT", "MIS", "NULL", "CARRY"]), required=True)
-@click.option(
-    "--policy", "file", type=click.Path(path_type=Path), required=True, help="TOML file of the policy to score."
-)
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of the world.")
-@click.option("--events", type=click.IntRange(2), default=20_000, show_default=True)
-@click.option("--discount-only", is_flag=True, help="No price above list; the oracle has none, either.")
-@click.option("--holdout", type=_share, default=0.0, show_default=True, help="Share of visits at list price.")
-@click.option("--json", "as_json", is_flag=True, help="Print the score as JSON.")
-def simulate(
-    world: str, file: Path, seed: int, events: int, discount_only: bool, holdout: float, as_json: bool
-) -> None:
-    """Score one policy in one simulated world, where the best possible prices are known."""
-    from backtest.scores import score_file, table_of
-
-    scored = score_file(file, world, seed, events, discount_only, holdout)
-    if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(scored), indent=2))
-    else:
-        Console().print(table_of(scored))

@@ -9,6 +9,7 @@ Source of LOGIT and MIS: the project's reference on pricing, section 5.1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -16,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Demand = Callable[[NDArray[np.int64], Floats], Floats]
+"""Chance of a purchase at any multiplier of list price: (n,) visits and (k,) multipliers to (n, k)."""
 
 PERMILLE = tuple(range(800, 1201, 50))
 """Multipliers of list price that may be charged."""
@@ -36,6 +39,8 @@ class World:
     """(T, K): of a purchase at each of PERMILLE."""
     luck: Floats
     """(T,): the visit ends in a purchase where this is below the chance."""
+    demand: Demand
+    """What `chances` are points of."""
     permille: tuple[int, ...] = PERMILLE
 
     @property
@@ -51,7 +56,8 @@ class World:
     def without_raises(self) -> World:
         """Return the same visits with the prices up to list only."""
         kept = self.list_arm + 1
-        return World(self.x, np.ascontiguousarray(self.chances[:, :kept]), self.luck, self.permille[:kept])
+        cheaper = np.ascontiguousarray(self.chances[:, :kept])
+        return World(self.x, cheaper, self.luck, self.demand, self.permille[:kept])
 
 
 def margins(permille: tuple[int, ...]) -> Floats:
@@ -64,8 +70,8 @@ def world_of(name: str, seed: int, visits: int) -> World:
     return WORLDS[name](seed, visits)
 
 
-def _multipliers() -> Floats:
-    return np.array(PERMILLE) / 1000.0
+def _world(x: Floats, luck: Floats, demand: Demand) -> World:
+    return World(x, demand(np.arange(len(x)), np.array(PERMILLE) / 1000.0), luck, demand)
 
 
 def _turned(x: Floats, weights: Floats) -> Floats:
@@ -87,8 +93,7 @@ def _logit(seed: int, visits: int) -> World:
     x = random.normal(0.0, 1.0, (visits, WIDTH))
     a = -1.0 + (x * level).sum(-1)
     b = np.exp(1.9 + _turned(x, response))
-    chances = _sigmoid(a[:, None] - b[:, None] * (_multipliers() - 1.0))
-    return World(x, chances, random.random(visits))
+    return _world(x, random.random(visits), lambda visit, m: _sigmoid(a[visit, None] - b[visit, None] * (m - 1.0)))
 
 
 def _misspecified(seed: int, visits: int) -> World:
@@ -100,11 +105,15 @@ def _misspecified(seed: int, visits: int) -> World:
     h = _turned(x, first)
     centre = -0.12 + 0.16 * np.tanh(h) + 0.08 * np.tanh(2.0 * (x * second).sum(-1) * h)
     spread = np.where(x[:, 0] > 0.0, 0.10, 0.22)
-    m = _multipliers()
-    felt = np.log(m + 0.25 * np.maximum(m - 1.0, 0.0))
-    below = (felt - centre[:, None]) / spread[:, None]
     cdf = np.vectorize(NormalDist().cdf, otypes=[float])
-    return World(x, 0.05 * 0.9 + 0.2 * 0.01 + 0.75 * (1.0 - cdf(below)), luck)
+
+    def demand(visit: NDArray[np.int64], m: Floats) -> Floats:
+        felt = np.log(m + 0.25 * np.maximum(m - 1.0, 0.0))
+        below = (felt - centre[visit, None]) / spread[visit, None]
+        buys: Floats = 0.05 * 0.9 + 0.2 * 0.01 + 0.75 * (1.0 - cdf(below))
+        return buys
+
+    return _world(x, luck, demand)
 
 
 def _null(seed: int, visits: int) -> World:
@@ -115,8 +124,7 @@ def _null(seed: int, visits: int) -> World:
     a = -1.0 + (x * level).sum(-1)
     average = float(_sigmoid(np.array(-1.0)))
     b = 1000.0 / ((1000 - COST_PERMILLE) * (1.0 - average))  # where d/dm of (m - cost) * P is 0 at m = 1
-    chances = _sigmoid(a[:, None] - b * (_multipliers() - 1.0))
-    return World(x, chances, random.random(visits))
+    return _world(x, random.random(visits), lambda visit, m: _sigmoid(a[visit, None] - b * (m - 1.0)))
 
 
 WORLDS = {"LOGIT": _logit, "MIS": _misspecified, "NULL": _null}

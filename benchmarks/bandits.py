@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.simulation import Player, Score, decision_ids, drawn, score, yardsticks_of
+from backtest.simulation import Player, Score, decision_ids, drawn, is_held_out, score, yardsticks_of
 from backtest.worlds import world_of
 from contracts.policies import Policy
 from pricing.draws import uniforms
@@ -101,16 +101,20 @@ def run_peers(names: Sequence[str], jobs: Sequence[Job], at_once: int) -> dict[s
     return found
 
 
-def run_timed(policy: Policy, job: Job) -> Run:
-    """Play `policy` one visit at a time, every decision with its update on the clock."""
+def run_timed(policy: Policy, job: Job, holdout: float = 0.0) -> Run:
+    """Play `policy` one visit at a time, every decision with its update on the clock; a share of visits pays list price."""
     world = world_of(job.world, job.seed, job.visits)
-    player = Player(policy, world.permille)
-    numbers = uniforms(policy.seed, decision_ids(job.seed, job.visits))
+    world = world.without_raises() if job.discount_only else world
+    player, ids = Player(policy, world.permille), decision_ids(job.seed, job.visits)
+    numbers = uniforms(policy.seed, ids)
+    listed = [float(arm == world.list_arm) for arm in range(len(world.permille))]
     earned, seconds = np.empty(job.visits), np.empty(job.visits)
     rewards = world.rewards
     for visit, u in enumerate(numbers):
         begun = time.thread_time()
         chances = player.weigh(world.x[visit])
+        if holdout and is_held_out(ids[visit], holdout):
+            chances = listed
         arm = drawn(chances, u)
         player.learn(arm, bool(world.luck[visit] < world.chances[visit, arm]))
         seconds[visit] = time.thread_time() - begun

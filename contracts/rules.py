@@ -122,9 +122,9 @@ class Prior(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Standard deviation of it."""
     response: Annotated[float, Meta(ge=0.0, le=20.0)] = 1.0
     response_spread: Spread = 0.5
-    features_spread: Spread = 0.5
+    features_spread: Spread = 0.6
     """Standard deviation of what all features together may add to either, for features of unit size."""
-    memory: Annotated[int, Meta(ge=1_000, le=10_000_000)] = 100_000
+    memory: Annotated[int, Meta(ge=1_000, le=10_000_000)] = 50_000
     """Outcomes after which half of what was learned is forgotten, back towards this prior: people change. It is also what
     keeps the covariance positive definite for ever."""
 
@@ -142,6 +142,9 @@ class Thompson(Struct, frozen=True, kw_only=True, tag_field="kind", tag="thompso
     """Share of the posterior's standard deviation that is sampled; less explores less. 1 is Thompson sampling proper."""
     explore: Share = 0.005
     """Share of draws spread evenly over the feasible lattice."""
+    hurdle: Share = 0.3
+    """What a price must promise more than list price, as a share of what it earns, times its distance from list: at 0.3 one that
+    lies 10 % away must promise 3 % more. What is gained on noise is lost; prices near list change little, none jumps."""
 
 
 class Greedy(Struct, frozen=True, kw_only=True, tag_field="kind", tag="greedy", forbid_unknown_fields=True):

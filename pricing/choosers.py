@@ -117,8 +117,8 @@ class OnDemand:
         return thompson.weigh(self._rule, rows, arms)
 
     def values(self, rows: Floats, arms: Arms) -> Floats:
-        """Return what each arm earns under the mean."""
-        return thompson.values(rows, arms)
+        """Return what each arm earns under the mean, less the rule's hurdle."""
+        return thompson.values(self._rule, rows, arms)
 
 
 class OnValues:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from backtest.commands import simulate
 from backtest.scores import score_policy
+from backtest.simulate_commands import simulate
 from backtest.simulation import Player, decision_ids, drawn, is_held_out, play
 from backtest.worlds import PERMILLE, world_of
 from contracts.errors import BadInput

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from contracts.ids import DecisionIds
 from contracts.policies import FixedPrice, ListPrice, Policy, SessionIntent, UniformRandom
-from contracts.rules import Features, Greedy, LinearQ, Money, Sarsa, Thompson
+from contracts.rules import Features, Greedy, LinearQ, Money, Prior, Sarsa, Thompson
 from pricing.arms import cost_of, one, stacked
 from pricing.choosers import chooser_of, ignorance
 from pricing.contexts import Scene
@@ -97,8 +97,9 @@ def test_every_price_is_drawn_as_often_as_its_probability_says(rule):
     assert ((observed - expected)[possible] ** 2 / expected[possible]).sum() < 18.5
 
 
-def test_thompson_counts_the_best_price_over_its_table():
-    rule = Thompson(features=FEATURES, explore=0.0, temper=1.0, samples=32)
+@pytest.mark.parametrize("hurdle", [0.0, 0.2, 1.0])
+def test_thompson_counts_over_its_table_how_often_a_price_is_the_best_one_less_its_hurdle(hurdle):
+    rule = Thompson(features=FEATURES, explore=0.0, temper=1.0, samples=32, hurdle=hurdle)
     knowledge, prices = taught(rule), list(range(7_000, 10_001, 250))
     seen = scene(1, 5)
     chances = chooser_of(policy_of(rule), knowledge).weigh(
@@ -109,15 +110,28 @@ def test_thompson_counts_the_best_price_over_its_table():
     for u, v in zip(*table(7, 32, 1.0), strict=True):
         a, b = level + deviation * u, max(response + shared * u + own * v, RESPONSE_MIN)
         worth = [(p / 10_000 - 0.6) / (1 + np.exp(-(a + b * 5 * (1 - p / 10_000)))) for p in prices]
+        worth = [value * (1 - hurdle * (1 - p / 10_000)) for value, p in zip(worth, prices, strict=True)]
         votes[int(np.argmax(worth))] += 1
     assert chances.tolist() == [vote / 32 for vote in votes]
+
+
+def test_a_higher_hurdle_keeps_prices_nearer_to_list():
+    prices, seen = list(range(7_000, 10_001, 250)), scene(1, 5)
+    means = []
+    for hurdle in (0.0, 0.2, 0.5, 1.0):
+        rule = Thompson(features=FEATURES, explore=0.0, hurdle=hurdle, prior=Prior(response=2.0))
+        chooser = chooser_of(policy_of(rule))
+        chances = chooser.weigh(chooser.project(seen), one(prices, 10_000, 6_000, rule.money))[0]
+        means.append(float((chances * prices).sum()))
+    assert means == sorted(means)
+    assert means[0] < means[-1]
 
 
 def test_greedy_is_thompson_that_samples_nothing():
     knowledge = taught(Greedy(features=FEATURES))
     arms, seen = one(list(range(7_000, 10_001, 250)), 10_000, 6_000, Money()), scene(1, 5)
     greedy = chooser_of(policy_of(Greedy(features=FEATURES)), knowledge)
-    cold = chooser_of(policy_of(Thompson(features=FEATURES, temper=0.0, explore=0.0)), knowledge)
+    cold = chooser_of(policy_of(Thompson(features=FEATURES, temper=0.0, explore=0.0, hurdle=0.0)), knowledge)
     assert (greedy.weigh(greedy.project(seen), arms) == cold.weigh(cold.project(seen), arms)).all()
 
 
