@@ -16,7 +16,8 @@ from contracts.log import open_log
 from contracts.outcomes import Outcome, decode_outcome
 from contracts.policies import FixedPrice, Policy, Rails
 from contracts.rules import Features, Thompson
-from tests.backtest.recorded_shop import UNIFORM, recorded_shop, rewritten
+from tests.backtest.experiment_shop import SPRING, write_experiment
+from tests.backtest.recorded_shop import UNIFORM, published_outcomes, recorded_shop, rewritten
 
 replace = msgspec.structs.replace
 FIXED = Policy(name="fixed", number=1, rule=FixedPrice(multiplier_permille=850, explore=0.3))
@@ -157,3 +158,16 @@ def test_a_file_that_is_no_table_of_draws_is_a_sentence(log, tmp_path):
         read_draws(tmp_path / "prices.parquet")
     with pytest.raises(BadInput, match="cannot be read"):
         read_draws(tmp_path / "none.parquet")
+
+
+def test_in_an_experiment_probabilities_are_over_the_lot_of_who_is_held_out(tmp_path):
+    write_experiment(tmp_path / "shop", users=150, seed=2)
+    log = rewritten(tmp_path / "shop", tmp_path / "log", outcomes=published_outcomes(tmp_path / "shop"))
+    draws = logged_draws(log, [])
+    assert draws.refusal is None
+    rows = [row for row in draws.table.to_pylist() if row["variant"] == "deal" and len(row["prices"]) > 1]
+    assert {row["held_out"] for row in rows} == {False, True}
+    for row in rows:
+        assert sum(row["probabilities"]) == pytest.approx(1.0)
+        assert row["probabilities"][row["prices"].index(row["list_price"])] >= SPRING.holdout > 0.0
+        assert row["probabilities"][row["prices"].index(row["price"])] == row["propensity"]
