@@ -19,7 +19,7 @@ NOTE_KEY: Final = b"\xff\xff\xff"
 """Behind all users and pending draws."""
 ENTRY_BYTES = 200
 """What a key and its place in a dict take beside the value, roughly."""
-WRITE_BUFFER_BYTES = 16 << 20
+WRITE_BUFFER_MIN, WRITE_BUFFER_MAX = 1 << 20, 16 << 20
 
 
 class _Missing:
@@ -125,7 +125,7 @@ class States:
 
         options = Options(raw_mode=True)
         options.create_if_missing(True)
-        options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+        options.set_write_buffer_size(min(max(self._generation_max // 2, WRITE_BUFFER_MIN), WRITE_BUFFER_MAX))
         options.set_compression_type(DBCompressionType.lz4())
         options.set_max_background_jobs(1)
         self._path.parent.mkdir(parents=True, exist_ok=True)
