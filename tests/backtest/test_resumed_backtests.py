@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import chain
 from random import Random
 
 import pytest
@@ -14,10 +15,15 @@ from hypothesis import strategies as st
 
 from backtest import replay
 from backtest.perturb import Perturbation, perturb_log
+from backtest.replay import How, Replay
 from backtest.run import run_backtest
 from backtest.states import States
 from backtest.user_digests import digest_of, digest_partition
+from contracts.decisions import decode_decision
 from contracts.errors import BadInput
+from contracts.log import open_log
+from contracts.log_capture import applied_row
+from contracts.log_writer import LogWriter
 from contracts.policies import FixedPrice, Policy
 from pricing.timers import key_of
 from tests.backtest.recorded_shop import published_outcomes, recorded_shop, rewritten
@@ -106,6 +112,37 @@ def test_a_backtest_that_is_killed_again_and_again_ends_with_the_same_bytes(log,
     assert not (tmp_path / "going").exists()
 
 
+def recorded(log, directory):
+    """Write `log` as workers would record it that applied every record as it arrived."""
+    source, decisions = open_log(log), []
+    Replay(source, how=How(order="arrival")).run(lambda partition, step: decisions.extend(step.decisions))
+    applied = [applied_row(decode_decision(value), source.manifest.topology) for _, value in decisions]
+    with LogWriter(directory, source.manifest, "jsonl") as writer:
+        writer.rows(list(source.rows()))
+        writer.catalogue(list(chain.from_iterable(source.catalogue())))
+        writer.policies(list(chain.from_iterable(source.policies())))
+        writer.applied(applied)
+    return directory
+
+
+@pytest.mark.parametrize("order", ["arrival", "recorded"])
+def test_kills_change_no_byte_in_another_order_either(log, tmp_path, monkeypatch, order):
+    monkeypatch.setattr(replay, "SAVE_EVERY", 100)
+    how = {"order": "arrival"}
+    if order == "recorded":
+        log, how = recorded(log, tmp_path / "recorded"), {}
+    unbroken = backtested(log, tmp_path / "unbroken", **how)
+    for calls in (12, 15):
+        with pytest.raises(Killed):
+            backtested(log, tmp_path, batch_max=20, resume=tmp_path / "going", progress=killed_after(calls), **how)
+    assert same(backtested(log, tmp_path, resume=tmp_path / "going", **how), unbroken)
+    assert bytes_of(tmp_path) == bytes_of(tmp_path / "unbroken")
+
+
+def test_whoever_asks_of_draws_changes_no_price(log, whole, tmp_path):
+    assert run_backtest(log, batch_max=99).digest == whole[0].digest
+
+
 KILL = """
 import os, signal, sys
 from pathlib import Path
@@ -147,7 +184,6 @@ def test_the_progress_of_another_backtest_is_refused(log, tmp_path):
 
 def test_a_digest_in_many_passes_is_that_of_one(log, whole, tmp_path, monkeypatch):
     from backtest.jobs import Job, run_job
-    from backtest.replay import How
 
     job = Job(directory=log, how=How(work=tmp_path), models=(), asked=frozenset())
     run_job(job, lambda partition, applied: None)
