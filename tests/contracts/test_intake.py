@@ -97,6 +97,12 @@ def test_a_refused_record_keeps_its_bytes_and_position():
     assert (inbound.source, inbound.offset, inbound.key, inbound.value) == (VIEW, 7, KEY, b"rubbish")
 
 
+@pytest.mark.parametrize(("value", "where", "code", "says"), REFUSED.values(), ids=REFUSED)
+def test_a_refused_record_keeps_no_frame_alive_and_so_no_batch(value, where, code, says):
+    error = read(value, **where).error
+    assert (error.__traceback__, error.__context__, error.__cause__) == (None, None, None)
+
+
 def test_a_good_record_becomes_its_event_in_its_place_in_time():
     inbound = read(GOOD)
     assert inbound.error is None
