@@ -1,0 +1,156 @@
+"""Figures: every number of a report, one row each, as files beside the page; the page shows figures and nothing else.
+
+A figure says what it is (section, measure), of what (policy, segment, group, period), and its value with an interval. The
+page is a function of the figures alone: whoever has the JSON has the page. Not here: what computes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from math import isfinite
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from contracts.errors import BadInput
+from contracts.log_files import require_pyarrow
+
+Unit = Literal["count", "share", "change", "money", "change of money", "permille", "number", "text"]
+"""How a value is shown. share: a fraction, as percent; change: the same with a sign; money: minor units; permille: of list
+price; text: only `text`."""
+
+
+class Figure(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One figure."""
+
+    section: str
+    measure: str
+    policy: str = ""
+    """Whose figure it is; empty: the log's."""
+    segment: str = ""
+    """What the rows are divided by (`category`); empty: not at all."""
+    group: str = ""
+    """The part of that division (`shoes`)."""
+    period: str = ""
+    """Part of the log's time; empty: all of it."""
+    x: float | None = None
+    """Place on the axis of a plot; in permille for multipliers, ms of event time for times."""
+    value: float | None = None
+    """None: not available; `text` says why."""
+    low: float | None = None
+    """Interval of 95 %; of a gate its limits."""
+    high: float | None = None
+    unit: Unit = "number"
+    text: str = ""
+
+
+class Figures:
+    """A collection of figures, in the order in which they were added."""
+
+    def __init__(self, rows: Iterable[Figure] = ()) -> None:
+        self.rows = list(rows)
+
+    def add(
+        self,
+        section: str,
+        measure: str,
+        value: float | None = None,
+        low: float | None = None,
+        high: float | None = None,
+        *,
+        policy: str = "",
+        segment: str = "",
+        group: str = "",
+        period: str = "",
+        x: float | None = None,
+        unit: Unit = "number",
+        text: str = "",
+    ) -> None:
+        """Append a figure; what is not finite is not available."""
+        value, low, high, x = (
+            float(one) if one is not None and isfinite(one) else None for one in (value, low, high, x)
+        )
+        self.rows.append(
+            Figure(
+                section=section, measure=measure, policy=policy, segment=segment, group=group, period=period, x=x,
+                value=value, low=low, high=high, unit=unit, text=text,
+            )
+        )  # fmt: skip
+
+    def where(self, section: str, **wanted: str) -> list[tuple[int, Figure]]:
+        """Return the figures of a section whose fields equal `wanted`, each with its number."""
+        return [
+            (number, row)
+            for number, row in enumerate(self.rows)
+            if row.section == section and all(getattr(row, name) == value for name, value in wanted.items())
+        ]
+
+    def names(self, section: str, field: str, **wanted: str) -> list[str]:
+        """Return the distinct values of a field among the figures of `where`, in their order."""
+        return list(dict.fromkeys(getattr(row, field) for _, row in self.where(section, **wanted)))
+
+    def __iter__(self) -> Iterator[Figure]:
+        """Yield the figures."""
+        return iter(self.rows)
+
+
+_COLUMNS = tuple(Figure.__struct_fields__)
+_NUMBERS = {"x", "value", "low", "high"}
+
+
+def write_figures(figures: Figures, as_json: Path, as_parquet: Path) -> None:
+    """Write the figures as a JSON array and as Parquet; `number` is a figure's place, as the page names it."""
+    pa = require_pyarrow()
+    as_json.write_bytes(msgspec.json.format(msgspec.json.encode(figures.rows), indent=1) + b"\n")
+    schema = pa.schema(
+        [("number", pa.int64()), *((name, pa.float64() if name in _NUMBERS else pa.string()) for name in _COLUMNS)]
+    )
+    columns = [list(range(len(figures.rows))), *([getattr(row, name) for row in figures] for name in _COLUMNS)]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    pa.parquet.write_table(pa.Table.from_arrays(arrays, schema=schema), as_parquet, compression="zstd")
+
+
+def read_figures(as_json: Path) -> Figures:
+    """Return the figures in a JSON file.
+
+    Raises:
+        BadInput: it cannot be read, or holds something else.
+    """
+    try:
+        return Figures(msgspec.json.decode(as_json.read_bytes(), type=list[Figure]))
+    except (OSError, msgspec.DecodeError) as error:
+        raise BadInput(f"{as_json} holds no figures ({error}): write the report anew") from None
+
+
+def shown(figure: Figure) -> str:
+    """Return a figure's value as the page shows it."""
+    value = figure.value
+    if figure.unit == "text":
+        return figure.text
+    return "–" if value is None else format_value(value, figure.unit)
+
+
+def shown_interval(figure: Figure) -> str:
+    """Return a figure's interval as the page shows it; empty if there is none."""
+    if figure.low is None or figure.high is None:
+        return ""
+    return f"{format_value(figure.low, figure.unit)} to {format_value(figure.high, figure.unit)}"
+
+
+def format_value(value: float, unit: Unit) -> str:
+    """Return a value in words of its unit; minus is a minus sign."""
+    if unit == "count":
+        text = f"{value:,.0f}"
+    elif unit in ("share", "change"):
+        digits = 1 if abs(value) >= 0.1 or value == 0 else 2 if abs(value) >= 0.001 else 4
+        text = f"{value:{'+' if unit == 'change' else ''},.{digits}%}"
+    elif unit in ("money", "change of money"):
+        digits = 2 if abs(value) >= 1_000 or value == 0 else 3 if abs(value) >= 10 else 4
+        text = f"{value / 100:{'+' if unit == 'change of money' else ''},.{digits}f}"
+    elif unit == "permille":
+        text = f"{value / 10:,.1f} %"
+    else:
+        text = f"{value:,.0f}" if value == int(value) and abs(value) >= 100 else f"{value:,.4g}"
+    return text.replace("-", "−").replace("%", "\u202f%").replace(" \u202f", "\u202f")

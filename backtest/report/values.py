@@ -1,0 +1,314 @@
+"""What the policies would have earned at the logged draws: verdicts, lifts, estimators, diagnostics, by segment and period.
+
+Judged are draws that the user saw, and of which something may be learned; what is left out is counted. The reward is margin
+if the catalogue knows every cost, else revenue. Money is in minor units per draw. Not here: estimators and gates
+(backtest.estimates), what the policies would have drawn (targets).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from backtest.estimates import Evaluation, Settings, evaluate, lift_over
+from backtest.feedback import Feedback
+from backtest.report.divisions import Divisions, groups_of, period_name
+from backtest.report.draws import Draws
+from backtest.report.facts import Bools, Floats, Ints, Names
+from backtest.report.figures import Figures, Unit
+from backtest.report.prices import clustered_mean
+from backtest.report.reward_model import Expected, target_rewards
+from backtest.report.targets import Target
+
+LOGGED = "logged policy"
+PART_RESAMPLES = 200
+PART_DRAWS_MIN = 100
+"""Draws below which a part of the log is not judged on its own."""
+_WEIGHT_EDGES = (0.0, 1e-9, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, float("inf"))
+
+Goal = Literal["margin", "revenue"]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The draws that are judged, and what all policies are judged by."""
+
+    draws: Draws
+    goal: Goal
+    reward: Floats
+    """Minor units, (n,)."""
+    expected: Expected | None
+    gone: Floats | None
+    """1 where the user had no event from the end of the draw's window to the horizon; not a number where the log ends before."""
+    adaptive: bool
+    settings: Settings
+
+    def feedback(self, target: Target, reward: Floats | None = None) -> Feedback:
+        """Return the feedback on `target`; with another reward than the goal's it has no expected rewards."""
+        draws, expected = self.draws, self.expected if reward is None else None
+        return Feedback(
+            reward=self.reward if reward is None else reward,
+            propensity=draws.propensity,
+            target=target.probability,
+            users=draws.user,
+            forced=draws.forced,
+            times_ms=draws.time_ms,
+            unsupported=target.unsupported,
+            expected_logged=None if expected is None else expected.of_drawn,
+            expected_target=None if expected is None else target_rewards(expected, target.choices),
+            recomputed=draws.propensity,
+            adaptive=self.adaptive,
+        )
+
+
+def describe_value(figures: Figures, judged: Judged, target: Target, against: Sequence[Target]) -> Evaluation:
+    """Add everything about one policy: sections verdict, value, estimators, diagnostics, weights; return its evaluation."""
+    feedback = judged.feedback(target)
+    found = evaluate(feedback, judged.settings)
+    _verdict(figures, target.name, found)
+    _value(figures, target.name, found)
+    for other in against:
+        if other.name != target.name and found.lift is not None:
+            lift = lift_over(feedback, other.probability, judged.settings)
+            _lift(figures, target.name, f"lift over {other.name}", lift.value, lift.bootstrap.low, lift.bootstrap.high)
+            figures.add("value", f"relative lift over {other.name}", lift.relative, policy=target.name, unit="change")
+    _estimators(figures, target.name, found)
+    _diagnostics(figures, target.name, found)
+    weight = feedback.weight[~feedback.forced]
+    counts, _ = np.histogram(weight, _WEIGHT_EDGES)
+    for low, high, count in zip(_WEIGHT_EDGES, _WEIGHT_EDGES[1:], counts.tolist(), strict=False):
+        name = "0" if high <= 1e-9 else f"up to {high:g}" if np.isfinite(high) else "above"
+        share = count / max(len(weight), 1)
+        figures.add("weights", "share of draws", share, policy=target.name, group=name, x=low, unit="share")
+    return found
+
+
+def _lift(figures: Figures, policy: str, measure: str, value: float, low: float, high: float) -> None:
+    figures.add("value", measure, value, low, high, policy=policy, unit="change of money")
+
+
+def _verdict(figures: Figures, policy: str, found: Evaluation) -> None:
+    figures.add("verdict", "verdict", policy=policy, unit="text", text=found.verdict)
+    figures.add("verdict", "judged by", policy=policy, unit="text", text=found.judged_by)
+    figures.add("verdict", "estimand", policy=policy, unit="text", text=found.estimand)
+    for sentence in found.why:
+        figures.add("verdict", "why", policy=policy, unit="text", text=sentence)
+    for gate in found.gates:
+        figures.add("gates", gate.name, gate.value, policy=policy, high=gate.limit, text=gate.says)
+        figures.add("gates", "passed", float(gate.passed), policy=policy, group=gate.name, unit="count")
+
+
+def _value(figures: Figures, policy: str, found: Evaluation) -> None:
+    by_name = {one.name: one for one in found.estimates}
+    best = by_name.get("dr") or by_name.get("snips")
+    if best is not None and best.interval is not None:
+        figures.add(
+            "value",
+            "value",
+            best.value,
+            best.interval.low,
+            best.interval.high,
+            policy=policy,
+            unit="money",
+            text=best.name,
+        )
+    if found.logged is not None and found.logged.interval is not None:
+        one = found.logged
+        assert one.interval is not None
+        figures.add(
+            "value", "logged value", one.value, one.interval.low, one.interval.high, policy=policy, unit="money"
+        )
+    lift = found.lift
+    if lift is not None:
+        name = f"lift over {LOGGED}"
+        _lift(figures, policy, name, lift.value, lift.bootstrap.low, lift.bootstrap.high)
+        _lift(figures, policy, f"{name}, at every look", lift.value, lift.anytime.low, lift.anytime.high)
+        figures.add("value", f"relative {name}", lift.relative, policy=policy, unit="change")
+
+
+def _estimators(figures: Figures, policy: str, found: Evaluation) -> None:
+    for one in found.estimates:
+        low, high = (one.interval.low, one.interval.high) if one.interval is not None else (None, None)
+        figures.add("estimators", "value", one.value, low, high, policy=policy, group=one.name, unit="money")
+        figures.add("estimators", "standard error", one.error, policy=policy, group=one.name, unit="money")
+        figures.add("estimators", "parameter", one.parameter, policy=policy, group=one.name)
+
+
+def _diagnostics(figures: Figures, policy: str, found: Evaluation) -> None:
+    seen = found.diagnostics
+    if seen is None:
+        return
+    rows: list[tuple[str, float | None, Unit]] = [
+        ("draws judged", seen.draws, "count"),
+        ("users", seen.users, "count"),
+        ("forced draws", seen.forced_share, "share"),
+        ("effective sample size (ESS)", seen.ess, "count"),
+        ("ESS over draws", seen.ess_share, "share"),
+        ("mean weight", seen.weight_mean, "number"),
+        ("standard errors from 1", seen.weight_z, "number"),
+        ("largest weight", seen.weight_max, "number"),
+        ("its share of all weight", seen.weight_share, "share"),
+        ("largest share of weighted reward", seen.reward_share, "share"),
+        ("Pareto k of the weights", seen.pareto_k, "number"),
+        ("unsupported mass", seen.unsupported, "share"),
+        ("DM minus IPS, in standard errors", seen.model_gap, "number"),
+        ("propensity recomputed, largest difference", seen.recomputed_gap, "number"),
+    ]
+    for measure, value, unit in rows:
+        figures.add("diagnostics", measure, value, policy=policy, unit=unit)
+    for clip in seen.clips:
+        half = 1.959963984540054 * clip.error
+        figures.add(
+            "clips", "clipped IPS", clip.value, clip.value - half, clip.value + half, policy=policy, group=f"{clip.clip:g}",
+            x=clip.clip, unit="money",
+        )  # fmt: skip
+
+
+def describe_goals(figures: Figures, judged: Judged, target: Target) -> None:
+    """Add what the policy changes of revenue, margin, pieces, purchases and users who come back, each apart."""
+    draws = judged.draws
+    rewards: list[tuple[str, Floats | None, Unit, Unit]] = [
+        ("revenue", draws.revenue, "money", "change of money"),
+        ("margin", draws.margin if np.isfinite(draws.margin).all() else None, "money", "change of money"),
+        ("pieces", draws.quantity.astype(np.float64), "number", "number"),
+        ("share of draws that sell", (draws.quantity > 0).astype(np.float64), "share", "change"),
+        ("users who do not come back", judged.gone, "share", "change"),
+    ]
+    settings = _fewer(judged.settings)
+    for name, reward, unit, change in rewards:
+        if reward is None:
+            figures.add("goals", "value", None, policy=target.name, group=name, text="not available")
+            continue
+        known = np.isfinite(reward)
+        values = np.where(known, reward, 0.0)
+        found = evaluate(judged.feedback(target, values).where(known), settings)
+        snips = next((one for one in found.estimates if one.name == "snips"), None)
+        if snips is None or found.lift is None or found.logged is None or found.verdict == "REFUSE":
+            figures.add("goals", "value", None, policy=target.name, group=name, text="the log cannot support it")
+            continue
+        figures.add("goals", "logged value", found.logged.value, policy=target.name, group=name, unit=unit)
+        figures.add("goals", "value", snips.value, policy=target.name, group=name, unit=unit)
+        low, high = found.lift.bootstrap.low, found.lift.bootstrap.high
+        figures.add("goals", "lift", found.lift.value, low, high, policy=target.name, group=name, unit=change)
+        figures.add("goals", "relative lift", found.lift.relative, policy=target.name, group=name, unit="change")
+
+
+def _fewer(settings: Settings) -> Settings:
+    return Settings(
+        alpha=settings.alpha, resamples=min(settings.resamples, PART_RESAMPLES), seed=settings.seed, clip=settings.clip
+    )
+
+
+def describe_parts(figures: Figures, judged: Judged, target: Target, divisions: Divisions) -> None:
+    """Add the lift over the logged policy by segment, by period, and by both."""
+    feedback, draws = judged.feedback(target), judged.draws
+    starts = divisions.periods(draws.time_ms)
+    periods = np.array([period_name(one, divisions.step_ms) for one in starts.tolist()], np.str_)
+    segments = draws.segments(divisions)
+    for start, name in dict.fromkeys(zip(starts.tolist(), periods.tolist(), strict=True)):
+        rows = periods == name
+        _part(figures, judged, target.name, feedback, rows, "", "", name, float(start))
+    for segment, names in segments.items():
+        for group in groups_of(names):
+            rows = names == group
+            _part(figures, judged, target.name, feedback, rows, segment, group, "", None)
+            _cross(figures, target.name, feedback, rows, segment, group, periods)
+
+
+def _part(
+    figures: Figures,
+    judged: Judged,
+    policy: str,
+    feedback: Feedback,
+    rows: Bools,
+    segment: str,
+    group: str,
+    period: str,
+    x: float | None,
+) -> None:
+    draws = judged.draws
+    count, bought = int(rows.sum()), int((draws.quantity[rows] > 0).sum())
+
+    def add(
+        measure: str,
+        value: float | None,
+        unit: Unit,
+        low: float | None = None,
+        high: float | None = None,
+        text: str = "",
+    ) -> None:
+        figures.add(
+            "parts", measure, value, low, high, policy=policy, segment=segment, group=group, period=period, x=x, unit=unit,
+            text=text,
+        )  # fmt: skip
+
+    add("draws", count, "count")
+    add("purchases", bought, "count")
+    if count < PART_DRAWS_MIN:
+        add("verdict", None, "text", text="too few draws")
+        return
+    found = evaluate(feedback.where(rows), _fewer(judged.settings))
+    add("verdict", None, "text", text=found.verdict)
+    if found.diagnostics is not None:
+        add("ESS", found.diagnostics.ess, "count")
+    if found.verdict == "REFUSE" or found.logged is None or found.lift is None:
+        return
+    add("logged value", found.logged.value, "money")
+    add("value", found.logged.value + found.lift.value, "money")
+    add("lift", found.lift.value, "change of money", found.lift.bootstrap.low, found.lift.bootstrap.high)
+    add("relative lift", found.lift.relative, "change")
+
+
+def _cross(
+    figures: Figures, policy: str, feedback: Feedback, rows: Bools, segment: str, group: str, periods: Names
+) -> None:
+    """Add the IPS lift of one group in each period, with an interval clustered by user."""
+    for period in dict.fromkeys(periods.tolist()):
+        inside = rows & (periods == period) & ~feedback.forced
+        count = int(inside.sum())
+        place = {"policy": policy, "segment": segment, "group": group, "period": period}
+        figures.add("parts", "draws", count, **place, unit="count")
+        if count < PART_DRAWS_MIN:
+            figures.add("parts", "lift", None, **place, unit="change of money", text="too few draws")
+            continue
+        earned = (feedback.weight[inside] - 1.0) * feedback.reward[inside]
+        mean, half = clustered_mean(earned, feedback.users[inside])
+        figures.add("parts", "lift", mean, mean - half, mean + half, **place, unit="change of money")
+
+
+def describe_growth(figures: Figures, judged: Judged, target: Target, divisions: Divisions) -> None:
+    """Add the lift over the logged policy from the beginning of the log to the end of each period: section growth."""
+    feedback, starts = judged.feedback(target), divisions.periods(judged.draws.time_ms)
+    earned = (feedback.weight - 1.0) * feedback.reward
+    for start in np.unique(starts).tolist():
+        inside = (starts <= start) & ~feedback.forced
+        if inside.sum() < PART_DRAWS_MIN:
+            continue
+        mean, half = clustered_mean(earned[inside], feedback.users[inside])
+        figures.add(
+            "growth", "lift", mean, mean - half, mean + half, policy=target.name, x=float(start + divisions.step_ms),
+            period=period_name(start, divisions.step_ms), unit="change of money",
+        )  # fmt: skip
+
+
+def stays_away(draws: Draws, users: Ints, times_ms: Ints, window_ms: int, horizon_ms: int, end_ms: int) -> Floats:
+    """Return 1 where a draw's user has no event from the end of its window up to the horizon, 0 where one, (n,).
+
+    Args:
+        draws: to be labelled.
+        users: of all events of the log, codes as in `draws`.
+        times_ms: of all events.
+        window_ms: after a draw, in which its own session goes on.
+        horizon_ms: after a draw, > window_ms.
+        end_ms: last time of the log; draws within the horizon before it are not a number.
+    """
+    order = np.lexsort((times_ms, users))
+    span = int(max(times_ms.max(), draws.time_ms.max())) + horizon_ms + 1
+    keys = users[order] * span + times_ms[order]
+    begins = np.searchsorted(keys, draws.user * span + draws.time_ms + window_ms, side="left")
+    ends = np.searchsorted(keys, draws.user * span + draws.time_ms + horizon_ms, side="right")
+    gone = (ends == begins).astype(np.float64)
+    return np.where(draws.time_ms + horizon_ms <= end_ms, gone, np.nan)
