@@ -135,8 +135,10 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def write_draws(file: Path, draws: Draws, divisions: Divisions, targets: Mapping[str, Floats]) -> None:
-    """Write the draws as Parquet: no names, the segments, and per policy the probability of the price that was drawn."""
+def write_draws(
+    file: Path, draws: Draws, divisions: Divisions, targets: Mapping[str, Floats], more: Mapping[str, Floats]
+) -> None:
+    """Write the draws as Parquet: no names, the segments, per policy the probability of the price that was drawn, and `more`."""
     pa = require_pyarrow()
     columns: dict[str, Any] = {
         name: getattr(draws, name)
@@ -148,4 +150,5 @@ def write_draws(file: Path, draws: Draws, divisions: Divisions, targets: Mapping
     columns |= {"revenue": draws.revenue, "margin": draws.margin, "period_ms": divisions.periods(draws.time_ms)}
     columns |= {f"segment: {name}": groups for name, groups in draws.segments(divisions).items()}
     columns |= {f"target: {policy}": probability for policy, probability in targets.items()}
+    columns |= more
     pa.parquet.write_table(pa.table(columns), file, compression="zstd")

@@ -124,3 +124,20 @@ def rows_of(column: Any, kind: type[np.generic]) -> NDArray[np.object_]:  # noqa
     rows = np.empty(len(column), np.object_)
     rows[:] = [np.asarray(one, kind) for one in column.to_pylist()]
     return rows
+
+
+def write_decisions(file: Path, runs: Mapping[str, Decisions]) -> None:
+    """Write the price decisions of all runs as Parquet: `policy`, and the columns that figures are computed from; no names."""
+    pa = require_pyarrow()
+    tables = []
+    for policy, run in runs.items():
+        columns: dict[str, Any] = {
+            name: getattr(run, name)
+            for name in (
+                "user", "item", "time_ms", "status", "price", "list_price", "sequence", "intent", "market", "binding", "forced",
+            )
+        }  # fmt: skip
+        columns["rails"] = pa.array(run.rails, pa.list_(pa.string()))
+        columns["policy"] = pa.array([policy] * len(run.user)).dictionary_encode()
+        tables.append(pa.table(columns))
+    pa.parquet.write_table(pa.concat_tables(tables), file, compression="zstd")

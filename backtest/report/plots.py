@@ -40,7 +40,9 @@ def require_matplotlib() -> Any:  # noqa: ANN401 - typed by whoever has it insta
 
 
 @contextmanager
-def _canvas(columns: int = 1, rows: int = 1, height: float = _HEIGHT, **more: Any) -> Iterator[tuple[list[Any], list[str]]]:  # noqa: ANN401 - options of subplots
+def _canvas(
+    columns: int = 1, rows: int = 1, height: float = _HEIGHT, **more: Any
+) -> Iterator[tuple[list[Any], list[str]]]:  # noqa: ANN401 - options of subplots
     """Yield the axes, row by row, and a list that the SVG is put into at the end."""
     mpl = require_matplotlib()
     with mpl.rc_context(_STYLE):
@@ -49,7 +51,9 @@ def _canvas(columns: int = 1, rows: int = 1, height: float = _HEIGHT, **more: An
         made: list[str] = []
         yield axes, made
         file = io.StringIO()
-        drawing.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Type": None, "Format": None})
+        drawing.savefig(
+            file, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Type": None, "Format": None}
+        )
         text = file.getvalue()
         made.append(_IDS.sub("", text[text.index("<svg") :]))
 
@@ -94,7 +98,9 @@ def lifts(figures: Figures, measure: str) -> str:
             _, anytime = (figures.where("value", policy=policy, measure=f"{measure}, at every look") or [(0, row)])[0]
             _whisker(axes, anytime, place, _GREY, 1.4, 100.0)
             _whisker(axes, row, place, _colour(place), 4.0, 100.0)
-            axes.plot([(row.value or 0.0) / 100.0], [place], "o", color="white", markeredgecolor=_colour(place), markersize=6)
+            axes.plot(
+                [(row.value or 0.0) / 100.0], [place], "o", color="white", markeredgecolor=_colour(place), markersize=6
+            )
         axes.axvline(0.0, color=_INK, linewidth=0.9)
         axes.set_yticks(range(len(policies)), policies)
         axes.set_ylim(len(policies) - 0.4, -0.6)
@@ -104,7 +110,9 @@ def lifts(figures: Figures, measure: str) -> str:
 
 def _whisker(axes: Any, row: Figure, place: float, colour: str, width: float, scale: float) -> None:  # noqa: ANN401 - axes of matplotlib
     if row.low is not None and row.high is not None:
-        axes.plot([row.low / scale, row.high / scale], [place, place], color=colour, linewidth=width, solid_capstyle="round")
+        axes.plot(
+            [row.low / scale, row.high / scale], [place, place], color=colour, linewidth=width, solid_capstyle="round"
+        )
 
 
 def estimators(figures: Figures, policies: Sequence[str]) -> str:
@@ -227,12 +235,20 @@ def calibration(figures: Figures, section: str) -> str:
     with _canvas(columns=2) as ((axes, space), made):
         space.set_visible(False)
         root: tuple[Callable[[Any], Any], Callable[[Any], Any]] = (lambda one: abs(one) ** 0.5, lambda one: one**2)
-        top = max((max(row.value or 0.0, row.x or 0.0) for _, row in figures.where(section, measure="observed share")), default=1.0)
+        top = max(
+            (max(row.value or 0.0, row.x or 0.0) for _, row in figures.where(section, measure="observed share")),
+            default=1.0,
+        )
         axes.set_xscale("function", functions=root)
         axes.set_yscale("function", functions=root)
         axes.plot([0.0, top], [0.0, top], color=_GREY, linestyle="--", linewidth=1.0)
         for number, name in enumerate(methods):
-            _band(axes, [row for _, row in figures.where(section, policy=name, measure="observed share")], _colour(number), name)
+            _band(
+                axes,
+                [row for _, row in figures.where(section, policy=name, measure="observed share")],
+                _colour(number),
+                name,
+            )
         axes.set_xlabel("predicted share")
         axes.set_ylabel("observed share")
         for axis in (axes.xaxis, axes.yaxis):

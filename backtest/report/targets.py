@@ -37,6 +37,10 @@ class Target:
     says: str = ""
     """What it is, if that takes a sentence."""
 
+    def where(self, rows: Ints) -> Target:
+        """Return the policy at some of the draws."""
+        return Target(self.name, self.probability[rows], self.choices[rows], self.unsupported[rows], self.says)
+
 
 def asked(logged: LoggedDraws, name: str) -> Target:
     """Return a target policy of `logged`."""

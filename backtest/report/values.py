@@ -13,7 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from backtest.estimates import Evaluation, Settings, evaluate, lift_over
+from backtest.estimates import Evaluation, Settings
+from backtest.evaluation import evaluate, lift_over
 from backtest.feedback import Feedback
 from backtest.report.divisions import Divisions, groups_of, period_name
 from backtest.report.draws import Draws
@@ -73,6 +74,8 @@ def describe_value(figures: Figures, judged: Judged, target: Target, against: Se
     for other in against:
         if other.name != target.name and found.lift is not None:
             lift = lift_over(feedback, other.probability, judged.settings)
+            if lift is None:
+                continue
             _lift(figures, target.name, f"lift over {other.name}", lift.value, lift.bootstrap.low, lift.bootstrap.high)
             figures.add("value", f"relative lift over {other.name}", lift.relative, policy=target.name, unit="change")
     _estimators(figures, target.name, found)

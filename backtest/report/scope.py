@@ -1,0 +1,222 @@
+"""What a report says about itself: the log, what it can and cannot tell, what is estimated, versions, seed, files.
+
+Not here: figures of policies (prices, values) and of models (quality).
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from backtest.estimates import ESTIMAND, Settings
+from backtest.report.draws import Draws
+from backtest.report.facts import Codes, Floats
+from backtest.report.figures import Figures
+from backtest.summary import Summary
+from contracts.log import MANIFEST, Log, policy_records, sha256_of
+from contracts.policies import Policy, decode_policy
+from contracts.rules import Greedy, LinearQ, Sarsa, Thompson
+from features.artifact import Artifact
+
+NOT_SHOWN = (
+    "no logged propensities: the log says offers: not_shown, so what users did was done under other prices than this engine's, and no "
+    "draw of it was ever seen"
+)
+NO_DRAWS = "no draws that a user saw and whose outcome the log knows"
+RECORDED = "A recorded log names the models that were in force; to compare artifacts, name a log that was not recorded."
+_CAN_NOT_SHOWN = (
+    "This log gives price paths, rails, dispersion, parity and, with a model, prediction quality.",
+    "It gives no value and no lift: nobody answered to these prices. A log with `offers: shown`, in which the engine's draws have "
+    "propensities and outcomes, would.",
+)
+_CAN_SHOWN = (
+    "A price that nobody saw is never rewarded: the policies are judged on the logged draws alone, each weighted by how likely the policy "
+    "would have drawn that very price in that very state.",
+    "How users, seeing other prices, would have come back, browsed or told friends is not in it: that takes an A/B test.",
+    "Prices, rails and parity below are of a replay under the policy, with the events as they were recorded.",
+)
+_PACKAGES = ("pricetide", "numpy", "pyarrow", "scipy", "scikit-learn", "matplotlib", "jinja2", "onnxruntime-gpu")
+_DAY_MS = 86_400_000
+
+
+def describe_page(figures: Figures, log: Log, policies: Sequence[str], files: Any) -> None:  # noqa: ANN401 - of study
+    """Add title, lead and footer, and the names of the files."""
+    manifest = log.manifest
+    title = "Backtest: " + (", ".join(policies) if policies else "the log as it was")
+    figures.add("page", "title", unit="text", text=title)
+    lead = f"{manifest.source.rstrip('.')}. {_time(manifest.first_ms)} to {_time(manifest.last_ms)}, offers {manifest.offers}."
+    figures.add("page", "lead", unit="text", text=lead)
+    figures.add("page", "footer", unit="text", text="Made by pricetide. The page loads nothing and runs no script.")
+    describe_files(figures, "figures", files.figures_parquet)
+    describe_files(figures, "figures, as JSON", files.figures_json)
+    describe_files(figures, "decisions", files.decisions)
+
+
+def describe_files(figures: Figures, what: str, file: Path) -> None:
+    """Add the name of a file beside the page."""
+    figures.add("files", what, unit="text", text=file.name)
+
+
+def describe_log(figures: Figures, log: Log, summary: Summary, users: int, items: int) -> None:
+    """Add what was replayed."""
+    manifest = log.manifest
+    words = {
+        "source": manifest.source,
+        "offers": manifest.offers,
+        "from": _time(manifest.first_ms),
+        "to": _time(manifest.last_ms),
+        "order": "as a worker applied it" if log.recorded else "merged by event time",
+        "digest of the log": sha256_of(log.directory / MANIFEST),
+        "digest of its prices, replayed": summary.digest,
+    }
+    for measure, text in words.items():
+        figures.add("log", measure, unit="text", text=text)
+    for measure, value in (
+        ("events applied", summary.events),
+        ("decisions", summary.decisions),
+        ("users", users),
+        ("items", items),
+        ("dead letters", sum(summary.dead_letters.values())),
+        ("records of catalogue or policies that were refused", summary.refused_references),
+    ):
+        figures.add("log", measure, value, unit="count")
+    for rule in manifest.synthetic:
+        figures.add("rules", "synthetic", unit="text", text=rule)
+
+
+def describe_draws(figures: Figures, draws: Draws, pending: int, judged: int) -> None:
+    """Add how many draws there are, and why some are not judged."""
+    unseen = int((~draws.exposed).sum())
+    for measure, value in (
+        ("draws with an outcome", len(draws)),
+        ("draws whose window the log does not see the end of", pending),
+        ("draws that no user saw", unseen),
+        ("draws seen, of which nothing may be learned", len(draws) - unseen - judged),
+        ("draws judged, forced ones among them", judged),
+        ("purchases at the drawn price", int((draws.quantity > 0).sum())),
+    ):
+        figures.add("log", measure, value, unit="count")
+    figures.add("scope", "estimand", unit="text", text=f"What is estimated: {ESTIMAND}.")
+    for text in _CAN_SHOWN:
+        figures.add("scope", "limit", unit="text", text=text)
+
+
+def refuse(figures: Figures, policies: Sequence[Policy], why: str) -> None:
+    """Add that the log supports no answer."""
+    for policy in policies:
+        figures.add("verdict", "verdict", policy=policy.name, unit="text", text="REFUSE")
+        figures.add("verdict", "why", policy=policy.name, unit="text", text=why)
+    if not figures.where("scope", measure="estimand"):
+        estimand = f"What would be estimated, if the log could say: {ESTIMAND}."
+        figures.add("scope", "estimand", unit="text", text=estimand)
+        for text in _CAN_NOT_SHOWN if why == NOT_SHOWN else ():
+            figures.add("scope", "limit", unit="text", text=text)
+
+
+def drop_verdicts(figures: Figures, names: Sequence[str]) -> None:
+    """Take away the verdicts and gates of what nobody asked about: it is there to be compared with."""
+    figures.rows = [
+        row
+        for row in figures.rows
+        if row.policy not in names or row.section not in ("verdict", "gates", "estimators", "clips")
+    ]
+
+
+def goal_of(figures: Figures, draws: Draws) -> tuple[Literal["margin", "revenue"], Floats]:
+    """Return what policies are judged by, and each draw's; says so in the figures."""
+    if np.isfinite(draws.margin).all() and (draws.cost >= 0).all():
+        text = "The value is margin: price less the catalogue's cost, times pieces, within the draw's window."
+        figures.add("scope", "reward", unit="text", text=text)
+        return "margin", draws.margin
+    text = "The value is revenue, since the catalogue does not know the cost of every item: price times pieces, within the draw's window."
+    figures.add("scope", "reward", unit="text", text=text)
+    return "revenue", draws.revenue
+
+
+def horizon_of(figures: Figures, log: Log, window_ms: int) -> int | None:
+    """Return the horizon within which a user comes back, or None where the log is too short; says so in the figures."""
+    span_ms = log.manifest.last_ms - log.manifest.first_ms
+    horizon_ms = min(7 * _DAY_MS, span_ms // 3)
+    if horizon_ms < _DAY_MS // 2:
+        text = f"Users who do not come back are left out: the log spans {span_ms / 3.6e6:.1f} hours, which is too short to tell."
+        figures.add("scope", "horizon", unit="text", text=text)
+        return None
+    text = (
+        f"A user does not come back after a draw if they have no event between {window_ms / 60_000:.0f} minutes and "
+        f"{horizon_ms / _DAY_MS:.1f} days after it; draws less than that before the end of the log are left out there."
+    )
+    figures.add("scope", "horizon", unit="text", text=text)
+    return horizon_ms
+
+
+def learns(log: Log) -> bool:
+    """Return whether a policy of the log learns from outcomes: then draws depend on earlier rewards."""
+    for record in policy_records(log):
+        try:
+            policy = decode_policy(record.value) if record.value is not None else None
+        except msgspec.DecodeError:
+            continue  # no worker would use it, either
+        if isinstance(policy, Policy) and isinstance(policy.rule, Thompson | Greedy | LinearQ | Sarsa):
+            return True
+    return False
+
+
+def catalogue_of(log: Log, items: Codes) -> tuple[dict[int, str], dict[int, str]]:
+    """Return the latest title and category of every item, by code."""
+    titles, categories = {code: name for name, code in items.of.items()}, {}
+    for row in chain.from_iterable(log.catalogue()):
+        code = items.of.get(row.item or "")
+        if code is not None:
+            titles[code] = f"{row.title or ''} ({row.item})" if row.title and row.title != row.item else row.item or ""
+            categories[code] = row.category or ""
+    return titles, categories
+
+
+def test_from(figures: Figures, log: Log, artifacts: Sequence[Artifact]) -> int:
+    """Return the event time from which models are tested: where the last of them ended to learn, if it says so."""
+    until = [int(one.manifest.metrics["until_ms"]) for one in artifacts if "until_ms" in one.manifest.metrics]
+    inside = [one for one in until if log.manifest.first_ms < one <= log.manifest.last_ms]
+    from_ms = max(inside, default=log.manifest.first_ms)
+    words = (
+        "where the last of the models ended to learn"
+        if inside
+        else "the beginning of the log, in which no model says it learned"
+    )
+    text = f"Tested on events from {_time(from_ms)} on: {words}."
+    figures.add("scope", "quality", unit="text", text=text)
+    return from_ms
+
+
+def describe_versions(
+    figures: Figures, settings: Settings, summary: Summary, policies: Sequence[Policy], models: Sequence[Path]
+) -> None:
+    """Add versions, seeds and what was asked."""
+    figures.add("versions", "seed of the bootstrap", unit="text", text=str(settings.seed))
+    figures.add("versions", "resamples", unit="text", text=f"{settings.resamples:,}")
+    for policy in policies:
+        text = msgspec.json.encode(policy).decode()
+        figures.add("versions", f"policy {policy.name}", unit="text", text=text)
+    for model in models:
+        figures.add("versions", f"artifact {model.name}", unit="text", text=", ".join(summary.models) or "not in force")
+    figures.add("versions", "Python", unit="text", text=platform.python_version())
+    for name in _PACKAGES:
+        figures.add("versions", name, unit="text", text=_version(name))
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _time(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,0 +1,256 @@
+"""The sections of a report that speak of value: verdicts, lifts, estimators, diagnostics, segments, demand.
+
+Each takes the figures and returns a section, or None where there are no figures for it. Not here: sections on prices and on
+predictions (price_sections), how any of it looks (page.html.jinja).
+"""
+
+from __future__ import annotations
+
+from backtest.report import plots
+from backtest.report.blocks import (
+    Card,
+    Cards,
+    Cell,
+    Line,
+    More,
+    Notes,
+    Plot,
+    Row,
+    Section,
+    Table,
+    cell,
+    cell_of,
+    row_of,
+)
+from backtest.report.figures import Figures, shown, shown_interval
+from backtest.report.targets import BEST_UNIFORM, LIST_PRICE
+from backtest.report.values import LOGGED
+
+_TONES = {"REFUSE": "refuse", "REJECT": "reject", "INCONCLUSIVE": "inconclusive", "ADOPT_TO_AB": "adopt"}
+_LIFT = f"lift over {LOGGED}"
+
+
+def verdict_section(figures: Figures) -> Section:
+    """Return what the log says, before anything else."""
+    section = Section(
+        "verdict",
+        "Verdict",
+        "REFUSE: this log cannot support an answer. REJECT: it can, and the policy is worse than the logged one. INCONCLUSIVE: it "
+        "can, and there is no answer yet. ADOPT_TO_AB: better, and worth an A/B test.",
+    )
+    section.blocks.append(Cards([_card(figures, policy) for policy in asked(figures)]))
+    estimand = figures.where("scope", measure="estimand")
+    points = [row.text for _, row in figures.where("scope", measure="limit")]
+    section.blocks.append(Notes([row.text for _, row in estimand], points))
+    return section
+
+
+def asked(figures: Figures) -> list[str]:
+    """Return the policies that the report was asked about."""
+    return figures.names("verdict", "policy", measure="verdict")
+
+
+def _card(figures: Figures, policy: str) -> Card:
+    (_, verdict), *_ = figures.where("verdict", policy=policy, measure="verdict")
+    numbers = []
+    if verdict.text != "REFUSE":
+        for measure, label in ((f"relative {_LIFT}", "lift over the logged policy"), (_LIFT, "per draw")):
+            for number, row in figures.where("value", policy=policy, measure=measure):
+                numbers.append(Line(label, shown(row), shown_interval(row), number))
+    why = [row.text for _, row in figures.where("verdict", policy=policy, measure="why")]
+    return Card(policy, verdict.text, _TONES.get(verdict.text, "refuse"), numbers, why)
+
+
+def value_section(figures: Figures) -> Section | None:
+    """Return values and lifts of every policy and of the prices that it is held against."""
+    if not figures.where("value"):
+        return None
+    section = Section(
+        "value",
+        "Value and lift",
+        "Money per draw, with 95 % intervals: by a bootstrap over users in the coloured numbers and bars; thin grey bars hold at every "
+        "look at a growing log, also where the logged policy was learning.",
+    )
+    section.blocks.append(Plot(plots.lifts(figures, _LIFT), "Lift over the logged policy, per draw."))
+    measures = (
+        "value", _LIFT, f"{_LIFT}, at every look", f"relative {_LIFT}", f"lift over {LIST_PRICE}", f"lift over {BEST_UNIFORM}",
+    )  # fmt: skip
+    head = (
+        "",
+        "value",
+        "lift over logged",
+        "at every look",
+        "relative",
+        "lift over list price",
+        "lift over best uniform",
+    )
+    policies = figures.names("value", "policy")
+    logged = cell_of(figures, "value", measure="logged value")
+    rows = [Row(LOGGED, [logged, *[Cell("")] * (len(measures) - 1)])]
+    rows += [row_of(figures, policy, "value", measures, policy=policy) for policy in policies]
+    section.blocks.append(Table(head, rows))
+    says = [f"{row.policy}: {row.text}." for _, row in figures.where("targets", measure="says")]
+    section.blocks.append(Notes([*says, *[row.text for _, row in figures.where("scope", measure="reward")]]))
+    return section
+
+
+def goals_section(figures: Figures) -> Section | None:
+    """Return money, units and users who stay away, apart."""
+    if not figures.where("goals"):
+        return None
+    section = Section(
+        "goals",
+        "Money, units, and who comes back",
+        "A policy can win one and lose another: each line is estimated on its own (SNIPS), per draw, lift over the logged policy with "
+        "its 95 % interval.",
+    )
+    measures = ("logged value", "value", "lift", "relative lift")
+    for policy in figures.names("goals", "policy"):
+        rows = [
+            row_of(figures, group, "goals", measures, policy=policy, group=group)
+            for group in figures.names("goals", "group", policy=policy)
+        ]
+        section.blocks.append(Table(("", "logged", "the policy", "lift", "relative"), rows, policy))
+    section.blocks.append(Notes([row.text for _, row in figures.where("scope", measure="horizon")]))
+    return section
+
+
+def estimators_section(figures: Figures) -> Section | None:
+    """Return the table of estimators."""
+    policies = [name for name in asked(figures) if figures.where("estimators", policy=name)]
+    if not policies:
+        return None
+    section = Section(
+        "estimators",
+        "Estimators",
+        "Eight ways to the same number: those on the weights (IPS, SNIPS) are unbiased and noisy, the one on a model (DM) is neither; "
+        "where they disagree beyond their intervals, trust none.",
+    )
+    section.blocks.append(Plot(plots.estimators(figures, policies[:3]), "Value per draw by estimator."))
+    names = figures.names("estimators", "group")
+    rows = []
+    for policy in policies:
+        for place, name in enumerate(names):
+            row = row_of(
+                figures, f"{policy} · {name}", "estimators", ("value", "standard error", "parameter"), place == 0, policy=policy,
+                group=name,
+            )  # fmt: skip
+            rows.append(row)
+    section.blocks.append(Table(("", "value", "standard error", "clip, tau or lambda"), rows))
+    clips = [
+        row_of(figures, f"{policy} · weights up to {group}", "clips", ("clipped IPS",), policy=policy, group=group)
+        for policy in policies
+        for group in figures.names("clips", "group", policy=policy)
+    ]
+    section.blocks.append(
+        More("What hangs on large weights: clipped IPS over a grid of clips", [Table(("", "value"), clips)])
+    )
+    return section
+
+
+def diagnostics_section(figures: Figures) -> Section | None:
+    """Return gates, diagnostics and weights."""
+    if not figures.where("diagnostics") and not figures.where("gates"):
+        return None
+    section = Section(
+        "diagnostics",
+        "Can the log carry it?",
+        "A gate that fails ends in REFUSE: then the numbers above are not evidence. Weights far above 1 mean that few draws speak for "
+        "many.",
+    )
+    policies = figures.names("gates", "policy")
+    gates = [name for name in figures.names("gates", "measure") if name != "passed"]
+    rows = []
+    for gate in gates:
+        cells = []
+        for policy in policies:
+            found = figures.where("gates", policy=policy, measure=gate)
+            passed = figures.where("gates", policy=policy, measure="passed", group=gate)
+            tone = "good" if passed and passed[0][1].value else "bad"
+            one = cell(found[0][0], found[0][1], interval=False) if found else Cell("")
+            cells.append(Cell(one.text, "passed" if tone == "good" else "failed", one.number, tone))
+        rows.append(Row(gate, cells))
+    if rows:
+        section.blocks.append(Table(("gate", *policies), rows, "Gates"))
+    if figures.where("weights"):
+        section.blocks.append(Plot(plots.weights(figures), "Importance weights of the judged draws."))
+    measures = figures.names("diagnostics", "measure")
+    policies = figures.names("diagnostics", "policy")
+    rows = [
+        Row(measure, [cell_of(figures, "diagnostics", measure=measure, policy=policy) for policy in policies])
+        for measure in measures
+    ]
+    section.blocks.append(Table(("", *policies), rows, "Diagnostics"))
+    return section
+
+
+def parts_section(figures: Figures) -> Section | None:
+    """Return lifts by segment and by period."""
+    if not figures.where("parts"):
+        return None
+    section = Section(
+        "parts",
+        "Segments and periods",
+        "The same question of parts of the log: many looks at once, so one small part that wins or loses is likely luck; a part that "
+        "fails its gates has no number.",
+    )
+    if figures.where("growth"):
+        section.blocks.append(
+            Plot(plots.growth(figures), "Lift over the logged policy over time, with 95 % intervals.")
+        )
+    measures = ("draws", "purchases", "logged value", "value", "lift", "relative lift", "ESS", "verdict")
+    head = ("", "draws", "purchases", "logged value", "value", "lift", "relative", "ESS", "verdict")
+    for policy in figures.names("parts", "policy"):
+        rows = []
+        for segment in [name for name in figures.names("parts", "segment", policy=policy) if name]:
+            for place, group in enumerate(figures.names("parts", "group", policy=policy, segment=segment)):
+                wanted = {"policy": policy, "segment": segment, "group": group, "period": ""}
+                rows.append(row_of(figures, f"{segment}: {group}", "parts", measures, place == 0, **wanted))
+        section.blocks.append(Table(head, rows, f"{policy}, by segment"))
+        periods = figures.names("parts", "period", policy=policy, segment="")
+        rows = [row_of(figures, one, "parts", measures, policy=policy, segment="", period=one) for one in periods]
+        both = [
+            _both(figures, policy, segment, periods)
+            for segment in figures.names("parts", "segment", policy=policy)
+            if segment
+        ]
+        section.blocks.append(
+            More(f"{policy}: each period, and segments by period", [Table(head, rows, "By period"), *both])
+        )
+    return section
+
+
+def _both(figures: Figures, policy: str, segment: str, periods: list[str]) -> Table:
+    rows = [
+        Row(
+            group,
+            [
+                cell_of(figures, "parts", policy=policy, segment=segment, group=group, period=period, measure="lift")
+                for period in periods
+            ],
+        )
+        for group in figures.names("parts", "group", policy=policy, segment=segment)
+    ]
+    return Table(("", *periods), rows, f"Lift per draw by {segment} and period")
+
+
+def demand_section(figures: Figures) -> Section | None:
+    """Return the demand curves."""
+    if not figures.where("demand"):
+        return None
+    section = Section(
+        "demand",
+        "Demand",
+        "The share of draws that sold at each price, as the log shows it, with Wilson intervals: a curve that falls to the right is what "
+        "the policies live on. Not causal where discounts went to those who hesitated.",
+    )
+    section.blocks.append(Plot(plots.demand(figures), "Share of exposed draws that were bought, by price over list."))
+    places = [(number, row) for number, row in figures.where("demand", measure="share bought", segment="")]
+    rows = []
+    for number, row in places:
+        draws = next(
+            (cell(*one) for one in figures.where("demand", measure="draws", segment="") if one[1].x == row.x), Cell("")
+        )
+        rows.append(Row(f"{(row.x or 0.0) / 10:g} % of list", [draws, cell(number, row)]))
+    section.blocks.append(Table(("", "draws", "share that bought"), rows))
+    return section
