@@ -38,6 +38,8 @@ class Divisions:
     """By item code; of items that are not here, `other`."""
     price_edges: Ints
     """Inner edges of the bands of list price, minor units, ascending."""
+    minor: int
+    """Minor units of the currency in a whole one."""
     step_ms: int
     """Length of a period, aligned to the epoch."""
 
@@ -56,19 +58,20 @@ class Divisions:
         return time_ms // self.step_ms * self.step_ms
 
     def _price_bands(self) -> Names:
-        money = [format_value(edge, "money") for edge in self.price_edges.tolist()]
+        money = [format_value(edge / self.minor, "money") for edge in self.price_edges.tolist()]
         if not money:
             return np.array(["all"])
         inner = [f"{low} to {high}" for low, high in pairwise(money)]
         return np.array([f"below {money[0]}", *inner, f"{money[-1]} and more"])
 
 
-def divide(decisions: Decisions, category_of: Mapping[int, str]) -> Divisions:
+def divide(decisions: Decisions, category_of: Mapping[int, str], minor: int) -> Divisions:
     """Return the divisions of a log by its own decisions.
 
     Args:
         decisions: of the logged run; not empty.
         category_of: by item code.
+        minor: minor units of the currency in a whole one.
     """
     common = Counter(category_of.get(one, _REST) or _REST for one in decisions.item.tolist())
     kept = {name for name, _ in common.most_common(CATEGORIES_MAX)}
@@ -78,6 +81,7 @@ def divide(decisions: Decisions, category_of: Mapping[int, str]) -> Divisions:
     return Divisions(
         categories={item: name for item, name in category_of.items() if name in kept},
         price_edges=edges[edges > decisions.list_price.min()],
+        minor=minor,
         step_ms=step_ms,
     )
 

@@ -20,6 +20,8 @@ from backtest.report.facts import Bools, Codes, Floats, Ints, Names, bools_of, f
 from backtest.report.figures import Figures
 from contracts.log_files import require_pyarrow
 
+DRAWS_MIN = 20
+"""Draws at a price below which a demand curve says nothing of it."""
 BAND_PERMILLE = 25
 """Width of a step of a demand curve, in permille of list price."""
 
@@ -119,6 +121,8 @@ def describe_demand(figures: Figures, draws: Draws, divisions: Divisions) -> Non
             for place in np.unique(band[inside]).tolist():
                 here = inside & (band == place)
                 count, sold = int(here.sum()), int((bought & here).sum())
+                if count < DRAWS_MIN:
+                    continue
                 low, high = wilson(sold, count)
                 figures.add(
                     "demand", "share bought", sold / count, low, high, segment=segment, group=group, x=float(place),

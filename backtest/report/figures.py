@@ -7,7 +7,7 @@ page is a function of the figures alone: whoever has the JSON has the page. Not 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from math import isfinite
+from math import floor, isfinite, log10
 from pathlib import Path
 from typing import Literal
 
@@ -17,9 +17,9 @@ from msgspec import Struct
 from contracts.errors import BadInput
 from contracts.log_files import require_pyarrow
 
-Unit = Literal["count", "share", "change", "money", "change of money", "permille", "number", "text"]
-"""How a value is shown. share: a fraction, as percent; change: the same with a sign; money: minor units; permille: of list
-price; text: only `text`."""
+Unit = Literal["count", "share", "change", "money", "change of money", "permille", "number", "change of number", "text"]
+"""How a value is shown. share: a fraction, as percent; change: the same with a sign; money: whole units of the log's currency;
+permille: of list price; text: only `text`."""
 
 
 class Figure(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -126,31 +126,46 @@ def read_figures(as_json: Path) -> Figures:
 
 def shown(figure: Figure) -> str:
     """Return a figure's value as the page shows it."""
-    value = figure.value
     if figure.unit == "text":
         return figure.text
-    return "–" if value is None else format_value(value, figure.unit)
+    return "–" if figure.value is None else format_value(figure.value, figure.unit, _size(figure))
 
 
 def shown_interval(figure: Figure) -> str:
     """Return a figure's interval as the page shows it; empty if there is none."""
     if figure.low is None or figure.high is None:
         return ""
-    return f"{format_value(figure.low, figure.unit)} to {format_value(figure.high, figure.unit)}"
+    return " to ".join(format_value(one, figure.unit, _size(figure)) for one in (figure.low, figure.high))
 
 
-def format_value(value: float, unit: Unit) -> str:
-    """Return a value in words of its unit; minus is a minus sign."""
-    if unit == "count":
+def _size(figure: Figure) -> float:
+    """Return what decides how many decimals a figure and its interval have: the largest of them."""
+    return max(abs(one) for one in (figure.value, figure.low, figure.high) if one is not None)
+
+
+def format_value(value: float, unit: Unit, size: float | None = None) -> str:
+    """Return a value in words of its unit, to about three digits of `size`; minus is a minus sign.
+
+    Args:
+        value: to show.
+        unit: of it.
+        size: magnitude of what stands beside it; None: the value's own.
+    """
+    size = abs(value) if size is None else size
+    sign = "+" if unit.startswith("change") else ""
+    if unit == "count" or (unit == "number" and size == 0.0):
         text = f"{value:,.0f}"
     elif unit in ("share", "change"):
-        digits = 1 if abs(value) >= 0.1 or value == 0 else 2 if abs(value) >= 0.001 else 4
-        text = f"{value:{'+' if unit == 'change' else ''},.{digits}%}"
-    elif unit in ("money", "change of money"):
-        digits = 2 if abs(value) >= 1_000 or value == 0 else 3 if abs(value) >= 10 else 4
-        text = f"{value / 100:{'+' if unit == 'change of money' else ''},.{digits}f}"
+        text = f"{100.0 * value:{sign}.{_decimals(100.0 * size, 3)}f}\u202f%"
     elif unit == "permille":
-        text = f"{value / 10:,.1f} %"
+        text = f"{value / 10:,.1f}\u202f%"
+    elif unit in ("money", "change of money"):
+        text = f"{value:{sign},.{max(2, _decimals(size, 3))}f}"
     else:
-        text = f"{value:,.0f}" if value == int(value) and abs(value) >= 100 else f"{value:,.4g}"
-    return text.replace("-", "−").replace("%", "\u202f%").replace(" \u202f", "\u202f")
+        text = f"{value:{sign},.{_decimals(size, 3) if size != int(size) or size < 1 else 0}f}"
+    return text.replace("-", "−")
+
+
+def _decimals(size: float, digits: int) -> int:
+    """Return how many decimals show `digits` digits of a number; at most six."""
+    return 0 if size == 0.0 else min(6, max(0, digits - 1 - floor(log10(size))))

@@ -64,4 +64,4 @@ def _environment() -> Any:  # noqa: ANN401 - typed by whoever has it installed
 def _markup(text: str) -> Any:  # noqa: ANN401 - of markupsafe
     from markupsafe import Markup
 
-    return Markup(text)  # noqa: S704 - our own style sheet
+    return Markup(text)

@@ -1,4 +1,4 @@
-"""The plots of a report, drawn from its figures as SVG that stands inside the page: text stays text, equal figures give equal bytes.
+"""The plots of a report, drawn from its figures as SVG inside the page: text stays text, equal figures give equal bytes.
 
 matplotlib draws. Not here: which plots stand where, and the words around them (page).
 """
@@ -42,7 +42,7 @@ def require_matplotlib() -> Any:  # noqa: ANN401 - typed by whoever has it insta
 @contextmanager
 def _canvas(
     columns: int = 1, rows: int = 1, height: float = _HEIGHT, **more: Any
-) -> Iterator[tuple[list[Any], list[str]]]:  # noqa: ANN401 - options of subplots
+) -> Iterator[tuple[list[Any], list[str]]]:
     """Yield the axes, row by row, and a list that the SVG is put into at the end."""
     mpl = require_matplotlib()
     with mpl.rc_context(_STYLE):
@@ -66,6 +66,10 @@ def _colour(number: int) -> str:
     return COLOURS[number % len(COLOURS)]
 
 
+def _currency(figures: Figures) -> str:
+    return next((row.text for _, row in figures.where("log", measure="currency")), "")
+
+
 def _times(axis: Any, values: Sequence[float]) -> None:  # noqa: ANN401 - an axis of matplotlib
     """Label an axis of ms of event time; at most seven ticks."""
     first, last = min(values), max(values)
@@ -74,15 +78,15 @@ def _times(axis: Any, values: Sequence[float]) -> None:  # noqa: ANN401 - an axi
     axis.set_ticks(ticks, [f"{datetime.fromtimestamp(one / 1000, UTC):{form}}" for one in ticks])
 
 
-def _band(axes: Any, rows: Sequence[Figure], colour: str, label: str, scale: float = 1.0) -> None:  # noqa: ANN401 - axes of matplotlib
+def _band(axes: Any, rows: Sequence[Figure], colour: str, label: str, marker: str = "o") -> None:  # noqa: ANN401 - axes of matplotlib
     rows = [row for row in rows if row.value is not None]
     x = [row.x or 0.0 for row in rows]
-    axes.plot(x, [(row.value or 0.0) / scale for row in rows], "o-", color=colour, label=label, markersize=3.5)
+    axes.plot(x, [(row.value or 0.0) for row in rows], marker=marker, color=colour, label=label, markersize=3.5)
     known = [row for row in rows if row.low is not None and row.high is not None]
     axes.fill_between(
         [row.x or 0.0 for row in known],
-        [(row.low or 0.0) / scale for row in known],
-        [(row.high or 0.0) / scale for row in known],
+        [(row.low or 0.0) for row in known],
+        [(row.high or 0.0) for row in known],
         color=colour,
         alpha=0.13,
         linewidth=0,
@@ -96,23 +100,19 @@ def lifts(figures: Figures, measure: str) -> str:
         for place, policy in enumerate(policies):
             (_, row), *_ = figures.where("value", policy=policy, measure=measure)
             _, anytime = (figures.where("value", policy=policy, measure=f"{measure}, at every look") or [(0, row)])[0]
-            _whisker(axes, anytime, place, _GREY, 1.4, 100.0)
-            _whisker(axes, row, place, _colour(place), 4.0, 100.0)
-            axes.plot(
-                [(row.value or 0.0) / 100.0], [place], "o", color="white", markeredgecolor=_colour(place), markersize=6
-            )
+            _whisker(axes, anytime, place, _GREY, 1.4)
+            _whisker(axes, row, place, _colour(place), 4.0)
+            axes.plot([(row.value or 0.0)], [place], "o", color="white", markeredgecolor=_colour(place), markersize=6)
         axes.axvline(0.0, color=_INK, linewidth=0.9)
         axes.set_yticks(range(len(policies)), policies)
         axes.set_ylim(len(policies) - 0.4, -0.6)
-        axes.set_xlabel("per draw")
+        axes.set_xlabel(f"{_currency(figures)} per draw")
     return made[0]
 
 
-def _whisker(axes: Any, row: Figure, place: float, colour: str, width: float, scale: float) -> None:  # noqa: ANN401 - axes of matplotlib
+def _whisker(axes: Any, row: Figure, place: float, colour: str, width: float) -> None:  # noqa: ANN401 - axes of matplotlib
     if row.low is not None and row.high is not None:
-        axes.plot(
-            [row.low / scale, row.high / scale], [place, place], color=colour, linewidth=width, solid_capstyle="round"
-        )
+        axes.plot([row.low, row.high], [place, place], color=colour, linewidth=width, solid_capstyle="round")
 
 
 def estimators(figures: Figures, policies: Sequence[str]) -> str:
@@ -122,16 +122,16 @@ def estimators(figures: Figures, policies: Sequence[str]) -> str:
             names = figures.names("estimators", "group", policy=policy, measure="value")
             for place, name in enumerate(names):
                 (_, row), *_ = figures.where("estimators", policy=policy, measure="value", group=name)
-                _whisker(axes, row, place, _colour(number), 2.5, 100.0)
+                _whisker(axes, row, place, _colour(number), 2.5)
                 if row.value is not None:
-                    axes.plot([row.value / 100.0], [place], "o", color=_colour(number), markersize=4.5)
+                    axes.plot([row.value], [place], "o", color=_colour(number), markersize=4.5)
             logged = figures.where("value", policy=policy, measure="logged value")
             if logged and logged[0][1].value is not None:
-                axes.axvline(logged[0][1].value / 100.0, color=_INK, linewidth=0.9, linestyle="--")
+                axes.axvline(logged[0][1].value, color=_INK, linewidth=0.9, linestyle="--")
             axes.set_yticks(range(len(names)), names)
-            axes.invert_yaxis()
+            axes.set_ylim(len(names) - 0.5, -0.5)
             axes.set_title(policy)
-            axes.set_xlabel("value per draw; dashed: logged")
+            axes.set_xlabel(f"{_currency(figures)} per draw; dashed: logged")
     return made[0]
 
 
@@ -198,16 +198,20 @@ def paths(figures: Figures) -> str:
     with _canvas(columns=2, rows=(len(items) + 1) // 2, height=2.2, sharex=True) as (panels, made):
         for axes, item in zip(panels, items, strict=False):
             listed = [row for _, row in figures.where("paths", group=item, measure="list price", policy=policies[0])]
-            axes.step([row.x for row in listed], [(row.value or 0.0) / 100 for row in listed], where="mid", color=_INK,
-                      linewidth=1.0, linestyle="--", label="list price")  # fmt: skip
+            axes.step(
+                [row.x for row in listed], [row.value for row in listed], where="mid", color=_INK, linewidth=1.0, linestyle="--",
+                label="list price",
+            )  # fmt: skip
             for number, policy in enumerate(policies):
                 rows = [row for _, row in figures.where("paths", group=item, measure="price", policy=policy)]
-                _band(axes, rows, _colour(number), policy, 100.0)
+                _band(axes, rows, _colour(number), policy, marker="")
             axes.set_title(item if len(item) < 48 else f"{item[:46]}…")
             _times(axes.xaxis, [row.x or 0.0 for _, row in figures.where("paths")])
         for axes in panels[len(items) :]:
             axes.set_visible(False)
-        panels[0].legend(fontsize=8)
+        panels[0].figure.legend(
+            *panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=len(policies) + 1
+        )
     return made[0]
 
 
@@ -217,11 +221,11 @@ def growth(figures: Figures) -> str:
     with _canvas(columns=2) as ((each, whole), made):
         for number, policy in enumerate(policies):
             rows = [row for _, row in figures.where("parts", policy=policy, segment="", measure="lift")]
-            _band(each, rows, _colour(number), policy, 100.0)
-            _band(whole, [row for _, row in figures.where("growth", policy=policy)], _colour(number), policy, 100.0)
+            _band(each, rows, _colour(number), policy)
+            _band(whole, [row for _, row in figures.where("growth", policy=policy)], _colour(number), policy)
         each.set_title("Each period")
         whole.set_title("From the beginning until then")
-        each.set_ylabel("lift per draw")
+        each.set_ylabel(f"{_currency(figures)} per draw")
         for axes in (each, whole):
             axes.axhline(0.0, color=_INK, linewidth=0.9)
             _times(axes.xaxis, [row.x or 0.0 for _, row in figures.where("growth")])

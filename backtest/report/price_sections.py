@@ -17,7 +17,7 @@ def log_section(figures: Figures) -> Section:
     """Return what was replayed."""
     section = Section("log", "The log and the run", "What was replayed, by what, and what the log itself did.")
     rows = [Row(row.measure, [cell(number, row)]) for number, row in figures.where("log")]
-    section.blocks.append(Table(("", ""), rows))
+    section.blocks.append(Table((), rows))
     rules = [row.text for _, row in figures.where("rules")]
     if rules:
         section.blocks.append(Notes(["Rows that no shop ever saw are made by these rules:"], rules))
@@ -92,20 +92,20 @@ def fairness_section(figures: Figures) -> Section:
     for segment in figures.names("parity", "segment"):
         for place, group in enumerate(figures.names("parity", "group", segment=segment)):
             wanted = {"segment": segment, "group": group}
-            cells = [
-                cell_of(figures, "parity", policy=policy, measure=measure, **wanted)
+            cells = [cell_of(figures, "parity", measure="draws", **wanted)]
+            cells += [
+                cell_of(figures, "parity", policy=policy, measure="mean price over list", **wanted)
                 for policy in policies
-                for measure in ("draws", "mean price over list")
             ]
             rows.append(Row(f"{segment}: {group}", cells, place == 0))
-    head = ["", *(name for policy in policies for name in (f"{policy}: draws", "mean price over list"))]
-    section.blocks.append(Table(head, rows, f"Groups; new users have fewer than {NEW_USER_EVENTS} events by then"))
+    caption = f"Mean price over list of draws, by group; new users have fewer than {NEW_USER_EVENTS} events by then"
+    section.blocks.append(Table(("", f"draws {policies[0]}", *policies), rows, caption))
     rows = [
         Row(segment, [cell_of(figures, "gaps", segment=segment, policy=policy) for policy in policies])
         for segment in figures.names("gaps", "segment")
     ]
     section.blocks.append(Table(("", *policies), rows, "Largest gap between groups' means"))
-    section.blocks += _tenure(figures, policies)
+    section.blocks.extend(_tenure(figures, policies))
     return section
 
 
@@ -192,5 +192,5 @@ def files_section(figures: Figures) -> Section:
     )
     for name in ("files", "versions"):
         rows = [Row(row.measure, [cell(number, row)]) for number, row in figures.where(name)]
-        section.blocks.append(Table(("", ""), rows))
+        section.blocks.append(Table((), rows))
     return section

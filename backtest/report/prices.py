@@ -135,7 +135,9 @@ def _tenure_verdict(figures: Figures, policy: str, run: Decisions, drawn: Bools)
     )  # fmt: skip
 
 
-def describe_paths(figures: Figures, policy: str, run: Decisions, items: Ints, names: dict[int, str]) -> None:
+def describe_paths(
+    figures: Figures, policy: str, run: Decisions, items: Ints, names: dict[int, str], minor: int
+) -> None:
     """Add the price paths of `items`: lowest, mean and highest price, and list price, in equal steps of time."""
     priced = offered(run)
     first_ms, last_ms = int(run.time_ms.min()), int(run.time_ms.max())
@@ -145,13 +147,13 @@ def describe_paths(figures: Figures, policy: str, run: Decisions, items: Ints, n
         step = (run.time_ms[rows] - first_ms) // step_ms
         for one in np.unique(step).tolist():
             inside = rows[step == one]
-            price = run.price[inside]
+            price = run.price[inside] / minor
             figures.add(
                 "paths", "price", float(price.mean()), float(price.min()), float(price.max()), policy=policy,
                 segment="item", group=names[item], x=first_ms + (one + 0.5) * step_ms, unit="money",
             )  # fmt: skip
             figures.add(
-                "paths", "list price", float(run.list_price[inside].mean()), policy=policy, segment="item", group=names[item],
+                "paths", "list price", float(run.list_price[inside].mean()) / minor, policy=policy, segment="item", group=names[item],
                 x=first_ms + (one + 0.5) * step_ms, unit="money",
             )  # fmt: skip
 

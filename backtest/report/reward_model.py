@@ -28,7 +28,7 @@ _TIME_FOLDS = 5
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """Expected rewards of n draws."""
+    """Expected rewards of n draws, whole units of the currency."""
 
     of_drawn: Floats
     """Of the price that was drawn, (n,)."""
@@ -60,10 +60,10 @@ def expected_rewards(draws: Draws, divisions: Divisions, kind: str) -> Expected 
         chance[test_each] = _chance(model, _features(base[row[test_each]], (price / draws.list_price[row])[test_each]))
     pieces = float(draws.quantity[bought].mean())
     cost = np.where(draws.cost < 0, 0, draws.cost) if kind == "margin" else np.zeros(len(draws))
-    each = chance * pieces * (price - cost[row])
+    each = chance * pieces * (price - cost[row]) / divisions.minor
     of_each = np.empty(len(draws), np.object_)
     of_each[:] = np.split(each, np.cumsum(counts)[:-1])
-    return Expected(at * pieces * (draws.price - cost), of_each)
+    return Expected(at * pieces * (draws.price - cost) / divisions.minor, of_each)
 
 
 def describe_folds(figures: Figures, draws: Draws, divisions: Divisions) -> None:

@@ -71,6 +71,7 @@ def describe_log(figures: Figures, log: Log, summary: Summary, users: int, items
     words = {
         "source": manifest.source,
         "offers": manifest.offers,
+        "currency": manifest.semantics.currency,
         "from": _time(manifest.first_ms),
         "to": _time(manifest.last_ms),
         "order": "as a worker applied it" if log.recorded else "merged by event time",

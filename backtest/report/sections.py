@@ -22,7 +22,7 @@ from backtest.report.blocks import (
     cell_of,
     row_of,
 )
-from backtest.report.figures import Figures, shown, shown_interval
+from backtest.report.figures import Figures, format_value, shown, shown_interval
 from backtest.report.targets import BEST_UNIFORM, LIST_PRICE
 from backtest.report.values import LOGGED
 
@@ -127,16 +127,20 @@ def estimators_section(figures: Figures) -> Section | None:
         "where they disagree beyond their intervals, trust none.",
     )
     section.blocks.append(Plot(plots.estimators(figures, policies[:3]), "Value per draw by estimator."))
-    names = figures.names("estimators", "group")
-    rows = []
-    for policy in policies:
-        for place, name in enumerate(names):
-            row = row_of(
-                figures, f"{policy} · {name}", "estimators", ("value", "standard error", "parameter"), place == 0, policy=policy,
-                group=name,
-            )  # fmt: skip
-            rows.append(row)
-    section.blocks.append(Table(("", "value", "standard error", "clip, tau or lambda"), rows))
+    measures = ("value", "standard error", "parameter")
+    head = ["", *(name for policy in policies for name in (policy, "standard error", "clip, tau, lambda"))]
+    rows = [
+        Row(
+            name,
+            [
+                cell_of(figures, "estimators", measure=measure, policy=policy, group=name)
+                for policy in policies
+                for measure in measures
+            ],
+        )
+        for name in figures.names("estimators", "group")
+    ]
+    section.blocks.append(Table(head, rows))
     clips = [
         row_of(figures, f"{policy} · weights up to {group}", "clips", ("clipped IPS",), policy=policy, group=group)
         for policy in policies
@@ -167,8 +171,12 @@ def diagnostics_section(figures: Figures) -> Section | None:
             found = figures.where("gates", policy=policy, measure=gate)
             passed = figures.where("gates", policy=policy, measure="passed", group=gate)
             tone = "good" if passed and passed[0][1].value else "bad"
-            one = cell(found[0][0], found[0][1], interval=False) if found else Cell("")
-            cells.append(Cell(one.text, "passed" if tone == "good" else "failed", one.number, tone))
+            if not found:
+                cells.append(Cell(""))
+                continue
+            number, one = found[0]
+            limit = "" if one.high is None else f"limit {format_value(one.high, one.unit)}, "
+            cells.append(Cell(shown(one), f"{limit}{'passed' if tone == 'good' else 'failed'}", number, tone))
         rows.append(Row(gate, cells))
     if rows:
         section.blocks.append(Table(("gate", *policies), rows, "Gates"))

@@ -7,7 +7,7 @@ and settings give equal bytes, on one machine. Not here: what a figure is comput
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from backtest.estimates import Settings
 from backtest.logged_draws import logged_draws
 from backtest.models import open_models
 from backtest.outputs import DecisionTable
-from backtest.replay import Replay
+from backtest.replay import How, Replay
 from backtest.report import scope
 from backtest.report.divisions import Divisions, divide
 from backtest.report.draws import Draws, describe_demand, draws_of, write_draws
@@ -29,7 +29,7 @@ from backtest.report.page import page_of
 from backtest.report.prices import busiest_items, describe_paths, describe_prices
 from backtest.report.quality import Watcher, describe_funnel, describe_next_item, describe_propensity
 from backtest.report.reward_model import describe_folds, expected_rewards
-from backtest.report.targets import Target, asked, best_uniform, list_price
+from backtest.report.targets import asked, best_uniform, list_price
 from backtest.report.values import (
     Judged,
     describe_goals,
@@ -38,13 +38,15 @@ from backtest.report.values import (
     describe_value,
     stays_away,
 )
-from backtest.run import run_backtest
-from backtest.summary import Summary
+from backtest.summary import Summary, Tally
+from contracts.currency import minor_digits
 from contracts.errors import BadInput
 from contracts.log import Log, open_log
 from contracts.policies import Policy
 from contracts.policy_files import read_policy
 from features.artifact import load_artifact
+from features.vectors import TokenEncoder
+from pricing.engine import Step
 
 AS_LOGGED = "as logged"
 Progress = Callable[[str, int, int], None]
@@ -130,7 +132,7 @@ def write_report(
         describe_prices(figures, name, run, runs.divisions)
     busiest = busiest_items(runs.logged)
     for name, run in runs.under.items():
-        describe_paths(figures, name, run, busiest, runs.titles)
+        describe_paths(figures, name, run, busiest, runs.titles, runs.divisions.minor)
     _judge(figures, runs, wanted, in_force, settings, files)
     _compare(figures, log, models, progress)
     scope.describe_versions(figures, settings, runs.summary, wanted, models)
@@ -145,24 +147,37 @@ def _replay_all(
 ) -> Runs:
     users, items = Codes(), Codes()
     under: dict[str, Decisions] = {}
-    summary = None
+    summaries = []
     for policy in (None, *policies):
         name = AS_LOGGED if policy is None else policy.name
-        file = scratch / "decisions.parquet"
-        found = run_backtest(
-            log.directory,
-            decisions=file,
-            models=models,
-            policy=policy,
-            progress=lambda done, total, name=name: progress(name, done, total),
-        )
-        summary = summary or found
-        under[name] = read_decisions(file, users, items)
+        encoders = open_models(models, log.manifest.semantics)
+        summaries.append(_replay(log, encoders, policy, scratch / "decisions.parquet", name, progress))
+        under[name] = read_decisions(scratch / "decisions.parquet", users, items)
     logged = under[AS_LOGGED]
-    if summary is None or not len(logged.user):
+    if not len(logged.user):
         raise BadInput(f"{log.directory} leads to no price decision: there is nothing to report; name another log")
     titles, categories = scope.catalogue_of(log, items)
-    return Runs(log, summary, users, items, logged, under, divide(logged, categories), titles)
+    minor = 10 ** minor_digits(log.manifest.semantics.currency)
+    return Runs(log, summaries[0], users, items, logged, under, divide(logged, categories, minor), titles)
+
+
+def _replay(
+    log: Log, models: Mapping[str, TokenEncoder], policy: Policy | None, file: Path, title: str, progress: Progress
+) -> Summary:
+    """Replay the log under `policy`, or as it was, into a table of decisions."""
+    total = sum(map(sum, log.manifest.records.values()))
+    tally, applied = Tally(), [0] * log.manifest.topology.partitions
+    replay = Replay(log, models=models, how=How(what_if=policy))
+    with closing(DecisionTable(file)) as table:
+
+        def publish(partition: int, step: Step) -> None:
+            tally.add(step, step.partition.applied - applied[partition])
+            applied[partition] = step.partition.applied
+            table.append(partition, step.decisions)
+            progress(title, sum(applied), total)
+
+        replay.run(publish)
+    return tally.summary(0.0, replay.not_applied, replay.refused_references, replay.pending)
 
 
 def _judge(
@@ -220,7 +235,8 @@ def _judged(figures: Figures, runs: Runs, draws: Draws, settings: Settings) -> J
     return Judged(
         draws=draws,
         goal=goal,
-        reward=reward,
+        reward=reward / runs.divisions.minor,
+        minor=runs.divisions.minor,
         expected=expected_rewards(draws, runs.divisions, goal),
         gone=gone,
         adaptive=scope.learns(runs.log),
@@ -242,25 +258,11 @@ def _compare(figures: Figures, log: Log, models: Sequence[Path], progress: Progr
         name = f"{directory.name} ({artifact.digest[:8]})" if len(models) > 1 else artifact.digest[:16]
         (encoder,) = open_models([directory], log.manifest.semantics).values()
         watcher = Watcher(encoder, artifact, from_ms)
-        run = _run_with(log, watcher, lambda done, total, name=name: progress(f"model {name}", done, total))
+        with TemporaryDirectory() as scratch:
+            file = Path(scratch) / "decisions.parquet"
+            _replay(log, {watcher.digest: watcher}, None, file, f"model {name}", progress)
+            run = read_decisions(file, Codes(), Codes())
         describe_propensity(figures, name, run, from_ms, int(run.time_ms.max()))
         describe_next_item(figures, name, watcher)
         if place == 0:
             describe_funnel(figures, name, run, (topology.views, topology.clicks), from_ms)
-
-
-def _run_with(log: Log, watcher: Watcher, progress: Callable[[int, int], None]) -> Decisions:
-    total = sum(map(sum, log.manifest.records.values()))
-    with TemporaryDirectory() as scratch:
-        file = Path(scratch) / "decisions.parquet"
-        with closing(DecisionTable(file)) as table:
-            done = 0
-
-            def publish(partition: int, step: object) -> None:
-                nonlocal done
-                table.append(partition, step.decisions)
-                done += len(step.decisions)
-                progress(done, total)
-
-            Replay(log, models={watcher.digest: watcher}).run(publish)
-        return read_decisions(file, Codes(), Codes())

@@ -1,7 +1,7 @@
 """What the policies would have earned at the logged draws: verdicts, lifts, estimators, diagnostics, by segment and period.
 
 Judged are draws that the user saw, and of which something may be learned; what is left out is counted. The reward is margin
-if the catalogue knows every cost, else revenue. Money is in minor units per draw. Not here: estimators and gates
+if the catalogue knows every cost, else revenue. Money is in whole units of the currency, per draw. Not here: estimators and gates
 (backtest.estimates), what the policies would have drawn (targets).
 """
 
@@ -28,6 +28,10 @@ LOGGED = "logged policy"
 PART_RESAMPLES = 200
 PART_DRAWS_MIN = 100
 """Draws below which a part of the log is not judged on its own."""
+_NAMES = {
+    "ips": "IPS", "snips": "SNIPS", "clipped_ips": "clipped IPS", "dm": "DM", "dr": "DR", "sndr": "SNDR", "switch_dr": "Switch-DR",
+    "dros": "DRos",
+}  # fmt: skip
 _WEIGHT_EDGES = (0.0, 1e-9, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, float("inf"))
 
 Goal = Literal["margin", "revenue"]
@@ -40,7 +44,9 @@ class Judged:
     draws: Draws
     goal: Goal
     reward: Floats
-    """Minor units, (n,)."""
+    """Whole units of the currency, (n,)."""
+    minor: int
+    """Minor units in a whole one."""
     expected: Expected | None
     gone: Floats | None
     """1 where the user had no event from the end of the draw's window to the horizon; not a number where the log ends before."""
@@ -134,10 +140,11 @@ def _value(figures: Figures, policy: str, found: Evaluation) -> None:
 
 def _estimators(figures: Figures, policy: str, found: Evaluation) -> None:
     for one in found.estimates:
+        name = _NAMES.get(one.name, one.name)
         low, high = (one.interval.low, one.interval.high) if one.interval is not None else (None, None)
-        figures.add("estimators", "value", one.value, low, high, policy=policy, group=one.name, unit="money")
-        figures.add("estimators", "standard error", one.error, policy=policy, group=one.name, unit="money")
-        figures.add("estimators", "parameter", one.parameter, policy=policy, group=one.name)
+        figures.add("estimators", "value", one.value, low, high, policy=policy, group=name, unit="money")
+        figures.add("estimators", "standard error", one.error, policy=policy, group=name, unit="money")
+        figures.add("estimators", "parameter", one.parameter, policy=policy, group=name)
 
 
 def _diagnostics(figures: Figures, policy: str, found: Evaluation) -> None:
@@ -174,9 +181,14 @@ def describe_goals(figures: Figures, judged: Judged, target: Target) -> None:
     """Add what the policy changes of revenue, margin, pieces, purchases and users who come back, each apart."""
     draws = judged.draws
     rewards: list[tuple[str, Floats | None, Unit, Unit]] = [
-        ("revenue", draws.revenue, "money", "change of money"),
-        ("margin", draws.margin if np.isfinite(draws.margin).all() else None, "money", "change of money"),
-        ("pieces", draws.quantity.astype(np.float64), "number", "number"),
+        ("revenue", draws.revenue / judged.minor, "money", "change of money"),
+        (
+            "margin",
+            draws.margin / judged.minor if np.isfinite(draws.margin).all() else None,
+            "money",
+            "change of money",
+        ),
+        ("pieces", draws.quantity.astype(np.float64), "number", "change of number"),
         ("share of draws that sell", (draws.quantity > 0).astype(np.float64), "share", "change"),
         ("users who do not come back", judged.gone, "share", "change"),
     ]
@@ -254,7 +266,8 @@ def _part(
         add("verdict", None, "text", text="too few draws")
         return
     found = evaluate(feedback.where(rows), _fewer(judged.settings))
-    add("verdict", None, "text", text=found.verdict)
+    failed = ", ".join(gate.name for gate in found.gates if not gate.passed)
+    add("verdict", None, "text", text=f"{found.verdict}: {failed}" if found.verdict == "REFUSE" else found.verdict)
     if found.diagnostics is not None:
         add("ESS", found.diagnostics.ess, "count")
     if found.verdict == "REFUSE" or found.logged is None or found.lift is None:
