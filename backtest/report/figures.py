@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from math import floor, isfinite, log10
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 import msgspec
 from msgspec import Struct
@@ -44,6 +44,15 @@ class Figure(Struct, frozen=True, kw_only=True, omit_defaults=True):
     high: float | None = None
     unit: Unit = "number"
     text: str = ""
+
+
+class Place(TypedDict, total=False):
+    """What several figures are of, for `Figures.add(..., **place)`."""
+
+    policy: str
+    segment: str
+    group: str
+    period: str
 
 
 class Figures:

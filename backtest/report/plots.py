@@ -41,7 +41,10 @@ def require_matplotlib() -> Any:  # noqa: ANN401 - typed by whoever has it insta
 
 @contextmanager
 def _canvas(
-    columns: int = 1, rows: int = 1, height: float = _HEIGHT, **more: Any
+    columns: int = 1,
+    rows: int = 1,
+    height: float = _HEIGHT,
+    **more: Any,  # noqa: ANN401 - options of subplots
 ) -> Iterator[tuple[list[Any], list[str]]]:
     """Yield the axes, row by row, and a list that the SVG is put into at the end."""
     mpl = require_matplotlib()

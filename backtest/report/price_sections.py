@@ -30,8 +30,8 @@ def prices_section(figures: Figures) -> Section:
     section = Section(
         "prices",
         "Prices",
-        "What each policy publishes when the log is replayed under it: the events stay as they were recorded, so nothing here says how "
-        "people would have answered.",
+        "What each policy publishes when the log is replayed under it: the events stay as they were recorded, so "
+        "nothing here says how people would have answered.",
     )
     section.blocks.append(_across(figures, "prices", policies))
     section.blocks.append(Plot(plots.multipliers(figures), "Share of prices at each share of list price."))
@@ -58,7 +58,8 @@ def rails_section(figures: Figures) -> Section | None:
     section = Section(
         "rails",
         "Rails",
-        "Left: how often a rail took prices away from the policy's choice; right: how often it was what decided the price.",
+        "Left: how often a rail took prices away from the policy's choice; right: how often it was what decided "
+        "the price.",
     )
     policies = figures.names("rails", "policy")
     head = ["", *(f"{policy}: took prices away" for policy in policies), *(f"{policy}: decided" for policy in policies)]
@@ -82,8 +83,8 @@ def fairness_section(figures: Figures) -> Section:
     section = Section(
         "fairness",
         "Dispersion and parity",
-        "How far prices of one item lie apart in one hour, and whether groups of users pay different shares of list price; a price that "
-        "rises with tenure punishes loyalty.",
+        "How far prices of one item lie apart in one hour, and whether groups of users pay different shares of "
+        "list price; a price that rises with tenure punishes loyalty.",
     )
     policies = figures.names("dispersion", "policy")
     caption = "Highest over lowest price over list, of one item in one hour"
@@ -137,8 +138,8 @@ def quality_section(figures: Figures) -> Section | None:
     section = Section(
         "quality",
         "Predictions",
-        "How well each artifact foretells purchases (propensity) and the next item (recommendation) on this log, side by side; higher is "
-        "better but for log-loss and calibration error.",
+        "How well each artifact foretells purchases (propensity) and the next item (recommendation) on this log, "
+        "side by side; higher is better but for log-loss and calibration error.",
     )
     for segment in figures.names("quality", "segment"):
         rows = [
@@ -169,8 +170,9 @@ def folds_section(figures: Figures) -> Section | None:
     section = Section(
         "folds",
         "The reward model, cross-validated",
-        "DM and DR lean on a model of what sells: by user, each fold is judged by a model that never saw its users; by time, each slice by "
-        "what lay before it. Log-loss below that of a constant means that it knows something.",
+        "DM and DR lean on a model of what sells: by user, each fold is judged by a model that never saw its "
+        "users; by time, each slice by what lay before it. Log-loss below that of a constant means that it knows "
+        "something.",
     )
     measures = ("draws", "log-loss", "log-loss of a constant", "AUC", "predicted", "observed")
     rows = []

@@ -33,9 +33,9 @@ def describe_prices(figures: Figures, policy: str, run: Decisions, divisions: Di
 
 
 def offered(run: Decisions) -> Bools:
-    """Return which decisions price an item that somebody looks at."""
-    chosen: Bools = np.isin(run.status, ("drawn", "held")) | ((run.binding != "purchase") & (run.sequence > 0))
-    return chosen & (run.binding != "purchase")
+    """Return which decisions price an item for somebody who looks at it, or has just withdrawn consent."""
+    priced: Bools = run.binding != "purchase"
+    return priced
 
 
 def _totals(figures: Figures, policy: str, run: Decisions, priced: Bools) -> None:
@@ -153,8 +153,8 @@ def describe_paths(
                 segment="item", group=names[item], x=first_ms + (one + 0.5) * step_ms, unit="money",
             )  # fmt: skip
             figures.add(
-                "paths", "list price", float(run.list_price[inside].mean()) / minor, policy=policy, segment="item", group=names[item],
-                x=first_ms + (one + 0.5) * step_ms, unit="money",
+                "paths", "list price", float(run.list_price[inside].mean()) / minor, policy=policy, segment="item",
+                group=names[item], x=first_ms + (one + 0.5) * step_ms, unit="money",
             )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from backtest.report.facts import Bools, Decisions, Floats, Ints
-from backtest.report.figures import Figures
+from backtest.report.figures import Figures, Place
 from backtest.report.prices import clustered_mean
 from backtest.report.reward_model import require_sklearn
 from features.artifact import Artifact
@@ -79,7 +79,7 @@ def describe_next_item(figures: Figures, model: str, watcher: Watcher) -> None:
     target, users = np.array(watcher.targets)[rows], np.array(watcher.users)[rows]
     rank = _ranks(watcher, rows, target)
     hit = rank <= TOP
-    place = {"policy": model, "segment": NEXT_ITEM}
+    place: Place = {"policy": model, "segment": NEXT_ITEM}
     figures.add("quality", "events", len(rows), **place, unit="count")
     figures.add("quality", "of an item that is no candidate", float((target == 0).mean()), **place, unit="share")
     for name, values in (
@@ -111,7 +111,7 @@ def describe_propensity(figures: Figures, model: str, run: Decisions, from_ms: i
     example, bought = purchases_after(run, from_ms, end_ms)
     example &= np.isfinite(run.preference)
     predicted, observed = run.preference[example], bought[example]
-    place = {"policy": model, "segment": PROPENSITY}
+    place: Place = {"policy": model, "segment": PROPENSITY}
     figures.add("quality", "examples", len(observed), **place, unit="count")
     if len(np.unique(observed)) < 2:
         figures.add("quality", "AUC", None, **place, text="the test part has only one outcome")
@@ -148,7 +148,7 @@ def describe_funnel(figures: Figures, model: str, run: Decisions, topics: tuple[
     purchase = run.binding == "purchase"
     views = int((inside & (run.topic == topics[0]) & ~purchase).sum())
     clicks = int((inside & (run.topic == topics[1]) & ~purchase).sum())
-    place = {"policy": model, "segment": FUNNEL}
+    place: Place = {"policy": model, "segment": FUNNEL}
     if views and topics[0] != topics[1]:
         figures.add("quality", "CTR: clicks per view", clicks / views, **place, unit="share")
     if views:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from backtest.report.divisions import NEW_USER_EVENTS, Divisions
 from backtest.report.draws import Draws
 from backtest.report.facts import Bools, Floats
-from backtest.report.figures import Figures
+from backtest.report.figures import Figures, Place
 from backtest.report.targets import FOLDS, folds_of
 from contracts.errors import BadInput
 
@@ -84,7 +84,7 @@ def _describe_fold(
     figures: Figures, segment: str, group: str, x: Floats, bought: Bools, train: Bools, test: Bools
 ) -> None:
     _, metrics = require_sklearn()
-    place = {"segment": segment, "group": group}
+    place: Place = {"segment": segment, "group": group}
     figures.add("folds", "draws", int(test.sum()), **place, unit="count")
     if _too_few(bought[train]) or len(np.unique(bought[test])) < 2:
         figures.add("folds", "log-loss", None, **place, text="too few purchases to learn from, or to judge")

@@ -27,20 +27,21 @@ from contracts.rules import Greedy, LinearQ, Sarsa, Thompson
 from features.artifact import Artifact
 
 NOT_SHOWN = (
-    "no logged propensities: the log says offers: not_shown, so what users did was done under other prices than this engine's, and no "
-    "draw of it was ever seen"
+    "no logged propensities: the log says offers: not_shown, so what users did was done under other prices than "
+    "this engine's, and no draw of it was ever seen"
 )
 NO_DRAWS = "no draws that a user saw and whose outcome the log knows"
 RECORDED = "A recorded log names the models that were in force; to compare artifacts, name a log that was not recorded."
 _CAN_NOT_SHOWN = (
     "This log gives price paths, rails, dispersion, parity and, with a model, prediction quality.",
-    "It gives no value and no lift: nobody answered to these prices. A log with `offers: shown`, in which the engine's draws have "
-    "propensities and outcomes, would.",
+    "It gives no value and no lift: nobody answered to these prices. A log with `offers: shown`, in which the "
+    "engine's draws have propensities and outcomes, would.",
 )
 _CAN_SHOWN = (
-    "A price that nobody saw is never rewarded: the policies are judged on the logged draws alone, each weighted by how likely the policy "
-    "would have drawn that very price in that very state.",
-    "How users, seeing other prices, would have come back, browsed or told friends is not in it: that takes an A/B test.",
+    "A price that nobody saw is never rewarded: the policies are judged on the logged draws alone, each weighted "
+    "by how likely the policy would have drawn that very price in that very state.",
+    "How users, seeing other prices, would have come back, browsed or told friends is not in it: that takes an A/B "
+    "test.",
     "Prices, rails and parity below are of a replay under the policy, with the events as they were recorded.",
 )
 _PACKAGES = ("pricetide", "numpy", "pyarrow", "scipy", "scikit-learn", "matplotlib", "jinja2", "onnxruntime-gpu")
@@ -137,7 +138,9 @@ def goal_of(figures: Figures, draws: Draws) -> tuple[Literal["margin", "revenue"
         text = "The value is margin: price less the catalogue's cost, times pieces, within the draw's window."
         figures.add("scope", "reward", unit="text", text=text)
         return "margin", draws.margin
-    text = "The value is revenue, since the catalogue does not know the cost of every item: price times pieces, within the draw's window."
+    text = (
+        "The value is revenue, since the catalogue does not know every item's cost: price times pieces, within the draw's window."
+    )
     figures.add("scope", "reward", unit="text", text=text)
     return "revenue", draws.revenue
 

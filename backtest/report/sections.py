@@ -35,8 +35,8 @@ def verdict_section(figures: Figures) -> Section:
     section = Section(
         "verdict",
         "Verdict",
-        "REFUSE: this log cannot support an answer. REJECT: it can, and the policy is worse than the logged one. INCONCLUSIVE: it "
-        "can, and there is no answer yet. ADOPT_TO_AB: better, and worth an A/B test.",
+        "REFUSE: this log cannot support an answer. REJECT: it can, and the policy is worse than the logged one. "
+        "INCONCLUSIVE: it can, and there is no answer yet. ADOPT_TO_AB: better, and worth an A/B test.",
     )
     section.blocks.append(Cards([_card(figures, policy) for policy in asked(figures)]))
     estimand = figures.where("scope", measure="estimand")
@@ -68,8 +68,8 @@ def value_section(figures: Figures) -> Section | None:
     section = Section(
         "value",
         "Value and lift",
-        "Money per draw, with 95 % intervals: by a bootstrap over users in the coloured numbers and bars; thin grey bars hold at every "
-        "look at a growing log, also where the logged policy was learning.",
+        "Money per draw, with 95 % intervals: by a bootstrap over users in the coloured numbers and bars; thin "
+        "grey bars hold at every look at a growing log, also where the logged policy was learning.",
     )
     section.blocks.append(Plot(plots.lifts(figures, _LIFT), "Lift over the logged policy, per draw."))
     measures = (
@@ -101,8 +101,8 @@ def goals_section(figures: Figures) -> Section | None:
     section = Section(
         "goals",
         "Money, units, and who comes back",
-        "A policy can win one and lose another: each line is estimated on its own (SNIPS), per draw, lift over the logged policy with "
-        "its 95 % interval.",
+        "A policy can win one and lose another: each line is estimated on its own (SNIPS), per draw, lift over the "
+        "logged policy with its 95 % interval.",
     )
     measures = ("logged value", "value", "lift", "relative lift")
     for policy in figures.names("goals", "policy"):
@@ -123,8 +123,8 @@ def estimators_section(figures: Figures) -> Section | None:
     section = Section(
         "estimators",
         "Estimators",
-        "Eight ways to the same number: those on the weights (IPS, SNIPS) are unbiased and noisy, the one on a model (DM) is neither; "
-        "where they disagree beyond their intervals, trust none.",
+        "Eight ways to the same number: those on the weights (IPS, SNIPS) are unbiased and noisy, the one on a "
+        "model (DM) is neither; where they disagree beyond their intervals, trust none.",
     )
     section.blocks.append(Plot(plots.estimators(figures, policies[:3]), "Value per draw by estimator."))
     measures = ("value", "standard error", "parameter")
@@ -159,8 +159,8 @@ def diagnostics_section(figures: Figures) -> Section | None:
     section = Section(
         "diagnostics",
         "Can the log carry it?",
-        "A gate that fails ends in REFUSE: then the numbers above are not evidence. Weights far above 1 mean that few draws speak for "
-        "many.",
+        "A gate that fails ends in REFUSE: then the numbers above are not evidence. Weights far above 1 mean that "
+        "few draws speak for many.",
     )
     policies = figures.names("gates", "policy")
     gates = [name for name in figures.names("gates", "measure") if name != "passed"]
@@ -199,8 +199,8 @@ def parts_section(figures: Figures) -> Section | None:
     section = Section(
         "parts",
         "Segments and periods",
-        "The same question of parts of the log: many looks at once, so one small part that wins or loses is likely luck; a part that "
-        "fails its gates has no number.",
+        "The same question of parts of the log: many looks at once, so one small part that wins or loses is likely "
+        "luck; a part that fails its gates has no number.",
     )
     if figures.where("growth"):
         section.blocks.append(
@@ -249,8 +249,8 @@ def demand_section(figures: Figures) -> Section | None:
     section = Section(
         "demand",
         "Demand",
-        "The share of draws that sold at each price, as the log shows it, with Wilson intervals: a curve that falls to the right is what "
-        "the policies live on. Not causal where discounts went to those who hesitated.",
+        "The share of draws that sold at each price, as the log shows it, with Wilson intervals: a curve that "
+        "falls to the right is what the policies live on. Not causal where discounts went to those who hesitated.",
     )
     section.blocks.append(Plot(plots.demand(figures), "Share of exposed draws that were bought, by price over list."))
     places = [(number, row) for number, row in figures.where("demand", measure="share bought", segment="")]

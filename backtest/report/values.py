@@ -13,13 +13,13 @@ from typing import Literal
 
 import numpy as np
 
-from backtest.estimates import Evaluation, Settings
+from backtest.estimates import Evaluation, Interval, Settings
 from backtest.evaluation import evaluate, lift_over
 from backtest.feedback import Feedback
 from backtest.report.divisions import Divisions, groups_of, period_name
 from backtest.report.draws import Draws
 from backtest.report.facts import Bools, Floats, Ints, Names
-from backtest.report.figures import Figures, Unit
+from backtest.report.figures import Figures, Place, Unit
 from backtest.report.prices import clustered_mean
 from backtest.report.reward_model import Expected, target_rewards
 from backtest.report.targets import Target
@@ -82,7 +82,7 @@ def describe_value(figures: Figures, judged: Judged, target: Target, against: Se
             lift = lift_over(feedback, other.probability, judged.settings)
             if lift is None:
                 continue
-            _lift(figures, target.name, f"lift over {other.name}", lift.value, lift.bootstrap.low, lift.bootstrap.high)
+            _lift(figures, target.name, f"lift over {other.name}", lift.value, lift.bootstrap)
             figures.add("value", f"relative lift over {other.name}", lift.relative, policy=target.name, unit="change")
     _estimators(figures, target.name, found)
     _diagnostics(figures, target.name, found)
@@ -95,8 +95,12 @@ def describe_value(figures: Figures, judged: Judged, target: Target, against: Se
     return found
 
 
-def _lift(figures: Figures, policy: str, measure: str, value: float, low: float, high: float) -> None:
-    figures.add("value", measure, value, low, high, policy=policy, unit="change of money")
+def _lift(figures: Figures, policy: str, measure: str, value: float, interval: Interval | None) -> None:
+    figures.add("value", measure, value, *_ends(interval), policy=policy, unit="change of money")
+
+
+def _ends(interval: Interval | None) -> tuple[float | None, float | None]:
+    return (None, None) if interval is None else (interval.low, interval.high)
 
 
 def _verdict(figures: Figures, policy: str, found: Evaluation) -> None:
@@ -113,35 +117,25 @@ def _verdict(figures: Figures, policy: str, found: Evaluation) -> None:
 def _value(figures: Figures, policy: str, found: Evaluation) -> None:
     by_name = {one.name: one for one in found.estimates}
     best = by_name.get("dr") or by_name.get("snips")
-    if best is not None and best.interval is not None:
+    if best is not None:
         figures.add(
-            "value",
-            "value",
-            best.value,
-            best.interval.low,
-            best.interval.high,
-            policy=policy,
-            unit="money",
-            text=best.name,
-        )
-    if found.logged is not None and found.logged.interval is not None:
-        one = found.logged
-        assert one.interval is not None
-        figures.add(
-            "value", "logged value", one.value, one.interval.low, one.interval.high, policy=policy, unit="money"
-        )
+            "value", "value", best.value, *_ends(best.interval), policy=policy, unit="money", text=_NAMES.get(best.name, best.name)
+        )  # fmt: skip
+    if found.logged is not None:
+        logged = found.logged
+        figures.add("value", "logged value", logged.value, *_ends(logged.interval), policy=policy, unit="money")
     lift = found.lift
     if lift is not None:
         name = f"lift over {LOGGED}"
-        _lift(figures, policy, name, lift.value, lift.bootstrap.low, lift.bootstrap.high)
-        _lift(figures, policy, f"{name}, at every look", lift.value, lift.anytime.low, lift.anytime.high)
+        _lift(figures, policy, name, lift.value, lift.bootstrap)
+        _lift(figures, policy, f"{name}, at every look", lift.value, lift.anytime)
         figures.add("value", f"relative {name}", lift.relative, policy=policy, unit="change")
 
 
 def _estimators(figures: Figures, policy: str, found: Evaluation) -> None:
     for one in found.estimates:
         name = _NAMES.get(one.name, one.name)
-        low, high = (one.interval.low, one.interval.high) if one.interval is not None else (None, None)
+        low, high = _ends(one.interval)
         figures.add("estimators", "value", one.value, low, high, policy=policy, group=name, unit="money")
         figures.add("estimators", "standard error", one.error, policy=policy, group=name, unit="money")
         figures.add("estimators", "parameter", one.parameter, policy=policy, group=name)
@@ -206,8 +200,9 @@ def describe_goals(figures: Figures, judged: Judged, target: Target) -> None:
             continue
         figures.add("goals", "logged value", found.logged.value, policy=target.name, group=name, unit=unit)
         figures.add("goals", "value", snips.value, policy=target.name, group=name, unit=unit)
-        low, high = found.lift.bootstrap.low, found.lift.bootstrap.high
-        figures.add("goals", "lift", found.lift.value, low, high, policy=target.name, group=name, unit=change)
+        figures.add(
+            "goals", "lift", found.lift.value, *_ends(found.lift.bootstrap), policy=target.name, group=name, unit=change
+        )
         figures.add("goals", "relative lift", found.lift.relative, policy=target.name, group=name, unit="change")
 
 
@@ -274,7 +269,7 @@ def _part(
         return
     add("logged value", found.logged.value, "money")
     add("value", found.logged.value + found.lift.value, "money")
-    add("lift", found.lift.value, "change of money", found.lift.bootstrap.low, found.lift.bootstrap.high)
+    add("lift", found.lift.value, "change of money", *_ends(found.lift.bootstrap))
     add("relative lift", found.lift.relative, "change")
 
 
@@ -285,7 +280,7 @@ def _cross(
     for period in dict.fromkeys(periods.tolist()):
         inside = rows & (periods == period) & ~feedback.forced
         count = int(inside.sum())
-        place = {"policy": policy, "segment": segment, "group": group, "period": period}
+        place: Place = {"policy": policy, "segment": segment, "group": group, "period": period}
         figures.add("parts", "draws", count, **place, unit="count")
         if count < PART_DRAWS_MIN:
             figures.add("parts", "lift", None, **place, unit="change of money", text="too few draws")
