@@ -21,6 +21,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.browser import NO_BROWSER, find_browser
+
 ROOT = Path(__file__).resolve().parents[1]
 KAFKA_IMAGE = "apache/kafka:4.1.1"
 BROKER_VARIABLE = "PRICETIDE_TEST_KAFKA"
@@ -67,7 +69,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by what they ask for, so that `-m 'not kafka'` and `-m 'not data'` select by need."""
     for item in items:
         needs = getattr(item, "fixturenames", ())
-        for fixture, marker in (("kafka", "kafka"), ("rees46", "data"), ("open_bandit", "data")):
+        for fixture, marker in (("kafka", "kafka"), ("rees46", "data"), ("open_bandit", "data"), ("chromium", "browser")):
             if fixture in needs:
                 item.add_marker(marker)
 
@@ -121,6 +123,17 @@ def _data(pattern: str, missing: str) -> Path:
     if os.environ.get("CI"):
         pytest.fail(missing)
     pytest.skip(missing)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of a Chromium; see tests.browser."""
+    found = find_browser()
+    if found is None:
+        if os.environ.get("CI"):
+            pytest.fail(NO_BROWSER)
+        pytest.skip(NO_BROWSER)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -52,12 +52,12 @@ class Decisions:
     preference: Floats
     """Not a number without a model."""
     market: Names
-    rails: Sequence[Sequence[str]]
-    """Rails that removed points of the lattice."""
+    rails: Ints
+    """Rails that removed points of the lattice: bit i stands for the rail `rail_names[i]`."""
+    rail_names: tuple[str, ...]
     binding: Names
     """The rail that decided; empty: none."""
     forced: Bools
-    ids: Sequence[str]
 
     @property
     def multiplier(self) -> Floats:
@@ -69,9 +69,10 @@ def read_decisions(file: Path, users: Codes, items: Codes) -> Decisions:
     """Return the decisions in a Parquet file that `pricetide backtest --decisions` wrote."""
     names = [
         "kind", "user", "item", "event_time_ms", "status", "topic", "price", "list_price", "sequence", "intent", "preference",
-        "market", "trail", "binding_rule", "forced", "decision_id",
+        "market", "trail", "binding_rule", "forced",
     ]  # fmt: skip
     columns = read_columns(file, names, "decision")
+    rails, rail_names = _rails_of(columns["trail"])
     return Decisions(
         user=users.array(columns["user"].to_pylist()),
         item=items.array(columns["item"].to_pylist()),
@@ -84,11 +85,22 @@ def read_decisions(file: Path, users: Codes, items: Codes) -> Decisions:
         intent=ints_of(columns["intent"]),
         preference=floats_of(columns["preference"]),
         market=texts_of(columns["market"], "none"),
-        rails=[[step["rail"] for step in trail or ()] for trail in columns["trail"].to_pylist()],
+        rails=rails,
+        rail_names=rail_names,
         binding=texts_of(columns["binding_rule"]),
         forced=bools_of(columns["forced"]),
-        ids=columns["decision_id"].to_pylist(),
     )
+
+
+def _rails_of(trails: Any) -> tuple[Ints, tuple[str, ...]]:  # noqa: ANN401 - pyarrow ships no types
+    """Return the names of the rails in an arrow column of trails, and which of them each row has, as bits."""
+    column = trails.combine_chunks()
+    steps = column.flatten().field("rail").dictionary_encode()
+    lengths = column.value_lengths().fill_null(0).to_numpy()
+    bits = np.zeros(len(column), np.int64)
+    rows = np.repeat(np.arange(len(column)), lengths)
+    np.bitwise_or.at(bits, rows, np.left_shift(1, steps.indices.to_numpy().astype(np.int64)))
+    return bits, tuple(steps.dictionary.to_pylist())
 
 
 def read_columns(file: Path, names: Sequence[str], kind: str) -> Mapping[str, Any]:
@@ -137,7 +149,9 @@ def write_decisions(file: Path, runs: Mapping[str, Decisions]) -> None:
                 "user", "item", "time_ms", "status", "price", "list_price", "sequence", "intent", "market", "binding", "forced",
             )
         }  # fmt: skip
-        columns["rails"] = pa.array(run.rails, pa.list_(pa.string()))
+        kinds, place = np.unique(run.rails, return_inverse=True)
+        lists = [[name for bit, name in enumerate(run.rail_names) if kind >> bit & 1] for kind in kinds.tolist()]
+        columns["rails"] = pa.array(lists, pa.list_(pa.string())).take(pa.array(place))
         columns["policy"] = pa.array([policy] * len(run.user)).dictionary_encode()
         tables.append(pa.table(columns))
     pa.parquet.write_table(pa.concat_tables(tables), file, compression="zstd")

@@ -56,12 +56,12 @@ def _totals(figures: Figures, policy: str, run: Decisions, priced: Bools) -> Non
 
 
 def _rails(figures: Figures, policy: str, run: Decisions, priced: Bools) -> None:
-    rows = np.flatnonzero(priced)
-    removed = Counter(rail for row in rows.tolist() for rail in set(run.rails[row]))
-    decided = Counter(run.binding[rows].tolist())
+    bits, decided = run.rails[priced], Counter(run.binding[priced].tolist())
+    removed = {name: int((bits >> place & 1).sum()) for place, name in enumerate(run.rail_names)}
     for rail in sorted((removed.keys() | decided.keys()) - {""}):
-        figures.add("rails", "took prices away", removed[rail] / len(rows), policy=policy, group=rail, unit="share")
-        figures.add("rails", "decided the price", decided[rail] / len(rows), policy=policy, group=rail, unit="share")
+        share, ruled = removed.get(rail, 0) / len(bits), decided[rail] / len(bits)
+        figures.add("rails", "took prices away", share, policy=policy, group=rail, unit="share")
+        figures.add("rails", "decided the price", ruled, policy=policy, group=rail, unit="share")
 
 
 def item_hours(run: Decisions, priced: Bools) -> tuple[Floats, Ints]:

@@ -138,9 +138,7 @@ def goal_of(figures: Figures, draws: Draws) -> tuple[Literal["margin", "revenue"
         text = "The value is margin: price less the catalogue's cost, times pieces, within the draw's window."
         figures.add("scope", "reward", unit="text", text=text)
         return "margin", draws.margin
-    text = (
-        "The value is revenue, since the catalogue does not know every item's cost: price times pieces, within the draw's window."
-    )
+    text = "The value is revenue, since the catalogue does not know every cost: price times pieces, within the draw's window."
     figures.add("scope", "reward", unit="text", text=text)
     return "revenue", draws.revenue
 

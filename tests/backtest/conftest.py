@@ -7,11 +7,15 @@ from typing import NamedTuple
 
 import pytest
 
+from backtest.estimates import Settings
 from backtest.rees46 import Imported, import_rees46
+from backtest.report.figures import Figures
+from backtest.report.study import Files, files_of, write_report
 from backtest.run import run_backtest
 from backtest.shoppers import generate_log
 from backtest.summary import Summary
 from contracts.semantics import Topology
+from tests.backtest.report_shop import write_report_shop
 
 
 class Backtested(NamedTuple):
@@ -40,3 +44,37 @@ def shop_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("shop") / "log"
     generate_log(directory, users=150, events=3_000, seed=5, topology=Topology(partitions=3), file_format="jsonl")
     return directory
+
+
+class Reported(NamedTuple):
+    """A report on a generated shop whose offers were shown."""
+
+    log: Path
+    files: Files
+    figures: Figures
+
+
+POLICIES = {
+    "gentle": "[rule]\nkind = 'session_intent'\ndiscounts_permille = [50, 50, 0, 0]\nexplore = 0.4\n",
+    "deep": "[rule]\nkind = 'fixed_price'\nmultiplier_permille = 850\nexplore = 0.05\n",
+}
+RAILS = "[rails]\ncharm_endings = []\nstep_max_permille = 300\n"
+
+
+def write_policies(directory: Path) -> list[Path]:
+    """Write the policies that reports in tests are asked about."""
+    files = []
+    for name, rule in POLICIES.items():
+        files.append(directory / f"{name}.toml")
+        files[-1].write_text(f"name = '{name}'\nseed = 11\n{rule}{RAILS}")
+    return files
+
+
+@pytest.fixture(scope="session")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Reported:
+    """A report on 450 shoppers, whose log prices below list with much exploration, and on two policies."""
+    folder = tmp_path_factory.mktemp("report")
+    write_report_shop(folder / "log", users=450)
+    page = folder / "out.html"
+    figures = write_report(folder / "log", write_policies(folder), page, settings=Settings(resamples=200))
+    return Reported(folder / "log", files_of(page), figures)

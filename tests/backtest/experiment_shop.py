@@ -60,10 +60,10 @@ SPRING = Experiment(
 )
 
 
-class _Shop:
+class Shop:
     """An engine of one partition, and every row that it was given."""
 
-    def __init__(self, policies: list[PolicyRecord]) -> None:
+    def __init__(self, policies: list[PolicyRecord], items: list[CatalogueItem] | None = None) -> None:
         self.semantics, self.topology = Semantics(consent_default=True), Topology(partitions=1)
         self.rows: list[EventRow] = []
         self._engine = Engine(self.semantics, self.topology, 0)
@@ -72,7 +72,7 @@ class _Shop:
         self._states: dict[bytes, bytes] = {}
         self._partition = PartitionState()
         self._catalogue, self._policies = Catalogue(), PolicyBook()
-        self.items = [
+        self.items = items or [
             CatalogueItem(
                 item=item,
                 valid_from_ms=0,
@@ -116,7 +116,7 @@ def write_experiment(
     """
     random = Random(seed)
     policies = [*POLICIES, experiment, RunningExperiments(experiments=(experiment.version,))]
-    shop = _Shop(policies)
+    shop = Shop(policies)
     coming: list[tuple[int, int, int, str]] = []
     keen = [random.gauss(0.0, 1.5) for _ in range(users)]
     for user in range(users):
@@ -139,14 +139,17 @@ def write_experiment(
             odds = keen[user] - 2.0 - slope * (shown / list_price - 1.0)
             if random.random() < 1.0 / (1.0 + exp(-odds)):
                 heappush(coming, (at_ms + MINUTE_MS + random.randrange(5 * MINUTE_MS), user, place, str(shown)))
-    _write(directory, shop, policies, users, seed)
+    write_shop(
+        directory, shop, policies, f"Generated: python -m tests.backtest.experiment_shop, {users} users, seed {seed}"
+    )
 
 
-def _write(directory: Path, shop: _Shop, policies: list[PolicyRecord], users: int, seed: int) -> None:
+def write_shop(directory: Path, shop: Shop, policies: list[PolicyRecord], source: str) -> None:
+    """Write the log of what a shop was given."""
     manifest = Manifest(
         semantics=shop.semantics,
         topology=shop.topology,
-        source=f"Generated: python -m tests.backtest.experiment_shop, {users} users, seed {seed}",
+        source=source,
         offers="shown",
         synthetic=("Everything: shoppers who react to the engine's prices by a logistic curve.",),
     )

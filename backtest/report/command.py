@@ -1,0 +1,36 @@
+"""`pricetide backtest LOG --report PAGE` at the terminal: progress while it works, then the verdicts and the files.
+
+Not here: the option itself (backtest.commands).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from backtest.report.study import files_of, write_report
+
+
+def report(directory: Path, policies: Sequence[Path], page: Path, models: Sequence[Path]) -> None:
+    """Write the report on the log in `directory` to `page`, and say what came out; see write_report."""
+    if page.suffix not in (".html", ".htm"):
+        raise click.UsageError(f"--report {page} is not the name of a page: let it end in .html")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def move(title: str, done: int, total: int) -> None:
+            if title not in tasks:
+                tasks[title] = progress.add_task(title)
+            progress.update(tasks[title], completed=done, total=total)
+
+        figures = write_report(directory, policies, page, models, progress=move)
+    for _, row in figures.where("verdict", measure="verdict"):
+        why = figures.where("verdict", policy=row.policy, measure="why")
+        click.echo(f"{row.policy}: {row.text}" + (f" ({why[0][1].text})" if why else ""))
+    files = files_of(page)
+    click.echo(f"report in {files.page}; its figures in {files.figures_json} and {files.figures_parquet}")

@@ -1,0 +1,64 @@
+"""The report in a real browser, without a network, on a laptop's screen: it is all there, and nobody complains."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+
+from tests.backtest.conftest import Reported
+from tests.browser import Page, browsing
+
+WIDTH, HEIGHT = 1280, 800
+
+
+@pytest_asyncio.fixture
+async def page(chromium: str, reported: Reported) -> AsyncIterator[Page]:
+    async with browsing(chromium, WIDTH, HEIGHT) as opened:
+        await opened.open(reported.files.page.as_uri())
+        yield opened
+
+
+def visible(selector: str) -> str:
+    """An expression: how many elements of `selector` take space on the page, and how many there are."""
+    return (
+        f"(() => {{ const all = [...document.querySelectorAll({selector!r})];"
+        " return [all.filter(one => one.checkVisibility() && one.getBoundingClientRect().height > 5).length, all.length] })()"
+    )
+
+
+async def test_a_browser_opens_the_report_without_a_network(page: Page, reported: Reported) -> None:
+    assert page.requests == [reported.files.page.as_uri()]
+    assert not page.messages
+    assert await page.evaluate("performance.getEntriesByType('resource').length") == 0
+    assert await page.evaluate("document.title") == "Backtest: gentle, deep"
+
+    for selector, least in (
+        (".card", 2),
+        ("section", 12),
+        ("figure svg", 6),
+        ("nav a", 12),
+        ("main > section > .scroll", 12),
+    ):
+        seen, there = await page.evaluate(visible(selector))
+        assert seen == there >= least, selector
+    hidden, _ = await page.evaluate(visible("details .scroll"))
+    assert hidden == 0
+
+    first = await page.evaluate("document.querySelector('.card .verdict').getBoundingClientRect().bottom")
+    assert first < HEIGHT, "the verdict stands on the first screen"
+    assert await page.evaluate("document.documentElement.scrollWidth") <= WIDTH, "nothing sticks out to the right"
+    lost = "[...document.querySelectorAll('nav a')].filter(one => !document.querySelector(one.getAttribute('href'))).length"
+    assert await page.evaluate(lost) == 0
+    digits = "getComputedStyle(document.querySelector('td')).fontVariantNumeric"
+    assert await page.evaluate(digits) == "tabular-nums"
+
+    await page.evaluate("document.querySelector('details').open = true")
+    opened, _ = await page.evaluate(visible("details .scroll"))
+    assert opened > 0
+
+    picture = await page.screenshot()
+    assert picture.startswith(b"\x89PNG")
+    assert struct.unpack(">II", picture[16:24]) == (WIDTH, HEIGHT)
+    assert len(picture) > 20_000, "a page with text and colours, not a blank one"

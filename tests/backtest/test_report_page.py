@@ -1,0 +1,148 @@
+"""The page of a report: it shows figures and nothing else, loads nothing, and is the same for equal figures."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import msgspec
+import pyarrow.parquet as pq
+import pytest
+
+from backtest.report.figures import Figure, Figures, format_value, read_figures
+from backtest.report.page import page_of
+from tests.backtest.conftest import Reported
+from tests.backtest.report_shop import TITLE
+
+
+class Reader(HTMLParser):
+    """What a page says: the texts of its figures by number, its bare table cells, what it would load, its anchors."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.figures: list[tuple[int, str, str]] = []
+        """Number, value, interval."""
+        self.bare: list[str] = []
+        self.loads: list[str] = []
+        self.anchors: set[str] = set()
+        self.links: set[str] = set()
+        self._cell: dict[str, str] | None = None
+        self._number: int | None = None
+        self._part = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.loads += [f"{tag} {name}={found[name]}" for name in ("src", "srcset", "action", "data") if name in found]
+        if tag in ("link", "script", "iframe", "object", "embed", "img", "base", "form", "video", "audio"):
+            self.loads.append(tag)
+        for name in ("href", "xlink:href"):
+            if found.get(name) is not None:
+                self.links.add(str(found[name]))
+        if found.get("id"):
+            self.anchors.add(str(found["id"]))
+        if tag == "td" or "data-figure" in found:
+            self._cell = {"value": "", "interval": ""}
+            self._number = int(found["data-figure"] or 0) if "data-figure" in found else None
+        if tag == "span":
+            self._part = str(found.get("class"))
+
+    def handle_data(self, data: str) -> None:
+        if self._cell is not None and self._part in self._cell:
+            self._cell[self._part] += data
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "span":
+            self._part = ""
+        if tag in ("td", "div") and self._cell is not None:
+            if self._number is not None:
+                self.figures.append((self._number, self._cell["value"], self._cell["interval"]))
+            elif self._cell["value"]:
+                self.bare.append(self._cell["value"])
+            self._cell = self._number = None
+
+
+@pytest.fixture(scope="module")
+def read(reported: Reported) -> Reader:
+    return Reader(reported.files.page.read_text())
+
+
+def test_every_number_in_a_table_is_a_figure_beside_the_page(reported: Reported, read: Reader) -> None:
+    rows = {row["number"]: row for row in pq.read_table(reported.files.figures_parquet).to_pylist()}
+    assert len(read.figures) > 500
+    for number, value, interval in read.figures:
+        row = rows[number]
+        ends = [one for one in (row["low"], row["high"]) if one is not None]
+        size = max((abs(one) for one in (row["value"], *ends) if one is not None), default=None)
+        said = row["text"] if row["unit"] == "text" or (row["value"] is None and row["text"]) else "–"
+        assert value == (said if row["value"] is None else format_value(row["value"], row["unit"], size)), row
+        if interval and "passed" not in interval and "failed" not in interval:
+            assert interval == " to ".join(format_value(one, row["unit"], size) for one in ends), row
+    assert not [text for text in read.bare if re.search(r"\d", text)]
+
+
+def test_the_page_is_made_of_its_figures_alone(reported: Reported) -> None:
+    assert page_of(read_figures(reported.files.figures_json)) == reported.files.page.read_text()
+
+
+def test_json_and_parquet_hold_the_same_figures(reported: Reported) -> None:
+    rows = pq.read_table(reported.files.figures_parquet).to_pylist()
+    assert [row.pop("number") for row in rows] == list(range(len(rows)))
+    assert [msgspec.convert(row, Figure) for row in rows] == read_figures(reported.files.figures_json).rows
+
+
+def test_the_page_loads_nothing_and_runs_no_script(reported: Reported, read: Reader) -> None:
+    text = reported.files.page.read_text()
+    assert not read.loads
+    assert not [link for link in read.links if not link.startswith("#")]
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+    assert not re.search(r"\son[a-z]+=", text)
+
+
+def test_every_entry_of_the_contents_leads_to_a_section(reported: Reported, read: Reader) -> None:
+    text = reported.files.page.read_text()
+    contents = set(re.findall(r'<a href="#([^"]+)"', text[text.index("<nav") : text.index("</nav>")]))
+    assert {"verdict", "value", "parts", "prices", "fairness", "files"} <= contents <= read.anchors
+
+
+def test_what_a_log_says_stands_on_the_page_as_text(reported: Reported) -> None:
+    text = reported.files.page.read_text()
+    assert TITLE not in text
+    assert "&lt;b&gt;item&lt;/b&gt; &amp; friends" in text
+
+
+def test_the_verdict_comes_first_and_names_the_estimand(reported: Reported) -> None:
+    text = reported.files.page.read_text()
+    first = text[text.index("<section") : text.index("</section>")]
+    assert 'id="verdict"' in first
+    assert "ADOPT_TO_AB" in first
+    assert "REJECT" in first
+    assert "not long-run value" in first
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "size", "text"),
+    [
+        (0.1234, "share", None, "12.3\u202f%"),
+        (-0.0512, "change", 0.12, "−5.1\u202f%"),
+        (1234.5, "money", None, "1,234.50"),
+        (0.01234, "change of money", None, "+0.0123"),
+        (875.0, "permille", None, "87.5\u202f%"),
+        (12_345.0, "count", None, "12,345"),
+        (0.0, "number", None, "0"),
+        (1.0, "number", None, "1"),
+        (0.98765, "number", None, "0.988"),
+    ],
+)
+def test_numbers_are_shown_to_three_digits_of_what_stands_beside_them(
+    value: float, unit: str, size: float | None, text: str
+) -> None:
+    assert format_value(value, unit, size) == text  # type: ignore[arg-type]  # a unit is checked by the parameters above
+
+
+def test_what_is_not_finite_is_not_available() -> None:
+    figures = Figures()
+    figures.add("s", "m", float("nan"), float("-inf"), 1.0)
+    assert (figures.rows[0].value, figures.rows[0].low, figures.rows[0].high) == (None, None, 1.0)

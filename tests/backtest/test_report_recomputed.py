@@ -1,0 +1,202 @@
+"""Figures of a report, computed again from the tables beside it, row by row, without numpy. Imports nothing of what it checks."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.backtest.conftest import POLICIES, Reported
+
+Row = dict[str, Any]
+TARGETS = [*POLICIES, "list price", "best uniform price"]
+RUNS = ["as logged", *POLICIES]
+
+
+@pytest.fixture(scope="module")
+def figures(reported: Reported) -> list[Row]:
+    return [
+        {"policy": "", "segment": "", "group": "", "period": ""} | row
+        for row in json.loads(reported.files.figures_json.read_bytes())
+    ]
+
+
+@pytest.fixture(scope="module")
+def draws(reported: Reported) -> list[Row]:
+    return list(pq.read_table(reported.files.draws).to_pylist())
+
+
+@pytest.fixture(scope="module")
+def prices(reported: Reported) -> dict[str, list[Row]]:
+    """Decisions by run, those after purchases left out: they only return an item to its list price."""
+    found = defaultdict(list)
+    for row in pq.read_table(reported.files.decisions).to_pylist():
+        if row["binding"] != "purchase":
+            found[row["policy"]].append(row)
+    return found
+
+
+def of(figures: list[Row], section: str, measure: str, **wanted: str) -> list[Row]:
+    return [
+        row
+        for row in figures
+        if row["section"] == section
+        and row["measure"] == measure
+        and all(row[name] == one for name, one in wanted.items())
+    ]
+
+
+def value(figures: list[Row], section: str, measure: str, **wanted: str) -> float:
+    (row,) = of(figures, section, measure, **({"segment": "", "group": "", "period": ""} | wanted))
+    return float(row["value"])
+
+
+def mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def near(one: float) -> Any:
+    return pytest.approx(one, rel=1e-9, abs=1e-12)
+
+
+def test_no_draw_names_a_person(draws: list[Row], prices: dict[str, list[Row]]) -> None:
+    assert all(isinstance(row["user"], int) for row in draws)
+    assert all(isinstance(row["user"], int) for rows in prices.values() for row in rows)
+
+
+def test_a_reward_is_the_margin_of_what_was_bought(draws: list[Row]) -> None:
+    for row in draws:
+        assert row["reward"] == near((row["price"] - row["cost"]) * row["quantity"] / 100)
+
+
+@pytest.mark.parametrize("policy", TARGETS)
+def test_value_lift_and_weights_are_those_of_the_draws(figures: list[Row], draws: list[Row], policy: str) -> None:
+    free = [row for row in draws if not row["forced"]]
+    weight = [row[f"target: {policy}"] / row["propensity"] for row in free]
+    earned = [w * row["reward"] for w, row in zip(weight, free, strict=True)]
+    logged = mean([row["reward"] for row in free])
+    assert value(figures, "value", "logged value", policy=policy) == near(logged)
+    lift = value(figures, "value", "lift over logged policy", policy=policy)
+    assert lift == near(mean([(w - 1.0) * row["reward"] for w, row in zip(weight, free, strict=True)])) or lift == near(
+        math.fsum(earned) / math.fsum(weight) - logged
+    )
+    assert value(figures, "value", "relative lift over logged policy", policy=policy) == near(lift / logged)
+    ess = math.fsum(weight) ** 2 / math.fsum(w * w for w in weight)
+    assert value(figures, "diagnostics", "effective sample size (ESS)", policy=policy) == near(ess)
+    assert value(figures, "diagnostics", "mean weight", policy=policy) == near(mean(weight))
+    assert value(figures, "diagnostics", "largest weight", policy=policy) == near(max(weight))
+    bars = of(figures, "weights", "share of draws", policy=policy)
+    assert math.fsum(row["value"] for row in bars) == near(1.0)
+    (zero,) = [row for row in bars if row["group"] == "0"]
+    assert zero["value"] == near(weight.count(0.0) / len(weight))
+
+
+@pytest.mark.parametrize("policy", list(POLICIES))
+def test_estimators_on_weights_are_those_of_the_draws(figures: list[Row], draws: list[Row], policy: str) -> None:
+    free = [row for row in draws if not row["forced"]]
+    weight = [row[f"target: {policy}"] / row["propensity"] for row in free]
+    earned = math.fsum(w * row["reward"] for w, row in zip(weight, free, strict=True))
+    clipped = mean([min(w, 5.0) * row["reward"] for w, row in zip(weight, free, strict=True)])
+    for name, wanted in (("IPS", earned / len(free)), ("SNIPS", earned / math.fsum(weight)), ("clipped IPS", clipped)):
+        assert value(figures, "estimators", "value", policy=policy, group=name) == near(wanted)
+
+
+def test_list_price_and_best_uniform_price_are_one_price_each(figures: list[Row], draws: list[Row]) -> None:
+    (says,) = of(figures, "targets", "says", policy="best uniform price")
+    shares = [float(one.strip(" %")) for one in says["text"].split(" of list")[0].split(" or ")]
+    for row in draws:
+        assert row["target: list price"] == (row["price"] == row["list_price"])
+        if row["target: best uniform price"]:
+            gaps = [abs(row["price"] / row["list_price"] - share / 100) for share in shares]
+            assert min(gaps) < 0.026
+
+
+@pytest.mark.parametrize("policy", list(POLICIES))
+@pytest.mark.parametrize("segment", ["market", "category", "user", "intent", "list price"])
+def test_parts_are_counted_from_the_draws(figures: list[Row], draws: list[Row], policy: str, segment: str) -> None:
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in draws:
+        groups[row[f"segment: {segment}"]].append(row)
+    shown = of(figures, "parts", "draws", policy=policy, segment=segment, period="")
+    assert {row["group"]: row["value"] for row in shown} == {group: len(rows) for group, rows in groups.items()}
+    for group, rows in groups.items():
+        bought = value(figures, "parts", "purchases", policy=policy, segment=segment, group=group)
+        assert bought == sum(row["quantity"] > 0 for row in rows)
+        for row in of(figures, "parts", "logged value", policy=policy, segment=segment, group=group, period=""):
+            assert row["value"] == near(mean([one["reward"] for one in rows if not one["forced"]]))
+
+
+@pytest.mark.parametrize("policy", list(POLICIES))
+def test_goals_are_those_of_the_draws(figures: list[Row], draws: list[Row], policy: str) -> None:
+    free = [row for row in draws if not row["forced"]]
+    for group, of_row in (
+        ("revenue", lambda row: row["price"] * row["quantity"] / 100),
+        ("pieces", lambda row: row["quantity"]),
+        ("users who do not come back", lambda row: row["stays away"]),
+    ):
+        (shown,) = of(figures, "goals", "value", policy=policy, group=group)
+        if shown["value"] is None:
+            assert shown["text"] == "the log cannot support it"
+            assert group not in ("revenue", "pieces")
+            continue
+        known = [row for row in free if not math.isnan(of_row(row))]
+        weight = [row[f"target: {policy}"] / row["propensity"] for row in known]
+        total = math.fsum(w * of_row(row) for w, row in zip(weight, known, strict=True))
+        assert value(figures, "goals", "logged value", policy=policy, group=group) == near(
+            mean([of_row(row) for row in known])
+        )
+        assert shown["value"] == near(total / math.fsum(weight))
+
+
+def test_demand_is_counted_from_the_draws(figures: list[Row], draws: list[Row]) -> None:
+    bands: dict[float, list[Row]] = defaultdict(list)
+    for row in draws:
+        if row["exposed"]:
+            bands[round(40 * row["price"] / row["list_price"]) * 25.0].append(row)
+    shown = of(figures, "demand", "share bought", segment="")
+    assert len(shown) >= 4
+    for figure in shown:
+        rows = bands[figure["x"]]
+        assert figure["value"] == near(sum(row["quantity"] > 0 for row in rows) / len(rows))
+        assert figure["low"] < figure["value"] < figure["high"]
+
+
+@pytest.mark.parametrize("policy", RUNS)
+def test_prices_rails_and_dispersion_are_those_of_the_decisions(
+    figures: list[Row], prices: dict[str, list[Row]], policy: str
+) -> None:
+    rows = prices[policy]
+    below = sum(row["price"] < row["list_price"] for row in rows) / len(rows)
+    assert value(figures, "prices", "below list", policy=policy) == near(below)
+    share = mean([row["price"] / row["list_price"] for row in rows])
+    assert value(figures, "prices", "mean price over list", policy=policy) == near(1_000 * share)
+    for rail in {name for row in rows for name in row["rails"]}:
+        removed = sum(rail in row["rails"] for row in rows) / len(rows)
+        assert value(figures, "rails", "took prices away", policy=policy, group=rail) == near(removed)
+    cells: dict[tuple[int, int], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        cells[row["item"], row["time_ms"] // 3_600_000][row["user"]].append(row["price"] / row["list_price"])
+    ratios = [
+        max(max(one) for one in users.values()) / min(min(one) for one in users.values())
+        for users in cells.values()
+        if len(users) > 1
+    ]
+    assert value(figures, "dispersion", "item-hours with two users or more", policy=policy) == len(ratios)
+    assert value(figures, "dispersion", "highest", policy=policy) == near(max(ratios))
+
+
+@pytest.mark.parametrize("policy", RUNS)
+def test_parity_is_that_of_the_draws_decided(figures: list[Row], prices: dict[str, list[Row]], policy: str) -> None:
+    groups: dict[str, list[float]] = defaultdict(list)
+    for row in prices[policy]:
+        if row["status"] == "drawn":
+            groups["new" if row["sequence"] < 10 else "returning"].append(row["price"] / row["list_price"])
+    means = {group: 1_000 * mean(values) for group, values in groups.items()}
+    shown = of(figures, "parity", "mean price over list", policy=policy, segment="user")
+    assert {row["group"]: row["value"] for row in shown} == {group: near(one) for group, one in means.items()}
+    gap = max(means.values()) - min(means.values())
+    assert value(figures, "gaps", "largest gap", policy=policy, segment="user") == near(gap)
