@@ -53,8 +53,11 @@ class Page:
                 return dict(message["result"])
             self._hear(message)
 
-    async def open(self, url: str) -> None:
-        """Go to `url`, without a network, and wait until it is loaded."""
+    async def open(self, url: str, width: int, height: int) -> None:
+        """Go to `url` in a window of that size, without a network, and wait until it is loaded."""
+        await self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+        )
         for domain in ("Page", "Network", "Runtime", "Log"):
             await self.call(f"{domain}.enable")
         await self.call(
@@ -86,12 +89,12 @@ class Page:
 
 
 @asynccontextmanager
-async def browsing(executable: str, width: int, height: int) -> AsyncIterator[Page]:
+async def browsing(executable: str) -> AsyncIterator[Page]:
     """Yield a page of a new browser with a profile of its own; both are gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="pricetide-browser-", ignore_cleanup_errors=True) as profile:
         flags = [
             "--headless=new", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-dev-shm-usage",
-            "--remote-debugging-port=0", f"--user-data-dir={profile}", f"--window-size={width},{height}",
+            "--remote-debugging-port=0", f"--user-data-dir={profile}",
             *(["--no-sandbox"] if os.geteuid() == 0 else []),  # Chromium's sandbox does not run as root
         ]  # fmt: skip
         process = await asyncio.create_subprocess_exec(

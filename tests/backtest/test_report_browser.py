@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest_asyncio
 
@@ -15,8 +16,8 @@ WIDTH, HEIGHT = 1280, 800
 
 @pytest_asyncio.fixture
 async def page(chromium: str, reported: Reported) -> AsyncIterator[Page]:
-    async with browsing(chromium, WIDTH, HEIGHT) as opened:
-        await opened.open(reported.files.page.as_uri())
+    async with browsing(chromium) as opened:
+        await opened.open(reported.files.page.as_uri(), WIDTH, HEIGHT)
         yield opened
 
 
@@ -62,3 +63,12 @@ async def test_a_browser_opens_the_report_without_a_network(page: Page, reported
     assert picture.startswith(b"\x89PNG")
     assert struct.unpack(">II", picture[16:24]) == (WIDTH, HEIGHT)
     assert len(picture) > 20_000, "a page with text and colours, not a blank one"
+
+
+async def test_the_browser_would_tell_of_a_request_and_of_an_error(chromium: str, tmp_path: Path) -> None:
+    file = tmp_path / "page.html"
+    file.write_text("<img src='http://127.0.0.1:9/x.png'><script>console.error('broken')</script>")
+    async with browsing(chromium) as opened:
+        await opened.open(file.as_uri(), WIDTH, HEIGHT)
+        assert opened.requests == [file.as_uri(), "http://127.0.0.1:9/x.png"]
+        assert "broken" in str(opened.messages)
