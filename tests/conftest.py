@@ -69,7 +69,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by what they ask for, so that `-m 'not kafka'` and `-m 'not data'` select by need."""
     for item in items:
         needs = getattr(item, "fixturenames", ())
-        for fixture, marker in (("kafka", "kafka"), ("rees46", "data"), ("open_bandit", "data"), ("chromium", "browser")):
+        for fixture, marker in (
+            ("kafka", "kafka"),
+            ("rees46", "data"),
+            ("open_bandit", "data"),
+            ("chromium", "browser"),
+        ):
             if fixture in needs:
                 item.add_marker(marker)
 

@@ -5,18 +5,17 @@ Not here: the option itself (backtest.commands).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from backtest.report.study import files_of, write_report
+from backtest.report.study import Ask, files_of, write_report
 
 
-def report(directory: Path, policies: Sequence[Path], page: Path, models: Sequence[Path]) -> None:
-    """Write the report on the log in `directory` to `page`, and say what came out; see write_report."""
+def report(ask: Ask, page: Path) -> None:
+    """Write the report to `page`, and say what came out; see write_report."""
     if page.suffix not in (".html", ".htm"):
         raise click.UsageError(f"--report {page} is not the name of a page: let it end in .html")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -28,7 +27,7 @@ def report(directory: Path, policies: Sequence[Path], page: Path, models: Sequen
                 tasks[title] = progress.add_task(title)
             progress.update(tasks[title], completed=done, total=total)
 
-        figures = write_report(directory, policies, page, models, progress=move)
+        figures = write_report(ask, page, move)
     for _, row in figures.where("verdict", measure="verdict"):
         why = figures.where("verdict", policy=row.policy, measure="why")
         click.echo(f"{row.policy}: {row.text}" + (f" ({why[0][1].text})" if why else ""))

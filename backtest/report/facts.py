@@ -33,6 +33,10 @@ class Codes:
         of = self.of
         return np.array([of.setdefault(name, len(of)) for name in names], np.int64)
 
+    def code(self, name: str) -> int:
+        """Return the code of a name."""
+        return self.of.setdefault(name, len(self.of))
+
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
@@ -49,8 +53,6 @@ class Decisions:
     """The user's count of events, this one included."""
     intent: Ints
     """-1: not known."""
-    preference: Floats
-    """Not a number without a model."""
     market: Names
     rails: Ints
     """Rails that removed points of the lattice: bit i stands for the rail `rail_names[i]`."""
@@ -68,7 +70,7 @@ class Decisions:
 def read_decisions(file: Path, users: Codes, items: Codes) -> Decisions:
     """Return the decisions in a Parquet file that `pricetide backtest --decisions` wrote."""
     names = [
-        "kind", "user", "item", "event_time_ms", "status", "topic", "price", "list_price", "sequence", "intent", "preference",
+        "kind", "user", "item", "event_time_ms", "status", "topic", "price", "list_price", "sequence", "intent",
         "market", "trail", "binding_rule", "forced",
     ]  # fmt: skip
     columns = read_columns(file, names, "decision")
@@ -83,7 +85,6 @@ def read_decisions(file: Path, users: Codes, items: Codes) -> Decisions:
         list_price=ints_of(columns["list_price"]),
         sequence=ints_of(columns["sequence"]),
         intent=ints_of(columns["intent"]),
-        preference=floats_of(columns["preference"]),
         market=texts_of(columns["market"], "none"),
         rails=rails,
         rail_names=rail_names,

@@ -53,11 +53,17 @@ def page_of(figures: Figures) -> str:
     return page + "\n"
 
 
-def _environment() -> Any:  # noqa: ANN401 - typed by whoever has it installed
+def require_jinja2() -> Any:  # noqa: ANN401 - typed by whoever has it installed
+    """Return the module jinja2, or raise BadInput that says how to get it."""
     try:
         import jinja2
     except ImportError:
         raise BadInput("A report needs Jinja2: pip install 'pricetide[report]'") from None
+    return jinja2
+
+
+def _environment() -> Any:  # noqa: ANN401 - as above
+    jinja2 = require_jinja2()
     return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=False)
 
 

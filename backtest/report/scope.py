@@ -24,6 +24,7 @@ from backtest.summary import Summary
 from contracts.log import MANIFEST, Log, policy_records, sha256_of
 from contracts.policies import Policy, decode_policy
 from contracts.rules import Greedy, LinearQ, Sarsa, Thompson
+from features.artifact import MANIFEST as ARTIFACT_MANIFEST
 from features.artifact import Artifact
 
 NOT_SHOWN = (
@@ -197,9 +198,7 @@ def test_from(figures: Figures, log: Log, artifacts: Sequence[Artifact]) -> int:
     return from_ms
 
 
-def describe_versions(
-    figures: Figures, settings: Settings, summary: Summary, policies: Sequence[Policy], models: Sequence[Path]
-) -> None:
+def describe_versions(figures: Figures, settings: Settings, policies: Sequence[Policy], models: Sequence[Path]) -> None:
     """Add versions, seeds and what was asked."""
     figures.add("versions", "seed of the bootstrap", unit="text", text=str(settings.seed))
     figures.add("versions", "resamples", unit="text", text=f"{settings.resamples:,}")
@@ -207,7 +206,7 @@ def describe_versions(
         text = msgspec.json.encode(policy).decode()
         figures.add("versions", f"policy {policy.name}", unit="text", text=text)
     for model in models:
-        figures.add("versions", f"artifact {model.name}", unit="text", text=", ".join(summary.models) or "not in force")
+        figures.add("versions", f"artifact {model.name}", unit="text", text=sha256_of(model / ARTIFACT_MANIFEST))
     figures.add("versions", "Python", unit="text", text=platform.python_version())
     for name in _PACKAGES:
         figures.add("versions", name, unit="text", text=_version(name))

@@ -7,28 +7,28 @@ and settings give equal bytes, on one machine. Not here: what a figure is comput
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from backtest.estimates import Settings
-from backtest.logged_draws import logged_draws
+from backtest.logged_draws import LoggedDraws, read_draws
 from backtest.models import open_models
-from backtest.outputs import DecisionTable
-from backtest.replay import How, Replay
+from backtest.replay import Replay
 from backtest.report import scope
 from backtest.report.divisions import Divisions, divide
 from backtest.report.draws import Draws, describe_demand, draws_of, write_draws
 from backtest.report.facts import Codes, Decisions, Floats, read_decisions, write_decisions
 from backtest.report.figures import Figures, write_figures
-from backtest.report.page import page_of
+from backtest.report.page import page_of, require_jinja2
+from backtest.report.plots import require_matplotlib
 from backtest.report.prices import busiest_items, describe_paths, describe_prices
-from backtest.report.quality import Watcher, describe_funnel, describe_next_item, describe_propensity
-from backtest.report.reward_model import describe_folds, expected_rewards
+from backtest.report.quality import NEXT_ITEMS, Watcher, describe_next_item, describe_propensity
+from backtest.report.reward_model import describe_folds, expected_rewards, require_sklearn
 from backtest.report.targets import asked, best_uniform, list_price
 from backtest.report.values import (
     Judged,
@@ -38,15 +38,14 @@ from backtest.report.values import (
     describe_value,
     stays_away,
 )
-from backtest.summary import Summary, Tally
+from backtest.run import run_backtest
+from backtest.summary import Summary
 from contracts.currency import minor_digits
 from contracts.errors import BadInput
 from contracts.log import Log, open_log
 from contracts.policies import Policy
 from contracts.policy_files import read_policy
 from features.artifact import load_artifact
-from features.vectors import TokenEncoder
-from pricing.engine import Step
 
 AS_LOGGED = "as logged"
 Progress = Callable[[str, int, int], None]
@@ -91,41 +90,46 @@ class Runs:
     """Of the items, by code."""
 
 
-def write_report(
-    directory: Path,
-    policies: Sequence[Path],
-    page: Path,
-    models: Sequence[Path] = (),
-    settings: Settings = Settings(),  # noqa: B008 - frozen
-    progress: Progress = lambda title, done, total: None,
-) -> Figures:
-    """Write the report on the log in `directory` and return its figures.
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a report is asked about, and how."""
 
-    Args:
-        directory: of the log.
-        policies: TOML files; their names must differ.
-        page: HTML file to write; the other files stand beside it.
-        models: artifacts. The first is in force in every replay of a plain log; all are compared. A recorded log needs those
-            that were in force.
-        settings: of the off-policy evaluation.
-        progress: called while replaying.
+    directory: Path
+    """Of the log."""
+    policies: Sequence[Path] = ()
+    """TOML files; their names must differ."""
+    models: Sequence[Path] = ()
+    """Artifacts. The first is in force in every replay of a plain log; all are compared. A recorded log needs those that were
+    in force."""
+    settings: Settings = field(default_factory=Settings)
+    """Of the off-policy evaluation."""
+    processes: int = 1
+    """That share a replay; changes no byte."""
+
+    def in_force(self, log: Log) -> Sequence[Path]:
+        """Return the artifacts that a replay takes."""
+        return self.models if log.recorded else self.models[:1]
+
+
+def write_report(ask: Ask, page: Path, progress: Progress = lambda title, done, total: None) -> Figures:
+    """Write the report to `page`, an HTML file, and the files beside it; return its figures.
 
     Raises:
         BadInput: the log, a policy or a model cannot be used, two policies have one name, or a library is missing.
     """
-    wanted = [read_policy(file) for file in policies]
+    wanted = [read_policy(file) for file in ask.policies]
     names = [one.name for one in wanted]
     if len(set(names)) < len(names):
         raise BadInput(f"Two of the policies are named alike ({', '.join(names)}): give each file another name = ...")
     if AS_LOGGED in names:
         raise BadInput(f"A policy is named {AS_LOGGED!r}, as the log's own column is: give it another name")
-    log = open_log(directory)
+    require_all()
+    log = open_log(ask.directory)
     files = files_of(page)
     page.parent.mkdir(parents=True, exist_ok=True)
-    in_force = models if log.recorded else models[:1]
     figures = Figures()
     with TemporaryDirectory() as scratch:
-        runs = _replay_all(log, wanted, in_force, Path(scratch), progress)
+        runs, draws = _replay_all(log, wanted, ask, Path(scratch), progress)
     scope.describe_page(figures, log, names, files)
     scope.describe_log(figures, log, runs.summary, len(runs.users.of), len(runs.items.of))
     for name, run in runs.under.items():
@@ -133,9 +137,9 @@ def write_report(
     busiest = busiest_items(runs.logged)
     for name, run in runs.under.items():
         describe_paths(figures, name, run, busiest, runs.titles, runs.divisions.minor)
-    _judge(figures, runs, wanted, in_force, settings, files)
-    _compare(figures, log, models, progress)
-    scope.describe_versions(figures, settings, runs.summary, wanted, models)
+    _judge(figures, runs, draws, wanted, ask.settings, files)
+    _compare(figures, log, ask.models, progress)
+    scope.describe_versions(figures, ask.settings, wanted, ask.models)
     write_decisions(files.decisions, runs.under)
     write_figures(figures, files.figures_json, files.figures_parquet)
     files.page.write_text(page_of(figures), encoding="utf-8")
@@ -143,57 +147,51 @@ def write_report(
 
 
 def _replay_all(
-    log: Log, policies: Sequence[Policy], models: Sequence[Path], scratch: Path, progress: Progress
-) -> Runs:
+    log: Log, policies: Sequence[Policy], ask: Ask, scratch: Path, progress: Progress
+) -> tuple[Runs, LoggedDraws | None]:
+    """Replay the log as it was, and under each policy; return the runs, and the draws if they were shown."""
     users, items = Codes(), Codes()
     under: dict[str, Decisions] = {}
     summaries = []
+    file, draws = scratch / "decisions.parquet", scratch / "draws.parquet"
+    shown = log.manifest.offers == "shown"
     for policy in (None, *policies):
         name = AS_LOGGED if policy is None else policy.name
-        encoders = open_models(models, log.manifest.semantics)
-        summaries.append(_replay(log, encoders, policy, scratch / "decisions.parquet", name, progress))
-        under[name] = read_decisions(scratch / "decisions.parquet", users, items)
+        summary = run_backtest(
+            log.directory,
+            decisions=file,
+            draws=draws if policy is None and shown else None,
+            targets=policies if policy is None and shown else (),
+            what_if=policy,
+            models=ask.in_force(log),
+            processes=ask.processes,
+            progress=partial(progress, name),
+            verify=policy is None,
+        )
+        summaries.append(summary)
+        under[name] = read_decisions(file, users, items)
     logged = under[AS_LOGGED]
     if not len(logged.user):
         raise BadInput(f"{log.directory} leads to no price decision: there is nothing to report; name another log")
     titles, categories = scope.catalogue_of(log, items)
     minor = 10 ** minor_digits(log.manifest.semantics.currency)
-    return Runs(log, summaries[0], users, items, logged, under, divide(logged, categories, minor), titles)
-
-
-def _replay(
-    log: Log, models: Mapping[str, TokenEncoder], policy: Policy | None, file: Path, title: str, progress: Progress
-) -> Summary:
-    """Replay the log under `policy`, or as it was, into a table of decisions."""
-    total = sum(map(sum, log.manifest.records.values()))
-    tally, applied = Tally(), [0] * log.manifest.topology.partitions
-    replay = Replay(log, models=models, how=How(what_if=policy))
-    with closing(DecisionTable(file)) as table:
-
-        def publish(partition: int, step: Step) -> None:
-            tally.add(step, step.partition.applied - applied[partition])
-            applied[partition] = step.partition.applied
-            table.append(partition, step.decisions)
-            progress(title, sum(applied), total)
-
-        replay.run(publish)
-    return tally.summary(0.0, replay.not_applied, replay.refused_references, replay.pending)
+    runs = Runs(log, summaries[0], users, items, logged, under, divide(logged, categories, minor), titles)
+    return runs, read_draws(draws) if shown else None
 
 
 def _judge(
     figures: Figures,
     runs: Runs,
+    logged: LoggedDraws | None,
     policies: Sequence[Policy],
-    models: Sequence[Path],
     settings: Settings,
     files: Files,
 ) -> None:
     """Add what the log says of value, or why it says nothing."""
     files.draws.unlink(missing_ok=True)
-    if runs.log.manifest.offers != "shown":
+    if logged is None:
         scope.refuse(figures, policies, scope.NOT_SHOWN)
         return
-    logged = logged_draws(runs.log.directory, policies, models)
     if logged.refusal is not None or not len(logged):
         scope.refuse(figures, policies, logged.refusal or scope.NO_DRAWS)
         return
@@ -245,24 +243,27 @@ def _judged(figures: Figures, runs: Runs, draws: Draws, settings: Settings) -> J
 
 
 def _compare(figures: Figures, log: Log, models: Sequence[Path], progress: Progress) -> None:
-    """Add how well each artifact foretells the log; of a recorded log those in force, as one."""
+    """Add how well each artifact foretells the log."""
     if not models:
         return
-    artifacts = [load_artifact(one) for one in models]
     if log.recorded:
         figures.add("scope", "quality", unit="text", text=scope.RECORDED)
         return
+    artifacts = [load_artifact(one) for one in models]
     from_ms = scope.test_from(figures, log, artifacts)
-    topology = log.manifest.topology
-    for place, (directory, artifact) in enumerate(zip(models, artifacts, strict=True)):
-        name = f"{directory.name} ({artifact.digest[:8]})" if len(models) > 1 else artifact.digest[:16]
+    total = sum(map(sum, log.manifest.records.values()))
+    for directory, artifact in zip(models, artifacts, strict=True):
+        name = f"{directory.name} ({artifact.digest[:8]})"
         (encoder,) = open_models([directory], log.manifest.semantics).values()
-        watcher = Watcher(encoder, artifact, from_ms)
-        with TemporaryDirectory() as scratch:
-            file = Path(scratch) / "decisions.parquet"
-            _replay(log, {watcher.digest: watcher}, None, file, f"model {name}", progress)
-            run = read_decisions(file, Codes(), Codes())
-        describe_propensity(figures, name, run, from_ms, int(run.time_ms.max()))
+        watcher = Watcher(encoder, artifact, from_ms, min(1.0, NEXT_ITEMS / max(total, 1)))
+        Replay(log, models={watcher.digest: watcher}).run(
+            lambda partition, step, name=name, watcher=watcher: progress(f"model {name}", len(watcher.rows), total)
+        )
+        describe_propensity(figures, name, watcher, from_ms)
         describe_next_item(figures, name, watcher)
-        if place == 0:
-            describe_funnel(figures, name, run, (topology.views, topology.clicks), from_ms)
+
+
+def require_all() -> None:
+    """Raise BadInput that says how to get it, if a library is missing that a report needs: before hours of work."""
+    for require in (require_matplotlib, require_sklearn, require_jinja2):
+        require()

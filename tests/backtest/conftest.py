@@ -10,7 +10,7 @@ import pytest
 from backtest.estimates import Settings
 from backtest.rees46 import Imported, import_rees46
 from backtest.report.figures import Figures
-from backtest.report.study import Files, files_of, write_report
+from backtest.report.study import Ask, Files, files_of, write_report
 from backtest.run import run_backtest
 from backtest.shoppers import generate_log
 from backtest.summary import Summary
@@ -76,5 +76,5 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Reported:
     folder = tmp_path_factory.mktemp("report")
     write_report_shop(folder / "log", users=450)
     page = folder / "out.html"
-    figures = write_report(folder / "log", write_policies(folder), page, settings=Settings(resamples=200))
-    return Reported(folder / "log", files_of(page), figures)
+    ask = Ask(folder / "log", write_policies(folder), settings=Settings(resamples=200))
+    return Reported(folder / "log", files_of(page), write_report(ask, page))

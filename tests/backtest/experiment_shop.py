@@ -19,7 +19,7 @@ from contracts.decisions import Decision, decode_decision
 from contracts.experiments import Experiment, Guardrail, RunningExperiments, Variant
 from contracts.intake import Intake
 from contracts.log import Addresses, Manifest
-from contracts.log_rows import CatalogueRow, EventRow, PolicyRow, event_value
+from contracts.log_rows import CatalogueRow, EventRow, PolicyRow, PublishedRow, event_value
 from contracts.log_writer import LogWriter
 from contracts.policies import (
     CurrentPolicy,
@@ -34,6 +34,7 @@ from contracts.policies import (
 )
 from contracts.semantics import Semantics, Topology
 from pricing.engine import Engine, PartitionState
+from pricing.timers import Timers
 
 START_MS = 1_762_160_400_000
 DAY_MS = 86_400_000
@@ -72,6 +73,8 @@ class Shop:
         self._states: dict[bytes, bytes] = {}
         self._partition = PartitionState()
         self._catalogue, self._policies = Catalogue(), PolicyBook()
+        self._timers = Timers()
+        self.outcomes: list[PublishedRow] = []
         self.items = items or [
             CatalogueItem(
                 item=item,
@@ -95,8 +98,16 @@ class Shop:
         self.rows.append(row)
         source, _, offset, key = self._addresses.of(row)
         inbound = self._intake.read(source, offset, key, event_value(row), row.arrival_ms)
-        step = self._engine.step([inbound], self._states.get, self._partition, self._catalogue, self._policies)
-        self._states |= step.states
+        step = self._engine.step(
+            [inbound], self._states.get, self._partition, self._catalogue, self._policies, timers=self._timers
+        )
+        for name, value in (step.states | step.pending).items():
+            if value is None:
+                del self._states[name]
+            else:
+                self._states[name] = value
+        self._timers.apply(step.timers)
+        self.outcomes += [PublishedRow(0, name, value) for name, value in step.outcomes]
         self._partition = step.partition
         decision = decode_decision(step.decisions[0][1])
         return decision.price if isinstance(decision, Decision) else None
@@ -155,6 +166,7 @@ def write_shop(directory: Path, shop: Shop, policies: list[PolicyRecord], source
     )
     with LogWriter(directory, manifest) as writer:
         writer.rows(shop.rows)
+        writer.published("outcomes", shop.outcomes)
         writer.catalogue(
             [CatalogueRow(**{name: getattr(one, name) for name in one.__struct_fields__}) for one in shop.items]
         )
