@@ -131,6 +131,11 @@ def perturb(
     type=click.Path(path_type=Path),
     help="Parquet file of the logged draws, with the probabilities of each --policy there.",
 )
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    help="HTML page of what came out, and of what each --policy would have earned, with its figures in files beside it.",
+)
 @click.option("--as-of", metavar="TIME", help="See only what was known then: ISO 8601 (UTC), or milliseconds.")
 @click.option(
     "--order",
@@ -157,16 +162,28 @@ def perturb(
     help="Directory of the artifact in force. Of a log that `record` captured each one that was, in any order.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def backtest(directory: Path, policies: tuple[Path, ...], as_of: str | None, as_json: bool, **given: Any) -> None:  # noqa: ANN401 - the fields of Wanted
+def backtest(
+    directory: Path,
+    policies: tuple[Path, ...],
+    report: Path | None,
+    as_of: str | None,
+    as_json: bool,
+    **given: Any,  # noqa: ANN401 - the fields of Wanted
+) -> None:
     """Replay the log in DIRECTORY through the engine that workers run, and say what came out.
 
     Each --policy is replayed besides as a what-if: the prices that it would publish, without outcomes, in files of their
-    own (prices.what-if-NAME.parquet). What it would earn, only the logged draws can tell: see --draws.
+    own (prices.what-if-NAME.parquet). What it would earn, only the logged draws can tell: see --draws and --report.
     """
     from backtest.summary import table_of
     from backtest.what_if import Wanted, backtest_all, time_of
 
     wanted = Wanted(directory=directory, as_of=inf if as_of is None else time_of(as_of), **given)
+    if report is not None:
+        from backtest.report.command import report as write_page
+
+        write_page(wanted, policies, report)
+        return
     with _bar("backtest") as progress:
         found = backtest_all(wanted, policies, progress)
     if as_json:

@@ -5,6 +5,7 @@ Not here: the option itself (backtest.commands).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -12,10 +13,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from backtest.report.study import Ask, files_of, write_report
+from backtest.what_if import Wanted
 
 
-def report(ask: Ask, page: Path) -> None:
+def report(wanted: Wanted, policies: Sequence[Path], page: Path) -> None:
     """Write the report to `page`, and say what came out; see write_report."""
+    if any((wanted.prices, wanted.decisions, wanted.outcomes, wanted.dead_letters, wanted.draws)):
+        raise click.UsageError(
+            "--report has files of its own, beside the page: leave other outputs to a run without it"
+        )
     if page.suffix not in (".html", ".htm"):
         raise click.UsageError(f"--report {page} is not the name of a page: let it end in .html")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -27,7 +33,7 @@ def report(ask: Ask, page: Path) -> None:
                 tasks[title] = progress.add_task(title)
             progress.update(tasks[title], completed=done, total=total)
 
-        figures = write_report(ask, page, move)
+        figures = write_report(Ask(wanted, policies), page, move)
     for _, row in figures.where("verdict", measure="verdict"):
         why = figures.where("verdict", policy=row.policy, measure="why")
         click.echo(f"{row.policy}: {row.text}" + (f" ({why[0][1].text})" if why else ""))

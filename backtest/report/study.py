@@ -7,13 +7,16 @@ and settings give equal bytes, on one machine. Not here: what a figure is comput
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from msgspec.structs import replace
 
 from backtest.estimates import Settings
 from backtest.logged_draws import LoggedDraws, read_draws
@@ -38,8 +41,8 @@ from backtest.report.values import (
     describe_value,
     stays_away,
 )
-from backtest.run import run_backtest
 from backtest.summary import Summary
+from backtest.what_if import Wanted, backtest_all
 from contracts.currency import minor_digits
 from contracts.errors import BadInput
 from contracts.log import Log, open_log
@@ -48,6 +51,7 @@ from contracts.policy_files import read_policy
 from features.artifact import load_artifact
 
 AS_LOGGED = "as logged"
+"""No policy can be named so: names have no spaces."""
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, records applied, and records of the log."""
 
@@ -94,21 +98,13 @@ class Runs:
 class Ask:
     """What a report is asked about, and how."""
 
-    directory: Path
-    """Of the log."""
+    wanted: Wanted
+    """The log, and how it is replayed. Of several models the first is in force in every replay of a plain log, and all are
+    compared; a recorded log needs those that were in force."""
     policies: Sequence[Path] = ()
     """TOML files; their names must differ."""
-    models: Sequence[Path] = ()
-    """Artifacts. The first is in force in every replay of a plain log; all are compared. A recorded log needs those that were
-    in force."""
     settings: Settings = field(default_factory=Settings)
     """Of the off-policy evaluation."""
-    processes: int = 1
-    """That share a replay; changes no byte."""
-
-    def in_force(self, log: Log) -> Sequence[Path]:
-        """Return the artifacts that a replay takes."""
-        return self.models if log.recorded else self.models[:1]
 
 
 def write_report(ask: Ask, page: Path, progress: Progress = lambda title, done, total: None) -> Figures:
@@ -117,19 +113,15 @@ def write_report(ask: Ask, page: Path, progress: Progress = lambda title, done, 
     Raises:
         BadInput: the log, a policy or a model cannot be used, two policies have one name, or a library is missing.
     """
-    wanted = [read_policy(file) for file in ask.policies]
-    names = [one.name for one in wanted]
-    if len(set(names)) < len(names):
-        raise BadInput(f"Two of the policies are named alike ({', '.join(names)}): give each file another name = ...")
-    if AS_LOGGED in names:
-        raise BadInput(f"A policy is named {AS_LOGGED!r}, as the log's own column is: give it another name")
+    policies = [read_policy(file) for file in ask.policies]
+    names = [one.name for one in policies]
     require_all()
-    log = open_log(ask.directory)
+    log = open_log(ask.wanted.directory)
     files = files_of(page)
     page.parent.mkdir(parents=True, exist_ok=True)
     figures = Figures()
-    with TemporaryDirectory() as scratch:
-        runs, draws = _replay_all(log, wanted, ask, Path(scratch), progress)
+    with _scratch(ask.wanted.resume) as scratch:
+        runs, draws = _replay_all(log, ask, names, scratch, progress)
     scope.describe_page(figures, log, names, files)
     scope.describe_log(figures, log, runs.summary, len(runs.users.of), len(runs.items.of))
     for name, run in runs.under.items():
@@ -137,45 +129,54 @@ def write_report(ask: Ask, page: Path, progress: Progress = lambda title, done, 
     busiest = busiest_items(runs.logged)
     for name, run in runs.under.items():
         describe_paths(figures, name, run, busiest, runs.titles, runs.divisions.minor)
-    _judge(figures, runs, draws, wanted, ask.settings, files)
-    _compare(figures, log, ask.models, progress)
-    scope.describe_versions(figures, ask.settings, wanted, ask.models)
+    _judge(figures, runs, draws, policies, ask.settings, files)
+    _compare(figures, log, ask.wanted.models, progress)
+    scope.describe_versions(figures, ask.settings, policies, ask.wanted.models)
     write_decisions(files.decisions, runs.under)
     write_figures(figures, files.figures_json, files.figures_parquet)
     files.page.write_text(page_of(figures), encoding="utf-8")
     return figures
 
 
+@contextmanager
+def _scratch(resume: Path | None) -> Iterator[Path]:
+    """Yield a directory for the tables of the runs; beside a directory to resume from it outlives a kill."""
+    if resume is None:
+        with TemporaryDirectory(prefix="pricetide-") as temporary:
+            yield Path(temporary)
+        return
+    kept = resume.with_name(f"{resume.name}.tables")
+    kept.mkdir(parents=True, exist_ok=True)
+    yield kept
+    shutil.rmtree(kept)
+
+
 def _replay_all(
-    log: Log, policies: Sequence[Policy], ask: Ask, scratch: Path, progress: Progress
+    log: Log, ask: Ask, names: Sequence[str], scratch: Path, progress: Progress
 ) -> tuple[Runs, LoggedDraws | None]:
     """Replay the log as it was, and under each policy; return the runs, and the draws if they were shown."""
     users, items = Codes(), Codes()
-    under: dict[str, Decisions] = {}
-    summaries = []
-    file, draws = scratch / "decisions.parquet", scratch / "draws.parquet"
+    decisions, draws = scratch / "decisions.parquet", scratch / "draws.parquet"
     shown = log.manifest.offers == "shown"
-    for policy in (None, *policies):
-        name = AS_LOGGED if policy is None else policy.name
-        summary = run_backtest(
-            log.directory,
-            decisions=file,
-            draws=draws if policy is None and shown else None,
-            targets=policies if policy is None and shown else (),
-            what_if=policy,
-            models=ask.in_force(log),
-            processes=ask.processes,
-            progress=partial(progress, name),
-            verify=policy is None,
-        )
-        summaries.append(summary)
-        under[name] = read_decisions(file, users, items)
+    found = backtest_all(
+        replace(
+            ask.wanted,
+            decisions=decisions,
+            draws=draws if shown else None,
+            models=ask.wanted.models if log.recorded else ask.wanted.models[:1],
+        ),
+        ask.policies,
+        partial(progress, "replay"),
+    )
+    under = {AS_LOGGED: read_decisions(decisions, users, items)}
+    for name in names:
+        under[name] = read_decisions(scratch / f"decisions.what-if-{name}.parquet", users, items)
     logged = under[AS_LOGGED]
     if not len(logged.user):
         raise BadInput(f"{log.directory} leads to no price decision: there is nothing to report; name another log")
     titles, categories = scope.catalogue_of(log, items)
     minor = 10 ** minor_digits(log.manifest.semantics.currency)
-    runs = Runs(log, summaries[0], users, items, logged, under, divide(logged, categories, minor), titles)
+    runs = Runs(log, found.logged, users, items, logged, under, divide(logged, categories, minor), titles)
     return runs, read_draws(draws) if shown else None
 
 

@@ -14,6 +14,7 @@ from backtest.report.study import Ask, Files, files_of, write_report
 from backtest.run import run_backtest
 from backtest.shoppers import generate_log
 from backtest.summary import Summary
+from backtest.what_if import Wanted
 from contracts.semantics import Topology
 from tests.backtest.report_shop import write_report_shop
 
@@ -76,5 +77,5 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Reported:
     folder = tmp_path_factory.mktemp("report")
     write_report_shop(folder / "log", users=450)
     page = folder / "out.html"
-    ask = Ask(folder / "log", write_policies(folder), settings=Settings(resamples=200))
+    ask = Ask(Wanted(directory=folder / "log"), write_policies(folder), Settings(resamples=200))
     return Reported(folder / "log", files_of(page), write_report(ask, page))

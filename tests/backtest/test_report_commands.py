@@ -1,0 +1,113 @@
+"""`pricetide backtest LOG --report`: what it says at the terminal, what it refuses, and what a log without shown offers gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from backtest.report.figures import read_figures
+from backtest.report.study import files_of
+from contracts.errors import BadInput, PricetideError
+from pricetide import command_line
+from tests.backtest.conftest import Reported, write_policies
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(command_line, ["backtest", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def not_shown(shop_log: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """The page on a log whose people saw other prices, and what the command said."""
+    folder = tmp_path_factory.mktemp("not-shown")
+    policies = [part for file in write_policies(folder) for part in ("--policy", file)]
+    return folder / "out.html", run(shop_log, *policies, "--report", folder / "out.html")
+
+
+def test_without_shown_offers_every_verdict_is_refuse_and_says_why(not_shown: tuple[Path, Result]) -> None:
+    page, said = not_shown
+    assert said.exit_code == 0, said.output
+    assert "gentle: REFUSE (no logged propensities" in said.output
+    assert "deep: REFUSE (no logged propensities" in said.output
+    assert page.name in said.output
+    text = page.read_text()
+    assert "offers: not_shown" in text
+    assert "It gives no value and no lift" in text
+
+
+def test_without_shown_offers_there_are_prices_and_no_value(not_shown: tuple[Path, Result]) -> None:
+    page, _ = not_shown
+    figures = read_figures(files_of(page).figures_json)
+    sections = {row.section for row in figures}
+    assert {"prices", "multipliers", "paths", "rails", "dispersion", "parity", "tenure"} <= sections
+    assert not sections & {
+        "value",
+        "estimators",
+        "goals",
+        "parts",
+        "growth",
+        "demand",
+        "folds",
+        "weights",
+        "diagnostics",
+    }
+    assert not files_of(page).draws.exists()
+    assert "lift over" not in page.read_text().lower().replace("no value and no lift", "")
+    assert figures.names("prices", "policy") == ["as logged", "gentle", "deep"]
+
+
+def test_without_a_policy_the_report_is_of_the_log_as_it_was(shop_log: Path, tmp_path: Path) -> None:
+    said = run(shop_log, "--report", tmp_path / "out.html")
+    assert said.exit_code == 0, said.output
+    assert "Backtest: the log as it was" in (tmp_path / "out.html").read_text()
+
+
+def test_a_report_interrupted_and_resumed_has_the_same_figures(
+    reported: Reported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backtest.report import study
+
+    (gentle, _) = write_policies(tmp_path)
+    arguments = [reported.log, "--report", tmp_path / "out.html", "--policy", gentle, "--resume", tmp_path / "kept"]
+    with monkeypatch.context() as broken:
+        broken.setattr(study, "page_of", lambda figures: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert run(*arguments).exit_code != 0
+    kept = tmp_path / "kept.tables"
+    assert kept.is_dir()
+    assert run(*arguments).exit_code == 0
+    assert not kept.exists()
+    found = read_figures(files_of(tmp_path / "out.html").figures_json)
+    for section in ("prices", "rails", "parity", "paths"):
+        rows = [row for _, row in reported.figures.where(section) if row.policy != "deep"]
+        assert rows == [row for _, row in found.where(section)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--report", "out.txt"], "let it end in .html"),
+        (["--report", "out.html", "--decisions", "d.parquet"], "leave other outputs to a run without it"),
+        (["--report", "out.html", "--policy", "gentle.toml", "--policy", "gentle.toml"], "give each its own name"),
+        (["--report", "out.html", "--policy", "unknown.toml"], "colour is unknown"),
+        (["--report", "out.html", "--policy", "missing.toml"], "missing.toml cannot be read"),
+    ],
+)
+def test_a_report_that_cannot_be_made_says_why(
+    reported: Reported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_policies(tmp_path)
+    Path("unknown.toml").write_text("name = 'a'\ncolour = 'red'\n[rule]\nkind = 'list_price'\n")
+    said = run(reported.log, *arguments)
+    assert said.exit_code != 0
+    assert sentence in said.output + str(said.exception)
+    assert said.exception is None or isinstance(said.exception, (PricetideError, SystemExit))
+    assert not Path("out.html").exists()
+
+
+def test_figures_that_are_none_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "figures.json").write_text('{"not": "figures"}')
+    with pytest.raises(BadInput, match="holds no figures"):
+        read_figures(tmp_path / "figures.json")

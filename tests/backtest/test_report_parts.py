@@ -1,0 +1,176 @@
+"""The parts of a report that have a truth of their own: labels, ranks, folds, intervals, divisions. Naive twins, by rows."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from random import Random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from backtest.report.divisions import Divisions, groups_of, tenure_bands
+from backtest.report.draws import Draws, wilson
+from backtest.report.figures import Figures
+from backtest.report.prices import clustered_mean
+from backtest.report.quality import PURCHASE_WITHIN_MS, TOP, Watcher, describe_next_item, followed_by_purchase
+from backtest.report.targets import best_uniform, folds_of, list_price
+from backtest.report.values import stays_away
+from features.vectors import Encoded, TokenAsk
+
+
+def draws_like(count: int, seed: int, better: int = 900) -> Draws:
+    """Draws at 80, 90 or 100 % of a list price of 1000, each as likely; a piece sells at `better` permille or less."""
+    random = Random(seed)
+    price = np.array([random.choice((800, 900, 1000)) for _ in range(count)])
+    rows = np.empty(count, np.object_)
+    rows[:] = [np.array([800, 900, 1000])] * count
+    chances = np.empty(count, np.object_)
+    chances[:] = [np.full(3, 1 / 3)] * count
+    zeros, truths = np.zeros(count, np.int64), np.ones(count, np.bool_)
+    return Draws(
+        user=np.array([random.randrange(count // 4) for _ in range(count)]), item=zeros, market=np.full(count, "us"),
+        price=price, list_price=np.full(count, 1000), cost=np.full(count, 100), intent=zeros, sequence=zeros + 1,
+        propensity=np.full(count, 1 / 3), forced=~truths, time_ms=np.arange(count), exposed=truths, learnable=truths,
+        quantity=(price <= better).astype(np.int64), prices=rows, probabilities=chances,
+    )  # fmt: skip
+
+
+def test_the_best_uniform_price_is_the_one_that_earns_most_on_other_users() -> None:
+    draws = draws_like(2_000, seed=1)
+    target = best_uniform(draws, draws.margin)
+    assert "90 % of list price" in target.says
+    assert np.array_equal(target.probability, (draws.price == 900).astype(float))
+    assert all(choice.tolist() == [0, 1, 0] for choice in target.choices)
+    assert not target.unsupported.any()
+
+
+def test_the_list_price_is_the_last_of_the_feasible_prices_without_raises() -> None:
+    draws = draws_like(100, seed=2)
+    assert np.array_equal(list_price(draws).probability, (draws.price == 1000).astype(float))
+
+
+def test_a_user_is_in_one_fold_and_folds_are_about_equal() -> None:
+    users = np.repeat(np.arange(5_000), 3)
+    fold = folds_of(users)
+    assert all(len(set(fold[users == user].tolist())) == 1 for user in range(50))
+    assert np.bincount(fold).min() > 0.18 * len(users)
+
+
+def test_a_look_is_followed_by_a_purchase_of_the_same_user_and_item_within_the_window() -> None:
+    random = Random(3)
+    rows = sorted(
+        (random.randrange(10 * PURCHASE_WITHIN_MS), random.randrange(4), random.randrange(3), random.random() < 0.2)
+        for _ in range(400)
+    )
+    time_ms, user, item, bought = (np.array(column) for column in zip(*rows, strict=True))
+    found = followed_by_purchase(user, item, time_ms, bought)
+    for place, (at, who, what, purchase) in enumerate(rows):
+        if not purchase:
+            later = [one for one in rows[place + 1 :] if one[1:] == (who, what, True)]
+            assert found[place] == any(0 <= one[0] - at <= PURCHASE_WITHIN_MS for one in later)
+    assert found.any()
+
+
+def test_a_user_stays_away_who_has_no_event_between_the_window_and_the_horizon() -> None:
+    random = Random(4)
+    events = sorted((random.randrange(1_000), random.randrange(6)) for _ in range(60))
+    draws = draws_like(40, seed=5).where(np.arange(40))
+    draws = Draws(**{name: getattr(draws, name) for name in Draws.__slots__} | {
+        "user": np.array([random.randrange(6) for _ in range(40)]),
+        "time_ms": np.array(sorted(random.randrange(1_000) for _ in range(40))),
+    })  # fmt: skip
+    found = stays_away(
+        draws, np.array([user for _, user in events]), np.array([at for at, _ in events]), 30, 200, end_ms=1_000
+    )
+    for row in range(40):
+        at, user = int(draws.time_ms[row]), int(draws.user[row])
+        came = any(one == user and at + 30 <= when <= at + 200 for when, one in events)
+        assert math.isnan(found[row]) if at + 200 > 1_000 else found[row] == (not came)
+
+
+def test_a_mean_over_users_has_the_interval_of_sums_by_user() -> None:
+    random = Random(6)
+    users = [random.randrange(30) for _ in range(300)]
+    values = [random.gauss(user % 3, 1.0) for user in users]
+    mean, half = clustered_mean(np.array(values), np.array(users))
+    middle = sum(values) / len(values)
+    sums: dict[int, float] = defaultdict(float)
+    for user, value in zip(users, values, strict=True):
+        sums[user] += value - middle
+    assert mean == pytest.approx(middle)
+    assert half == pytest.approx(1.959963984540054 * math.sqrt(sum(one * one for one in sums.values())) / len(values))
+
+
+def test_the_interval_of_a_share_is_wilsons() -> None:
+    low, high = wilson(10, 100)
+    z = 1.959963984540054
+    middle = (0.1 + z * z / 200) / (1 + z * z / 100)
+    half = z * math.sqrt(0.1 * 0.9 / 100 + z * z / 40_000) / (1 + z * z / 100)
+    assert (low, high) == pytest.approx((middle - half, middle + half))
+
+
+def test_divisions_name_every_row() -> None:
+    divisions = Divisions(categories={0: "shoes"}, price_edges=np.array([1_000, 2_000]), minor=100, step_ms=1_000)
+    found = divisions.segments(
+        np.array([0, 1, 0]),
+        np.array(["us", "de", "us"]),
+        np.array([999, 1_000, 2_000]),
+        np.array([9, 10, 11]),
+        np.array([-1, 0, 3]),
+    )
+    assert {name: groups.tolist() for name, groups in found.items()} == {
+        "market": ["us", "de", "us"],
+        "category": ["shoes", "other", "shoes"],
+        "user": ["new", "returning", "returning"],
+        "intent": ["unknown", "level 0", "level 3"],
+        "list price": ["below 10.00", "10.00 to 20.00", "20.00 and more"],
+    }
+    assert list(groups_of(found["list price"])) == ["below 10.00", "10.00 to 20.00", "20.00 and more"]
+    assert list(groups_of(found["category"])) == ["shoes", "other"]
+    assert divisions.periods(np.array([0, 999, 1_000])).tolist() == [0, 0, 1_000]
+    bands = ["1–4 events", "5–19 events", "20–99 events", "100 events or more"]
+    assert tenure_bands(np.array([1, 5, 99, 100])).tolist() == bands
+
+
+class Constant:
+    """An encoder whose vector of a user is what the last token's item was."""
+
+    digest = "d"
+
+    def __init__(self, rows: dict[str, int], width: int) -> None:
+        self._rows, self._width = rows, width
+
+    def encode(self, owner: object, asks: list[TokenAsk]) -> Encoded:
+        vectors = np.eye(self._width, dtype=np.float32)[[self._rows[ask.token[16:].decode()] for ask in asks]]
+        return Encoded(vectors, np.zeros(len(asks), np.float32))
+
+    def release(self, owner: object) -> None:
+        """There is nothing to forget."""
+
+
+def test_the_next_item_is_ranked_by_what_was_said_before_it() -> None:
+    from contracts.events import View
+    from features.signals import NO_SIGNALS
+    from features.tokens import token_of
+
+    items = ["a", "b", "c"]
+    rows = {item: place + 1 for place, item in enumerate(items)}
+    artifact = SimpleNamespace(
+        rows=rows, candidates=np.eye(4, dtype=np.float32), candidate_bias=np.array([0, 0.3, 0.2, 0.1])
+    )
+    watcher = Watcher(Constant(rows, 4), artifact, from_ms=0, share=1.0)  # type: ignore[arg-type]  # as much as is asked
+    walk = ["a", "a", "b", "c", "c"]
+    for position, item in enumerate(walk):
+        view = View(event_id=str(position), user="u", item=item, event_time_ms=position, price=1, currency="USD")
+        watcher.encode(None, [TokenAsk(b"u", position, b"", token_of(view, 1), NO_SIGNALS)])
+    figures = Figures()
+    describe_next_item(figures, "m", watcher)
+    found = {row.measure: row.value for row in figures}
+    ranks = [1, 2, 3, 1]  # scores: 1 for the item before, and the bias
+    assert found["events"] == 4
+    assert found["accuracy (first of the list)"] == 0.5
+    assert found[f"recall@{TOP}"] == 1.0
+    assert found[f"MRR@{TOP}"] == pytest.approx(sum(1 / rank for rank in ranks) / 4)
+    assert found[f"NDCG@{TOP}"] == pytest.approx(sum(1 / math.log2(1 + rank) for rank in ranks) / 4)
