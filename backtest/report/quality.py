@@ -76,6 +76,11 @@ class Watcher:
         """Pass on; what was said stays said."""
         self.encoder.release(owner)
 
+    def forget(self, owner: Hashable, user: bytes) -> None:
+        """Pass on; nothing is expected of the user's next event any more."""
+        self._last.pop((owner, user), None)
+        self.encoder.forget(owner, user)
+
 
 def describe_next_item(figures: Figures, model: str, watcher: Watcher) -> None:
     """Add accuracy, recall, NDCG and MRR of the next item, means over events, with intervals clustered by user."""

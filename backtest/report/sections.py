@@ -22,7 +22,7 @@ from backtest.report.blocks import (
     cell_of,
     row_of,
 )
-from backtest.report.figures import Figures, format_value, shown, shown_interval
+from backtest.report.figures import Figures, shown, shown_interval
 from backtest.report.targets import BEST_UNIFORM, LIST_PRICE
 from backtest.report.values import LOGGED
 
@@ -163,7 +163,7 @@ def diagnostics_section(figures: Figures) -> Section | None:
         "few draws speak for many.",
     )
     policies = figures.names("gates", "policy")
-    gates = [name for name in figures.names("gates", "measure") if name != "passed"]
+    gates = [name for name in figures.names("gates", "measure") if name not in ("passed", "limit")]
     rows = []
     for gate in gates:
         cells = []
@@ -175,8 +175,9 @@ def diagnostics_section(figures: Figures) -> Section | None:
                 cells.append(Cell(""))
                 continue
             number, one = found[0]
-            limit = "" if one.high is None else f"limit {format_value(one.high, one.unit)}, "
-            cells.append(Cell(shown(one), f"{limit}{'passed' if tone == 'good' else 'failed'}", number, tone))
+            ((_, limit), *_) = figures.where("gates", policy=policy, measure="limit", group=gate)
+            words = f"limit {shown(limit)}, {'passed' if tone == 'good' else 'failed'}"
+            cells.append(Cell(shown(one), words, number, tone))
         rows.append(Row(gate, cells))
     if rows:
         section.blocks.append(Table(("gate", *policies), rows, "Gates"))

@@ -110,7 +110,8 @@ def _verdict(figures: Figures, policy: str, found: Evaluation) -> None:
     for sentence in found.why:
         figures.add("verdict", "why", policy=policy, unit="text", text=sentence)
     for gate in found.gates:
-        figures.add("gates", gate.name, gate.value, policy=policy, high=gate.limit, text=gate.says)
+        figures.add("gates", gate.name, gate.value, policy=policy, text=gate.says)
+        figures.add("gates", "limit", gate.limit, policy=policy, group=gate.name)
         figures.add("gates", "passed", float(gate.passed), policy=policy, group=gate.name, unit="count")
 
 
