@@ -257,11 +257,15 @@ def _compare(figures: Figures, log: Log, models: Sequence[Path], progress: Progr
         name = f"{directory.name} ({artifact.digest[:8]})"
         (encoder,) = open_models([directory], log.manifest.semantics).values()
         watcher = Watcher(encoder, artifact, from_ms, min(1.0, NEXT_ITEMS / max(total, 1)))
-        Replay(log, models={watcher.digest: watcher}).run(
-            lambda partition, step, name=name, watcher=watcher: progress(f"model {name}", len(watcher.rows), total)
-        )
+        _watch(log, watcher, partial(progress, f"model {name}"), total)
         describe_propensity(figures, name, watcher, from_ms)
         describe_next_item(figures, name, watcher)
+
+
+def _watch(log: Log, watcher: Watcher, progress: Callable[[int, int], None], total: int) -> None:
+    """Replay the log with the watched model."""
+    replay = Replay(log, models={watcher.digest: watcher})
+    replay.run(lambda partition, step: progress(len(watcher.rows), total))
 
 
 def require_all() -> None:

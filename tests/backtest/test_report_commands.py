@@ -72,10 +72,11 @@ def test_a_report_interrupted_and_resumed_has_the_same_figures(
     (gentle, _) = write_policies(tmp_path)
     arguments = [reported.log, "--report", tmp_path / "out.html", "--policy", gentle, "--resume", tmp_path / "kept"]
     with monkeypatch.context() as broken:
-        broken.setattr(study, "page_of", lambda figures: (_ for _ in ()).throw(KeyboardInterrupt))
-        assert run(*arguments).exit_code != 0
+        broken.setattr(study, "read_decisions", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        broken_off = run(*arguments)
+        assert broken_off.exit_code != 0
     kept = tmp_path / "kept.tables"
-    assert kept.is_dir()
+    assert kept.is_dir(), (broken_off.output, broken_off.exception)
     assert run(*arguments).exit_code == 0
     assert not kept.exists()
     found = read_figures(files_of(tmp_path / "out.html").figures_json)
