@@ -31,8 +31,8 @@ from backtest.report.sections import (
 from contracts.errors import BadInput
 
 _SECTIONS = (
-    verdict_section, log_section, value_section, goals_section, estimators_section, diagnostics_section, parts_section,
-    demand_section, prices_section, rails_section, fairness_section, quality_section, folds_section, files_section,
+    verdict_section, value_section, goals_section, estimators_section, diagnostics_section, parts_section,
+    demand_section, prices_section, rails_section, fairness_section, quality_section, folds_section, log_section, files_section,
 )  # fmt: skip
 
 
