@@ -52,6 +52,7 @@ class Draws:
     """The feasible ones, ascending, (k,) each."""
     probabilities: NDArray[np.object_]
     """The logged policy's, of each of them, (k,) each."""
+    ids: NDArray[np.object_]
 
     def __len__(self) -> int:
         return len(self.user)
@@ -101,6 +102,7 @@ def draws_of(logged: LoggedDraws, users: Codes, items: Codes) -> Draws:
         quantity=ints_of(table["quantity"], 0),
         prices=rows_of(table["prices"], np.int64),
         probabilities=rows_of(table["probabilities"], np.float64),
+        ids=logged.column("draw_id"),
     )
 
 

@@ -25,13 +25,14 @@ from backtest.report.sections import (
     estimators_section,
     goals_section,
     parts_section,
+    truth_section,
     value_section,
     verdict_section,
 )
 from contracts.errors import BadInput
 
 _SECTIONS = (
-    verdict_section, value_section, goals_section, estimators_section, diagnostics_section, parts_section,
+    verdict_section, value_section, truth_section, goals_section, estimators_section, diagnostics_section, parts_section,
     demand_section, prices_section, rails_section, fairness_section, quality_section, folds_section, log_section, files_section,
 )  # fmt: skip
 

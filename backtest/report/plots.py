@@ -157,6 +157,24 @@ def weights(figures: Figures) -> str:
     return made[0]
 
 
+def truth(figures: Figures) -> str:
+    """Return the true value of each period: policies, and grey what they are held against."""
+    with _canvas(height=2.9) as ((axes,), made):
+        asked = figures.names("verdict", "policy", measure="verdict")
+        styles = {"oracle": "-", "logged policy": "--", "list price": ":", "best uniform price": "-."}
+        for policy in figures.names("truth", "policy"):
+            rows = [row for _, row in figures.where("truth", policy=policy, measure="true value of the period")]
+            colour = _colour(asked.index(policy)) if policy in asked else "#64748b"
+            x = [row.x for row in rows]
+            axes.plot(
+                x, [row.value for row in rows], styles.get(policy, "o-"), color=colour, label=policy, markersize=3.5
+            )
+        axes.set_ylabel(f"{_currency(figures)} per draw")
+        _times(axes.xaxis, [row.x or 0.0 for _, row in figures.where("truth", measure="true value of the period")])
+        axes.figure.legend(loc="outside upper right", ncols=6)
+    return made[0]
+
+
 def demand(figures: Figures) -> str:
     """Return the demand curves with intervals: all draws, and by intent."""
     with _canvas(columns=2, sharey=True) as ((whole, parts), made):

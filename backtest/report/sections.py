@@ -115,6 +115,23 @@ def goals_section(figures: Figures) -> Section | None:
     return section
 
 
+def truth_section(figures: Figures) -> Section | None:
+    """Return what policies really earn, where a simulated shop says so."""
+    if not figures.where("truth"):
+        return None
+    section = Section(
+        "truth",
+        "The truth",
+        "This log is of a simulated shop that knows what every price would have earned: the section above must "
+        "agree with it. The oracle asks the best feasible price of each draw.",
+    )
+    section.blocks.append(Plot(plots.truth(figures), "True value per draw over time, against the oracle."))
+    measures = [name for name in figures.names("truth", "measure") if name != "true value of the period"]
+    rows = [row_of(figures, policy, "truth", measures, policy=policy) for policy in figures.names("truth", "policy")]
+    section.blocks.append(Table(("", *measures), rows))
+    return section
+
+
 def estimators_section(figures: Figures) -> Section | None:
     """Return the table of estimators."""
     policies = [name for name in asked(figures) if figures.where("estimators", policy=name)]

@@ -33,6 +33,7 @@ from backtest.report.prices import busiest_items, describe_paths, describe_price
 from backtest.report.quality import NEXT_ITEMS, Watcher, describe_next_item, describe_propensity
 from backtest.report.reward_model import describe_folds, expected_rewards, require_sklearn
 from backtest.report.targets import asked, best_uniform, list_price
+from backtest.report.truth import describe_truth, truth_of
 from backtest.report.values import (
     Judged,
     describe_goals,
@@ -216,6 +217,9 @@ def _judge(
         describe_parts(figures, judged, target, runs.divisions)
         describe_growth(figures, judged, target, runs.divisions)
     scope.drop_verdicts(figures, [one.name for one in against])
+    worth = truth_of(runs.log, draws, judged.goal, judged.minor)
+    if worth is not None:
+        describe_truth(figures, judged, [*targets, *against], worth, runs.divisions)
     describe_demand(figures, draws, runs.divisions)
     describe_folds(figures, draws, runs.divisions)
     scope.describe_files(figures, "draws", files.draws)

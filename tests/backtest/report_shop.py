@@ -11,8 +11,11 @@ from math import exp
 from pathlib import Path
 from random import Random
 
+import msgspec
+
 from contracts.catalogue import CatalogueItem
 from contracts.log_rows import EventRow
+from contracts.outcomes import Outcome, decode_outcome
 from contracts.policies import CurrentPolicy, Policy, PolicyRecord, Rails, SessionIntent
 from tests.backtest.experiment_shop import DAY_MS, MINUTE_MS, START_MS, Shop, write_shop
 
@@ -48,6 +51,23 @@ def catalogue() -> list[CatalogueItem]:
     ]
 
 
+def chance(keen: float, share: float) -> float:
+    """Return the chance that somebody buys at a share of list price."""
+    return 1.0 / (1.0 + exp(2.3 + SLOPE * (share - 1.0) - keen))
+
+
+def _write_truth(file: Path, shop: Shop, keen: list[float]) -> None:
+    """Write what every feasible price of every draw would have sold; of draws that were looked at once, that is all of it."""
+    lines = []
+    for row in shop.outcomes:
+        outcome = decode_outcome(row.record)
+        if isinstance(outcome, Outcome):
+            for price in outcome.prices:
+                sells = chance(keen[int(outcome.user.removeprefix("shopper-"))], price / outcome.list_price)
+                lines.append({"draw_id": outcome.draw_id, "price": price, "cost": outcome.cost, "chance": sells})
+    file.write_bytes(msgspec.json.Encoder().encode_lines(lines))
+
+
 def write_report_shop(directory: Path, users: int, seed: int = 7) -> None:
     """Write the log of the shop; equal arguments give equal files."""
     random = Random(seed)
@@ -71,13 +91,12 @@ def write_report_shop(directory: Path, users: int, seed: int = 7) -> None:
         if kind.isdecimal():
             row.type, row.price, row.quantity = "purchase", int(kind), 1
         shown = shop.price(row)
-        if row.type == "view" and shown is not None:
-            odds = keen[user] - 2.3 - SLOPE * (shown / item.list_price - 1.0)
-            if random.random() < 1.0 / (1.0 + exp(-odds)):
-                heappush(coming, (at_ms + MINUTE_MS + random.randrange(5 * MINUTE_MS), user, place, str(shown)))
+        if row.type == "view" and shown is not None and random.random() < chance(keen[user], shown / item.list_price):
+            heappush(coming, (at_ms + MINUTE_MS + random.randrange(5 * MINUTE_MS), user, place, str(shown)))
     write_shop(
         directory, shop, policies, f"Generated: python -m tests.backtest.report_shop, {users} users, seed {seed}"
     )
+    _write_truth(directory / "truth.jsonl", shop, keen)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def draws_like(count: int, seed: int, better: int = 900) -> Draws:
         user=np.array([random.randrange(count // 4) for _ in range(count)]), item=zeros, market=np.full(count, "us"),
         price=price, list_price=np.full(count, 1000), cost=np.full(count, 100), intent=zeros, sequence=zeros + 1,
         propensity=np.full(count, 1 / 3), forced=~truths, time_ms=np.arange(count), exposed=truths, learnable=truths,
-        quantity=(price <= better).astype(np.int64), prices=rows, probabilities=chances,
+        quantity=(price <= better).astype(np.int64), prices=rows, probabilities=chances, ids=np.arange(count).astype(object),
     )  # fmt: skip
 
 

@@ -152,6 +152,25 @@ def test_goals_are_those_of_the_draws(figures: list[Row], draws: list[Row], poli
         assert shown["value"] == near(total / math.fsum(weight))
 
 
+def test_the_truth_agrees_with_what_was_estimated(figures: list[Row], reported: Reported) -> None:
+    worth: dict[str, dict[int, float]] = defaultdict(dict)
+    for line in (reported.log / "truth.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        worth[row["draw_id"]][row["price"]] = row["chance"] * (row["price"] - row["cost"]) / 100
+    oracle = mean([max(values.values()) for values in worth.values()])
+    listed = mean([values[max(values)] for values in worth.values()])
+    assert value(figures, "truth", "true value", policy="oracle") == near(oracle)
+    assert value(figures, "truth", "true value", policy="list price") == near(listed)
+    logged = value(figures, "truth", "true value", policy="logged policy")
+    for policy in TARGETS:
+        true = value(figures, "truth", "true value", policy=policy)
+        assert value(figures, "truth", "true lift over logged policy", policy=policy) == near(true - logged)
+        share = value(figures, "truth", "share of the oracle's gain", policy=policy)
+        assert share == near((true - listed) / (oracle - listed))
+        (hit,) = of(figures, "truth", "in the interval of its estimate", policy=policy)
+        assert hit["text"] == "inside"
+
+
 def test_demand_is_counted_from_the_draws(figures: list[Row], draws: list[Row]) -> None:
     bands: dict[float, list[Row]] = defaultdict(list)
     for row in draws:
