@@ -18,7 +18,7 @@ from contracts.errors import BadInput
 COLOURS = ("#1d4ed8", "#c2410c", "#0f766e", "#7e22ce", "#a16207", "#be123c")
 _GREY, _INK = "#94a3b8", "#1e293b"
 _STYLE = {
-    "svg.fonttype": "none", "svg.hashsalt": "pricetide", "font.family": "sans-serif", "font.size": 9.5,
+    "text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "pricetide", "font.family": "sans-serif", "font.size": 9.5,
     "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": _GREY, "axes.labelcolor": _INK,
     "axes.grid": True, "grid.color": "#e2e8f0", "grid.linewidth": 0.7, "axes.axisbelow": True, "xtick.color": "#475569",
     "ytick.color": "#475569", "text.color": _INK, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left",

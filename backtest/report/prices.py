@@ -60,6 +60,8 @@ def _rails(figures: Figures, policy: str, run: Decisions, priced: Bools) -> None
     removed = {name: int((bits >> place & 1).sum()) for place, name in enumerate(run.rail_names)}
     for rail in sorted((removed.keys() | decided.keys()) - {""}):
         share, ruled = removed.get(rail, 0) / len(bits), decided[rail] / len(bits)
+        if not share + ruled:
+            continue  # of decisions that are not counted here
         figures.add("rails", "took prices away", share, policy=policy, group=rail, unit="share")
         figures.add("rails", "decided the price", ruled, policy=policy, group=rail, unit="share")
 

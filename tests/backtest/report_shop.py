@@ -30,7 +30,7 @@ LOGGED = Policy(
     rule=SessionIntent(discounts_permille=(150, 100, 50, 0), explore=0.4),
     rails=Rails(charm_endings=(), step_max_permille=300),
 )
-TITLE = "<b>item</b> & friends"
+TITLE = "<b>item</b> & friends, $5 to $9"
 """Of every item, behind its number: a page must show it as it stands."""
 
 

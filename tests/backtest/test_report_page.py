@@ -110,7 +110,7 @@ def test_every_entry_of_the_contents_leads_to_a_section(reported: Reported, read
 def test_what_a_log_says_stands_on_the_page_as_text(reported: Reported) -> None:
     text = reported.files.page.read_text()
     assert TITLE not in text
-    assert "&lt;b&gt;item&lt;/b&gt; &amp; friends" in text
+    assert "&lt;b&gt;item&lt;/b&gt; &amp; friends, $5 to $9" in text
 
 
 def test_the_verdict_comes_first_and_names_the_estimand(reported: Reported) -> None:
