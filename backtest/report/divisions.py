@@ -21,6 +21,8 @@ NEW_USER_EVENTS = 10
 TENURE_BANDS = ((1, "1–4 events"), (5, "5–19 events"), (20, "20–99 events"), (100, "100 events or more"))
 """Least number of the user's events, and the band's name."""
 CATEGORIES_MAX = 8
+INTENT_TOP = 5
+"""Levels from here on are one group: few sessions get there."""
 PERIODS_MAX = 12
 SEGMENTS = ("market", "category", "user", "intent", "list price")
 _REST = "other"
@@ -49,7 +51,7 @@ class Divisions:
             "market": market,
             "category": np.array([self.categories.get(one, _REST) for one in item.tolist()], np.str_),
             "user": np.where(sequence < NEW_USER_EVENTS, "new", "returning"),
-            "intent": np.array(["unknown" if one < 0 else f"level {one}" for one in intent.tolist()], np.str_),
+            "intent": np.array([_level(one) for one in intent.tolist()], np.str_),
             "list price": self._price_bands()[np.searchsorted(self.price_edges, list_price, side="right")],
         }
 
@@ -84,6 +86,10 @@ def divide(decisions: Decisions, category_of: Mapping[int, str], minor: int) -> 
         minor=minor,
         step_ms=step_ms,
     )
+
+
+def _level(intent: int) -> str:
+    return "unknown" if intent < 0 else f"level {intent}" if intent < INTENT_TOP else f"level {INTENT_TOP} or more"
 
 
 def tenure_bands(sequence: Ints) -> Names:

@@ -9,6 +9,7 @@ import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from math import inf
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from backtest.report.draws import Draws
 from backtest.report.facts import Codes, Floats
 from backtest.report.figures import Figures
 from backtest.summary import Summary
+from backtest.what_if import Wanted
 from contracts.log import MANIFEST, Log, policy_records, sha256_of
 from contracts.policies import Policy, decode_policy
 from contracts.rules import Greedy, LinearQ, Sarsa, Thompson
@@ -67,7 +69,7 @@ def describe_files(figures: Figures, what: str, file: Path) -> None:
     figures.add("files", what, unit="text", text=file.name)
 
 
-def describe_log(figures: Figures, log: Log, summary: Summary, users: int, items: int) -> None:
+def describe_log(figures: Figures, log: Log, wanted: Wanted, summary: Summary, users: int, items: int) -> None:
     """Add what was replayed."""
     manifest = log.manifest
     words = {
@@ -76,7 +78,8 @@ def describe_log(figures: Figures, log: Log, summary: Summary, users: int, items
         "currency": manifest.semantics.currency,
         "from": _time(manifest.first_ms),
         "to": _time(manifest.last_ms),
-        "order": "as a worker applied it" if log.recorded else "merged by event time",
+        "order": "as a worker applied it" if log.recorded else wanted.order,
+        "as of": "the end" if wanted.as_of == inf else _time(int(wanted.as_of)),
         "digest of the log": sha256_of(log.directory / MANIFEST),
         "digest of its prices, replayed": summary.digest,
     }
@@ -188,11 +191,9 @@ def test_from(figures: Figures, log: Log, artifacts: Sequence[Artifact]) -> int:
     until = [int(one.manifest.metrics["until_ms"]) for one in artifacts if "until_ms" in one.manifest.metrics]
     inside = [one for one in until if log.manifest.first_ms < one <= log.manifest.last_ms]
     from_ms = max(inside, default=log.manifest.first_ms)
-    words = (
-        "where the last of the models ended to learn"
-        if inside
-        else "the beginning of the log, in which no model says it learned"
-    )
+    words = "where the last of the models ended to learn" if inside else "the beginning of the log"
+    if any(one > log.manifest.last_ms for one in until):
+        words += "; a model learned until after the end of this log, so it may have seen what it is tested on"
     text = f"Tested on events from {_time(from_ms)} on: {words}."
     figures.add("scope", "quality", unit="text", text=text)
     return from_ms

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from backtest.estimates import Settings
 from backtest.logged_draws import LoggedDraws, read_draws
 from backtest.models import open_models
-from backtest.replay import Replay
+from backtest.replay import How, Replay
 from backtest.report import scope
 from backtest.report.divisions import Divisions, divide
 from backtest.report.draws import Draws, describe_demand, draws_of, write_draws
@@ -49,7 +49,7 @@ from contracts.errors import BadInput
 from contracts.log import Log, open_log
 from contracts.policies import Policy
 from contracts.policy_files import read_policy
-from features.artifact import load_artifact
+from features.artifact import Artifact, load_artifact
 
 AS_LOGGED = "as logged"
 """No policy can be named so: names have no spaces."""
@@ -118,20 +118,21 @@ def write_report(ask: Ask, page: Path, progress: Progress = lambda title, done, 
     names = [one.name for one in policies]
     require_all()
     log = open_log(ask.wanted.directory)
+    artifacts = _artifacts(ask.wanted.models)
     files = files_of(page)
     page.parent.mkdir(parents=True, exist_ok=True)
     figures = Figures()
     with _scratch(ask.wanted.resume) as scratch:
         runs, draws = _replay_all(log, ask, names, scratch, progress)
     scope.describe_page(figures, log, names, files)
-    scope.describe_log(figures, log, runs.summary, len(runs.users.of), len(runs.items.of))
+    scope.describe_log(figures, log, ask.wanted, runs.summary, len(runs.users.of), len(runs.items.of))
     for name, run in runs.under.items():
         describe_prices(figures, name, run, runs.divisions)
     busiest = busiest_items(runs.logged)
     for name, run in runs.under.items():
         describe_paths(figures, name, run, busiest, runs.titles, runs.divisions.minor)
     _judge(figures, runs, draws, policies, ask.settings, files)
-    _compare(figures, log, ask.wanted.models, progress)
+    _compare(figures, log, ask.wanted, artifacts, progress)
     scope.describe_versions(figures, ask.settings, policies, ask.wanted.models)
     write_decisions(files.decisions, runs.under)
     write_figures(figures, files.figures_json, files.figures_parquet)
@@ -247,28 +248,36 @@ def _judged(figures: Figures, runs: Runs, draws: Draws, settings: Settings) -> J
     )
 
 
-def _compare(figures: Figures, log: Log, models: Sequence[Path], progress: Progress) -> None:
+def _artifacts(models: Sequence[Path]) -> list[Artifact]:
+    """Open the artifacts, before any replay."""
+    artifacts = [load_artifact(one) for one in models]
+    if len({one.digest for one in artifacts}) < len(artifacts):
+        raise BadInput("Two of the models are the same artifact: name each once")
+    return artifacts
+
+
+def _compare(figures: Figures, log: Log, wanted: Wanted, artifacts: Sequence[Artifact], progress: Progress) -> None:
     """Add how well each artifact foretells the log."""
-    if not models:
+    if not artifacts:
         return
     if log.recorded:
         figures.add("scope", "quality", unit="text", text=scope.RECORDED)
         return
-    artifacts = [load_artifact(one) for one in models]
     from_ms = scope.test_from(figures, log, artifacts)
     total = sum(map(sum, log.manifest.records.values()))
-    for directory, artifact in zip(models, artifacts, strict=True):
+    for directory, artifact in zip(wanted.models, artifacts, strict=True):
         name = f"{directory.name} ({artifact.digest[:8]})"
         (encoder,) = open_models([directory], log.manifest.semantics).values()
         watcher = Watcher(encoder, artifact, from_ms, min(1.0, NEXT_ITEMS / max(total, 1)))
-        _watch(log, watcher, partial(progress, f"model {name}"), total)
+        how = How(order=wanted.order, as_of=wanted.as_of)
+        _watch(log, watcher, how, partial(progress, f"model {name}"), total)
         describe_propensity(figures, name, watcher, from_ms)
         describe_next_item(figures, name, watcher)
 
 
-def _watch(log: Log, watcher: Watcher, progress: Callable[[int, int], None], total: int) -> None:
+def _watch(log: Log, watcher: Watcher, how: How, progress: Callable[[int, int], None], total: int) -> None:
     """Replay the log with the watched model."""
-    replay = Replay(log, models={watcher.digest: watcher})
+    replay = Replay(log, models={watcher.digest: watcher}, how=how)
     replay.run(lambda partition, step: progress(len(watcher.rows), total))
 
 

@@ -118,13 +118,13 @@ def test_divisions_name_every_row() -> None:
         np.array(["us", "de", "us"]),
         np.array([999, 1_000, 2_000]),
         np.array([9, 10, 11]),
-        np.array([-1, 0, 3]),
+        np.array([-1, 0, 7]),
     )
     assert {name: groups.tolist() for name, groups in found.items()} == {
         "market": ["us", "de", "us"],
         "category": ["shoes", "other", "shoes"],
         "user": ["new", "returning", "returning"],
-        "intent": ["unknown", "level 0", "level 3"],
+        "intent": ["unknown", "level 0", "level 5 or more"],
         "list price": ["below 10.00", "10.00 to 20.00", "20.00 and more"],
     }
     assert list(groups_of(found["list price"])) == ["below 10.00", "10.00 to 20.00", "20.00 and more"]
