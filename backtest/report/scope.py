@@ -9,8 +9,8 @@ import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from math import inf
 from itertools import chain
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
