@@ -115,7 +115,7 @@ class Section:
 def cell(number: int, figure: Figure, interval: bool = True) -> Cell:
     """Return a figure as a cell; a change whose interval excludes zero has a tone."""
     tone = "words" if figure.unit == "text" else ""
-    if figure.unit in ("change", "change of money") and figure.low is not None and figure.high is not None:
+    if figure.unit.startswith("change") and figure.low is not None and figure.high is not None:
         tone = "good" if figure.low > 0.0 else "bad" if figure.high < 0.0 else ""
     text = figure.text if figure.value is None and figure.text else shown(figure)
     return Cell(text, shown_interval(figure) if interval else "", number, tone)

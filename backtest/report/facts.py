@@ -1,7 +1,7 @@
 """The facts of a report: the columns it needs of a run's decisions and of the logged draws, as arrays.
 
-Users and items are codes: the files beside a page name no person. Memory: about 100 bytes per decision and per draw.
-Not here: what is computed from them (prices, values).
+Users and items are codes: the files beside a page name no person. Memory: some hundred bytes per decision and run, about a
+kilobyte per draw. Not here: what is computed from them (prices, values).
 """
 
 from __future__ import annotations

@@ -140,8 +140,8 @@ def estimators_section(figures: Figures) -> Section | None:
     section = Section(
         "estimators",
         "Estimators",
-        "Eight ways to the same number: those on the weights (IPS, SNIPS) are unbiased and noisy, the one on a "
-        "model (DM) is neither; where they disagree beyond their intervals, trust none.",
+        "Eight ways to the same number: those on the weights (IPS, SNIPS) are all but unbiased, and noisy; the one on a "
+        "model (DM) is steady, and as biased as the model; where they disagree beyond their intervals, trust none.",
     )
     section.blocks.append(Plot(plots.estimators(figures, policies[:3]), "Value per draw by estimator."))
     measures = ("value", "standard error", "parameter")
