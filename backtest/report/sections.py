@@ -50,6 +50,12 @@ def asked(figures: Figures) -> list[str]:
     return figures.names("verdict", "policy", measure="verdict")
 
 
+def _named(figures: Figures, policy: str) -> str:
+    """Return a policy's name, with a warning where its numbers are no evidence."""
+    verdict = figures.where("verdict", policy=policy, measure="verdict")
+    return f"{policy} (REFUSE: no evidence)" if verdict and verdict[0][1].text == "REFUSE" else policy
+
+
 def _card(figures: Figures, policy: str) -> Card:
     (_, verdict), *_ = figures.where("verdict", policy=policy, measure="verdict")
     numbers = []
@@ -87,7 +93,7 @@ def value_section(figures: Figures) -> Section | None:
     policies = figures.names("value", "policy")
     logged = cell_of(figures, "value", measure="logged value")
     rows = [Row(LOGGED, [logged, *[Cell("")] * (len(measures) - 1)])]
-    rows += [row_of(figures, policy, "value", measures, policy=policy) for policy in policies]
+    rows += [row_of(figures, _named(figures, policy), "value", measures, policy=policy) for policy in policies]
     section.blocks.append(Table(head, rows))
     says = [f"{row.policy}: {row.text}." for _, row in figures.where("targets", measure="says")]
     section.blocks.append(Notes([*says, *[row.text for _, row in figures.where("scope", measure="reward")]]))
@@ -222,7 +228,10 @@ def parts_section(figures: Figures) -> Section | None:
     )
     if figures.where("growth"):
         section.blocks.append(
-            Plot(plots.growth(figures), "Lift over the logged policy over time, with 95 % intervals.")
+            Plot(
+                plots.growth(figures),
+                "Lift over the logged policy over time, with 95 % intervals; a period that fails its gates has no point.",
+            )
         )
     measures = ("draws", "purchases", "logged value", "value", "lift", "relative lift", "ESS", "verdict")
     head = ("", "draws", "purchases", "logged value", "value", "lift", "relative", "ESS", "verdict")

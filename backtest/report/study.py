@@ -210,13 +210,14 @@ def _judge(
     judged = _judged(figures, runs, draws, settings)
     against = [list_price(draws), best_uniform(draws, judged.reward)]
     for target in (*targets, *against):
-        describe_value(figures, judged, target, against)
+        found = describe_value(figures, judged, target, against)
         if target.says:
             figures.add("targets", "says", policy=target.name, unit="text", text=target.says)
-    for target in targets:
-        describe_goals(figures, judged, target)
-        describe_parts(figures, judged, target, runs.divisions)
-        describe_growth(figures, judged, target, runs.divisions)
+        if target.name in runs.under:
+            describe_goals(figures, judged, target)
+            describe_parts(figures, judged, target, runs.divisions)
+            if found.verdict != "REFUSE":
+                describe_growth(figures, judged, target, runs.divisions)
     scope.drop_verdicts(figures, [one.name for one in against])
     worth = truth_of(runs.log, draws, judged.goal, judged.minor)
     if worth is not None:
