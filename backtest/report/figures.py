@@ -167,7 +167,7 @@ def format_value(value: float, unit: Unit, size: float | None = None) -> str:
     elif unit in ("share", "change"):
         text = f"{100.0 * value:{sign}.{_decimals(100.0 * size, 3)}f}\u202f%"
     elif unit == "permille":
-        text = f"{value / 10:,.1f}\u202f%"
+        text = f"{value / 10:,.{max(1, _decimals(size / 10, 3))}f}\u202f%"
     elif unit in ("money", "change of money"):
         text = f"{value:{sign},.{max(2, _decimals(size, 3))}f}"
     else:

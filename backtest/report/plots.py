@@ -44,12 +44,13 @@ def _canvas(
     columns: int = 1,
     rows: int = 1,
     height: float = _HEIGHT,
+    width: float = _WIDTH,
     **more: Any,  # noqa: ANN401 - options of subplots
 ) -> Iterator[tuple[list[Any], list[str]]]:
     """Yield the axes, row by row, and a list that the SVG is put into at the end."""
     mpl = require_matplotlib()
     with mpl.rc_context(_STYLE):
-        drawing = mpl.figure.Figure(figsize=(_WIDTH, height * rows))
+        drawing = mpl.figure.Figure(figsize=(width, height * rows))
         axes = drawing.subplots(rows, columns, squeeze=False, **more).ravel().tolist()
         made: list[str] = []
         yield axes, made
@@ -257,8 +258,7 @@ def growth(figures: Figures) -> str:
 def calibration(figures: Figures, section: str) -> str:
     """Return reliability diagrams: observed against predicted share, both axes as square roots."""
     methods = figures.names(section, "policy", measure="observed share")
-    with _canvas(columns=2) as ((axes, space), made):
-        space.set_visible(False)
+    with _canvas(height=4.2, width=4.6) as ((axes,), made):
         root: tuple[Callable[[Any], Any], Callable[[Any], Any]] = (lambda one: abs(one) ** 0.5, lambda one: one**2)
         top = max(
             (max(row.value or 0.0, row.x or 0.0) for _, row in figures.where(section, measure="observed share")),

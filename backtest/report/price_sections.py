@@ -127,7 +127,13 @@ def _tenure(figures: Figures, policies: Sequence[str]) -> list[Block]:
         Cell(row.text) for policy in policies for _, row in figures.where("tenure", policy=policy, measure=measure)
     ]
     rows += [Row(measure, slopes, first=True), Row("", words)]
-    return [Table(("", *policies), rows, "Tenure: mean price over list by the user's events so far, draws only")]
+    return [
+        Table(
+            ("", *policies),
+            rows,
+            "Tenure: mean price over list by the user's events so far, draws only; intent and items are as they come",
+        )
+    ]
 
 
 def quality_section(figures: Figures) -> Section | None:

@@ -25,7 +25,7 @@ from backtest.summary import Summary
 from backtest.what_if import Wanted
 from contracts.log import MANIFEST, Log, policy_records, sha256_of
 from contracts.policies import Policy, decode_policy
-from contracts.rules import Greedy, LinearQ, Sarsa, Thompson
+from contracts.rules import LearningRule
 from features.artifact import MANIFEST as ARTIFACT_MANIFEST
 from features.artifact import Artifact
 
@@ -47,6 +47,7 @@ _CAN_SHOWN = (
     "test.",
     "Prices, rails and parity below are of a replay under the policy, with the events as they were recorded.",
 )
+_LEARNS = "A policy of this log learns, so its draws depend on earlier rewards: verdicts rest on intervals that hold at every look."
 _PACKAGES = ("pricetide", "numpy", "pyarrow", "scipy", "scikit-learn", "matplotlib", "jinja2", "onnxruntime-gpu")
 _DAY_MS = 86_400_000
 
@@ -163,14 +164,15 @@ def horizon_of(figures: Figures, log: Log, window_ms: int) -> int | None:
     return horizon_ms
 
 
-def learns(log: Log) -> bool:
-    """Return whether a policy of the log learns from outcomes: then draws depend on earlier rewards."""
+def learns(figures: Figures, log: Log) -> bool:
+    """Return whether a policy of the log learns from outcomes: then draws depend on earlier rewards; says so in the figures."""
     for record in policy_records(log):
         try:
             policy = decode_policy(record.value) if record.value is not None else None
         except msgspec.DecodeError:
             continue  # no worker would use it, either
-        if isinstance(policy, Policy) and isinstance(policy.rule, Thompson | Greedy | LinearQ | Sarsa):
+        if isinstance(policy, Policy) and isinstance(policy.rule, LearningRule):
+            figures.add("scope", "limit", unit="text", text=_LEARNS)
             return True
     return False
 

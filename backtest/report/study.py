@@ -244,7 +244,7 @@ def _judged(figures: Figures, runs: Runs, draws: Draws, settings: Settings) -> J
         minor=runs.divisions.minor,
         expected=expected_rewards(draws, runs.divisions, goal),
         gone=gone,
-        adaptive=scope.learns(runs.log),
+        adaptive=scope.learns(figures, runs.log),
         settings=settings,
     )
 

@@ -45,7 +45,7 @@ class Target:
 def asked(logged: LoggedDraws, name: str) -> Target:
     """Return a target policy of `logged`."""
     choices = rows_of(logged.table[f"targets.{name}"], np.float64)
-    return Target(name, logged.target(name), choices, logged.unsupported(name))
+    return Target(name, logged.target(name), choices, np.clip(logged.unsupported(name), 0.0, 1.0))
 
 
 def list_price(draws: Draws) -> Target:

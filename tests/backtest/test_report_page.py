@@ -130,6 +130,7 @@ def test_the_verdict_comes_first_and_names_the_estimand(reported: Reported) -> N
         (1234.5, "money", None, "1,234.50"),
         (0.01234, "change of money", None, "+0.0123"),
         (875.0, "permille", None, "87.5\u202f%"),
+        (-0.4, "permille", 1.2, "−0.040\u202f%"),
         (12_345.0, "count", None, "12,345"),
         (0.0, "number", None, "0"),
         (1.0, "number", None, "1"),
