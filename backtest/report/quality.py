@@ -11,14 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from zlib import crc32
 
 import numpy as np
+from numpy.typing import NDArray
 
 from backtest.report.facts import Bools, Codes, Floats, Ints
 from backtest.report.figures import Figures, Place
 from backtest.report.prices import clustered_mean
 from backtest.report.reward_model import require_sklearn
+from contracts.log_files import require_pyarrow
 from features.artifact import Artifact
 from features.tokens import KINDS, token_fields
 from features.vectors import Encoded, TokenAsk, TokenEncoder
@@ -31,6 +34,9 @@ NEXT_ITEMS = 20_000
 _AT_ONCE = 256
 PROPENSITY, NEXT_ITEM, FUNNEL = "purchase propensity", "next item", "what the log itself shows"
 _VIEW, _PURCHASE = KINDS.index("view"), KINDS.index("purchase")
+
+
+Columns = dict[str, NDArray[np.generic]]
 
 
 @dataclass(slots=True)
@@ -82,10 +88,13 @@ class Watcher:
         self.encoder.forget(owner, user)
 
 
-def describe_next_item(figures: Figures, model: str, watcher: Watcher) -> None:
-    """Add accuracy, recall, NDCG and MRR of the next item, means over events, with intervals clustered by user."""
+def describe_next_item(figures: Figures, model: str, watcher: Watcher) -> Columns:
+    """Add accuracy, recall, NDCG and MRR of the next item, means over events, with intervals clustered by user.
+
+    Returns users and ranks; the rank of what is no candidate is 0.
+    """
     if not watcher.targets:
-        return
+        return {}
     users, target = np.array(watcher.targets, np.int64).T
     rank = _ranks(watcher, target)
     hit = rank <= TOP
@@ -100,6 +109,7 @@ def describe_next_item(figures: Figures, model: str, watcher: Watcher) -> None:
     ):
         mean, half = clustered_mean(values, users)
         figures.add("quality", name, mean, mean - half, mean + half, **place)
+    return {"user": users, "rank": np.where(target == 0, 0, rank)}
 
 
 def _ranks(watcher: Watcher, target: Ints) -> Ints:
@@ -116,8 +126,8 @@ def _ranks(watcher: Watcher, target: Ints) -> Ints:
     return rank
 
 
-def describe_propensity(figures: Figures, model: str, watcher: Watcher, from_ms: int) -> None:
-    """Add AUC, log-loss and calibration of r_ui, and the log's own funnel."""
+def describe_propensity(figures: Figures, model: str, watcher: Watcher, from_ms: int) -> Columns:
+    """Add AUC, log-loss and calibration of r_ui, and the log's own funnel; return users, probabilities and outcomes."""
     user, item, time_ms, kind = np.array([row[:4] for row in watcher.rows], np.int64).reshape(-1, 4).T
     logit = np.array([row[4] for row in watcher.rows], np.float64)
     _funnel(figures, model, kind[time_ms >= from_ms])
@@ -125,11 +135,12 @@ def describe_propensity(figures: Figures, model: str, watcher: Watcher, from_ms:
     last_ms = int(time_ms.max(initial=0))
     example = (kind != _PURCHASE) & (time_ms >= from_ms) & (time_ms + PURCHASE_WITHIN_MS <= last_ms)
     predicted, observed = 1.0 / (1.0 + np.exp(-logit[example])), bought[example]
+    columns: Columns = {"user": user[example], "probability": predicted, "bought": observed}
     place: Place = {"policy": model, "segment": PROPENSITY}
     figures.add("quality", "examples", len(observed), **place, unit="count")
     if len(np.unique(observed)) < 2:
         figures.add("quality", "AUC", None, **place, text="the test part has only one outcome")
-        return
+        return columns
     _, metrics = require_sklearn()
     bins = np.array_split(np.argsort(predicted, kind="stable"), BINS)
     error = 0.0
@@ -146,6 +157,7 @@ def describe_propensity(figures: Figures, model: str, watcher: Watcher, from_ms:
     figures.add(
         "quality", "CVR in the tenth with the highest propensity", float(observed[top].mean()), **place, unit="share"
     )
+    return columns
 
 
 def _funnel(figures: Figures, model: str, kind: Ints) -> None:
@@ -177,3 +189,15 @@ def followed_by_purchase(user: Ints, item: Ints, time_ms: Ints, purchase: Bools)
     bought = np.zeros(len(order), np.bool_)
     bought[order] = (nearest < len(order)) & (names[at] == names) & (gap >= 0) & (gap <= PURCHASE_WITHIN_MS)
     return bought
+
+
+def write_predictions(file: Path, parts: Sequence[tuple[str, str, Columns]]) -> None:
+    """Write what models foretold and what came, as Parquet: (model, question, columns) each; a question has its own columns."""
+    pa = require_pyarrow()
+    tables = [
+        pa.table({"model": [model] * len(columns["user"]), "question": [question] * len(columns["user"]), **columns})
+        for model, question, columns in parts
+        if columns
+    ]
+    if tables:
+        pa.parquet.write_table(pa.concat_tables(tables, promote_options="default"), file, compression="zstd")

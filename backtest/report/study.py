@@ -30,9 +30,18 @@ from backtest.report.figures import Figures, write_figures
 from backtest.report.page import page_of, require_jinja2
 from backtest.report.plots import require_matplotlib
 from backtest.report.prices import busiest_items, describe_paths, describe_prices
-from backtest.report.quality import NEXT_ITEMS, Watcher, describe_next_item, describe_propensity
-from backtest.report.reward_model import describe_folds, expected_rewards, require_sklearn
-from backtest.report.targets import asked, best_uniform, list_price
+from backtest.report.quality import (
+    NEXT_ITEM,
+    NEXT_ITEMS,
+    PROPENSITY,
+    Columns,
+    Watcher,
+    describe_next_item,
+    describe_propensity,
+    write_predictions,
+)
+from backtest.report.reward_model import describe_folds, expected_rewards, require_sklearn, target_rewards
+from backtest.report.targets import asked, best_uniform, folds_of, list_price
 from backtest.report.truth import describe_truth, truth_of
 from backtest.report.values import (
     Judged,
@@ -66,6 +75,7 @@ class Files:
     figures_parquet: Path
     draws: Path
     decisions: Path
+    predictions: Path
 
 
 def files_of(page: Path) -> Files:
@@ -74,7 +84,7 @@ def files_of(page: Path) -> Files:
         page,
         *(
             page.with_suffix(f".{one}")
-            for one in ("figures.json", "figures.parquet", "draws.parquet", "decisions.parquet")
+            for one in ("figures.json", "figures.parquet", "draws.parquet", "decisions.parquet", "predictions.parquet")
         ),
     )
 
@@ -132,7 +142,7 @@ def write_report(ask: Ask, page: Path, progress: Progress = lambda title, done, 
     for name, run in runs.under.items():
         describe_paths(figures, name, run, busiest, runs.titles, runs.divisions.minor)
     _judge(figures, runs, draws, policies, ask.settings, files)
-    _compare(figures, log, ask.wanted, artifacts, progress)
+    _compare(figures, log, ask.wanted, artifacts, files.predictions, progress)
     scope.describe_versions(figures, ask.settings, policies, ask.wanted.models)
     write_decisions(files.decisions, runs.under)
     write_figures(figures, files.figures_json, files.figures_parquet)
@@ -225,7 +235,12 @@ def _judge(
     describe_demand(figures, draws, runs.divisions)
     describe_folds(figures, draws, runs.divisions)
     scope.describe_files(figures, "draws", files.draws)
-    more = {"reward": judged.reward} | ({} if judged.gone is None else {"stays away": judged.gone})
+    more = {"reward": judged.reward, "fold": folds_of(draws.user).astype(np.float64)}
+    if judged.gone is not None:
+        more["stays away"] = judged.gone
+    if judged.expected is not None:
+        more["q: drawn"] = judged.expected.of_drawn
+        more |= {f"q: {one.name}": target_rewards(judged.expected, one.choices) for one in (*targets, *against)}
     write_draws(files.draws, draws, runs.divisions, {one.name: one.probability for one in (*targets, *against)}, more)
 
 
@@ -257,8 +272,11 @@ def _artifacts(models: Sequence[Path]) -> list[Artifact]:
     return artifacts
 
 
-def _compare(figures: Figures, log: Log, wanted: Wanted, artifacts: Sequence[Artifact], progress: Progress) -> None:
-    """Add how well each artifact foretells the log."""
+def _compare(
+    figures: Figures, log: Log, wanted: Wanted, artifacts: Sequence[Artifact], file: Path, progress: Progress
+) -> None:
+    """Add how well each artifact foretells the log, and write what it foretold."""
+    file.unlink(missing_ok=True)
     if not artifacts:
         return
     if log.recorded:
@@ -266,14 +284,17 @@ def _compare(figures: Figures, log: Log, wanted: Wanted, artifacts: Sequence[Art
         return
     from_ms = scope.test_from(figures, log, artifacts)
     total = sum(map(sum, log.manifest.records.values()))
+    parts: list[tuple[str, str, Columns]] = []
     for directory, artifact in zip(wanted.models, artifacts, strict=True):
         name = f"{directory.name} ({artifact.digest[:8]})"
         (encoder,) = open_models([directory], log.manifest.semantics).values()
         watcher = Watcher(encoder, artifact, from_ms, min(1.0, NEXT_ITEMS / max(total, 1)))
         how = How(order=wanted.order, as_of=wanted.as_of)
         _watch(log, watcher, how, partial(progress, f"model {name}"), total)
-        describe_propensity(figures, name, watcher, from_ms)
-        describe_next_item(figures, name, watcher)
+        parts.append((name, PROPENSITY, describe_propensity(figures, name, watcher, from_ms)))
+        parts.append((name, NEXT_ITEM, describe_next_item(figures, name, watcher)))
+    scope.describe_files(figures, "predictions", file)
+    write_predictions(file, parts)
 
 
 def _watch(log: Log, watcher: Watcher, how: How, progress: Callable[[int, int], None], total: int) -> None:

@@ -101,6 +101,11 @@ def test_estimators_on_weights_are_those_of_the_draws(figures: list[Row], draws:
     weight = [row[f"target: {policy}"] / row["propensity"] for row in free]
     earned = math.fsum(w * row["reward"] for w, row in zip(weight, free, strict=True))
     clipped = mean([min(w, 5.0) * row["reward"] for w, row in zip(weight, free, strict=True)])
+    drawn, model = [row["q: drawn"] for row in free], [row[f"q: {policy}"] for row in free]
+    direct = mean(model)
+    corrected = mean([w * (row["reward"] - q) for w, row, q in zip(weight, free, drawn, strict=True)])
+    assert value(figures, "estimators", "value", policy=policy, group="DM") == near(direct)
+    assert value(figures, "estimators", "value", policy=policy, group="DR") == near(direct + corrected)
     for name, wanted in (("IPS", earned / len(free)), ("SNIPS", earned / math.fsum(weight)), ("clipped IPS", clipped)):
         assert value(figures, "estimators", "value", policy=policy, group=name) == near(wanted)
 
