@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
 from backtest.report.figures import read_figures
 from backtest.report.study import files_of
+from backtest.shoppers import generate_log
 from contracts.errors import BadInput, PricetideError
+from contracts.semantics import Topology
+from features.artifact import write_artifact
 from pricetide import command_line
 from tests.backtest.conftest import Reported, write_policies
+from tests.features.models import parts
 
 
 def run(*arguments: object) -> Result:
@@ -113,3 +118,40 @@ def test_figures_that_are_none_are_refused(tmp_path: Path) -> None:
     (tmp_path / "figures.json").write_text('{"not": "figures"}')
     with pytest.raises(BadInput, match="holds no figures"):
         read_figures(tmp_path / "figures.json")
+
+
+def test_two_artifacts_are_compared_on_the_same_events_and_can_be_counted_again(tmp_path: Path) -> None:
+    generate_log(tmp_path / "log", users=40, events=800, seed=5, topology=Topology(partitions=1), file_format="jsonl")
+    for name, seed in (("a", None), ("b", 77)):
+        write_artifact(tmp_path / name, parts(items_seed=seed))
+    page = tmp_path / "out.html"
+    said = run(tmp_path / "log", "--model", tmp_path / "a", "--model", tmp_path / "b", "--report", page)
+    assert said.exit_code == 0, (said.output, said.exception)
+    figures = read_figures(files_of(page).figures_json)
+    models = figures.names("quality", "policy")
+    assert [name[0] for name in models] == ["a", "b"]
+    rows = pq.read_table(files_of(page).predictions).to_pylist()
+    counts = []
+    for model in models:
+        found = {row.measure: row for _, row in figures.where("quality", policy=model)}
+        asked = [row for row in rows if row["model"] == model and row["question"] == "purchase propensity"]
+        ranked = [row["rank"] for row in rows if row["model"] == model and row["question"] == "next item"]
+        pairs = [
+            (one["probability"] > other["probability"]) + 0.5 * (one["probability"] == other["probability"])
+            for one in asked
+            if one["bought"]
+            for other in asked
+            if not other["bought"]
+        ]
+        assert found["AUC"].value == pytest.approx(sum(pairs) / len(pairs))
+        assert found["recall@20"].value == pytest.approx(sum(0 < rank <= 20 for rank in ranked) / len(ranked))
+        assert found["MRR@20"].value == pytest.approx(sum(1 / rank for rank in ranked if 0 < rank <= 20) / len(ranked))
+        counts.append((len(asked), len(ranked)))
+    assert counts[0] == counts[1]
+
+
+def test_one_artifact_named_twice_is_refused_before_any_replay(shop_log: Path, tmp_path: Path) -> None:
+    write_artifact(tmp_path / "a", parts())
+    said = run(shop_log, "--model", tmp_path / "a", "--model", tmp_path / "a", "--report", tmp_path / "out.html")
+    assert said.exit_code != 0
+    assert "name each once" in said.output + str(said.exception)
