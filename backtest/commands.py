@@ -115,6 +115,9 @@ def perturb(
 @click.option("--out", "prices", type=click.Path(path_type=Path), help="Parquet file of the price updates.")
 @click.option("--decisions", type=click.Path(path_type=Path), help="Parquet file of the decisions.")
 @click.option("--outcomes", type=click.Path(path_type=Path), help="Parquet file of the outcomes of draws.")
+@click.option(
+    "--shadow-decisions", type=click.Path(path_type=Path), help="Parquet file of what the log's shadow policy decided."
+)
 @click.option("--dead-letters", type=click.Path(path_type=Path), help="JSON lines of the dead letters.")
 @click.option(
     "--policy",

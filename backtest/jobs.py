@@ -23,7 +23,12 @@ from backtest.user_digests import digest_partition
 from contracts.log import Log, open_log
 from pricing.engine import Step
 
-TABLES: dict[str, Table] = {"prices": PRICES, "decisions": DECISIONS, "outcomes": OUTCOMES}
+TABLES: dict[str, Table] = {
+    "prices": PRICES,
+    "decisions": DECISIONS,
+    "outcomes": OUTCOMES,
+    "shadow_decisions": DECISIONS,
+}
 """What can be asked for of what is published."""
 DRAWS = "draws"
 DEAD = "dead"
@@ -98,7 +103,8 @@ class _Output:
         """Count a step, and write what was asked for of it."""
         self.tally.add(step, step.partition.applied - self.applied, self._topics, self.partition)
         self.applied = step.partition.applied
-        for name, records in (("prices", step.prices), ("decisions", step.decisions), ("outcomes", step.outcomes)):
+        tables = (step.prices, step.decisions, step.outcomes, step.shadows)
+        for name, records in zip(TABLES, tables, strict=True):
             if records and name in self._published:
                 self._published[name].append(records)
         if DEAD in self._all:

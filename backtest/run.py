@@ -42,6 +42,7 @@ class Files(Struct, frozen=True, kw_only=True):
     prices: Path | None = None
     decisions: Path | None = None
     outcomes: Path | None = None
+    shadow_decisions: Path | None = None
     dead_letters: Path | None = None
     draws: Path | None = None
     """Table of logged draws (backtest.logged_draws)."""
@@ -62,6 +63,7 @@ def run_backtest(
     models: Sequence[Path] = (),
     outcomes: Path | None = None,
     *,
+    shadow_decisions: Path | None = None,
     draws: Path | None = None,
     targets: Sequence[Policy] = (),
     what_if: Policy | None = None,
@@ -85,7 +87,8 @@ def run_backtest(
             progress of another backtest; as of Replay.
         BadSettings: a model cannot be used.
     """
-    files = Files(prices=prices, decisions=decisions, outcomes=outcomes, dead_letters=dead_letters, draws=draws)
+    files = Files(prices=prices, decisions=decisions, outcomes=outcomes, shadow_decisions=shadow_decisions,
+                  dead_letters=dead_letters, draws=draws)  # fmt: skip
     log = open_log(directory, verify=verify)
     _check(log, files, targets, what_if)
     work = Path(mkdtemp(prefix=".pricetide-", dir=_beside(files))) if resume is None else resume
@@ -127,7 +130,8 @@ def _check(log: Log, files: Files, targets: Sequence[Policy], what_if: Policy | 
 
 def _beside(files: Files) -> Path | None:
     """Return where to work: beside the first file, which has room; None for the system's place."""
-    for path in (files.prices, files.decisions, files.outcomes, files.draws, files.dead_letters):
+    paths = (files.prices, files.decisions, files.outcomes, files.shadow_decisions, files.draws, files.dead_letters)
+    for path in paths:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             return path.parent

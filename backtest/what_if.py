@@ -31,6 +31,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
     prices: Path | None = None
     decisions: Path | None = None
     outcomes: Path | None = None
+    shadow_decisions: Path | None = None
     dead_letters: Path | None = None
     draws: Path | None = None
     as_of: float = inf
@@ -77,7 +78,8 @@ def backtest_all(wanted: Wanted, files: Sequence[Path], progress: Progress = lam
 def _logged(wanted: Wanted, policies: Sequence[Policy], progress: Progress, resume: Path | None) -> Summary:
     return run_backtest(
         wanted.directory, wanted.prices, wanted.decisions, wanted.dead_letters, wanted.batch, progress, wanted.models,
-        wanted.outcomes, draws=wanted.draws, targets=policies if wanted.draws else (), order=wanted.order,
+        wanted.outcomes, shadow_decisions=wanted.shadow_decisions, draws=wanted.draws,
+        targets=policies if wanted.draws else (), order=wanted.order,
         as_of=wanted.as_of, processes=wanted.processes, resume=resume, states_bytes=wanted.memory << 20,
     )  # fmt: skip
 

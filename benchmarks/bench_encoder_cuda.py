@@ -21,7 +21,6 @@ from features.artifact import Artifact
 from features.encoder import RUN_SIZES
 from features.graph import Provider, open_session
 from features.runs import GraphRuns, Tokens
-from features.signals import SIGNAL_NAMES
 
 TURNS, TURNS_QUICK = 25, 3
 FLOATS = 1 << 27
@@ -91,7 +90,7 @@ def _rebuilding(runs: GraphRuns, artifact: Artifact, random: np.random.Generator
     at, counts = np.full(users, POSITION), np.full(users, needed)
 
     def go() -> None:
-        runs.chunks(feed["rows"], feed["kinds"], feed["features"], at, counts)
+        runs.chunks(feed["rows"], feed["kinds"], feed["features"], feed["signals"], at, counts)
 
     return go
 
@@ -113,8 +112,7 @@ def _wrong(artifact: Artifact, runs: GraphRuns, random: np.random.Generator) -> 
     on_cpu = GraphRuns(artifact, users, "cpu", (users,))
     worst = 0.0
     for at in range(steps):
-        rows, kinds, features = (feed[name][:, at] for name in ("rows", "kinds", "features"))
-        signals = random.random((users, len(SIGNAL_NAMES)), np.float32)
+        rows, kinds, features, signals = (feed[name][:, at] for name in ("rows", "kinds", "features", "signals"))
         tokens = Tokens(rows, kinds, features, signals, np.full(users, at), np.arange(users))
         found, wanted = (device.step(tokens, np.arange(users))[0] for device in (runs, on_cpu))
         worst = max(worst, float(np.abs(found - wanted).max()))

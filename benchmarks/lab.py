@@ -111,7 +111,10 @@ class Lab:
         log = logs.renamed(log, prefix)
         topology = log.manifest.topology
         names = {name: prefix + name.replace("_", "-") for name in ("price_updates", "dead_letters")}
-        names |= {name: prefix + name for name in ("decisions", "outcomes", "changelog", "catalogue", "policies")}
+        names |= {
+            name: prefix + name
+            for name in ("decisions", "outcomes", "shadow_decisions", "changelog", "catalogue", "policies")
+        }
         directory = self.work / prefix
         directory.mkdir()
         made = Settings(

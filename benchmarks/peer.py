@@ -1,9 +1,11 @@
 """What others do instead of a step: encode the last tokens of a user again, with the same weights. In two ways.
 
 EveryVector is the ordinary one: the network as it was trained, exported over whole sequences, a vector for every token.
-LastVector is cut down to what the newest token's vector needs: the last layer evaluates one query. Both take the items'
-vectors from a table as a step does. Over the last W tokens either is another function than the step, over
-layers * (W - 1) + 1 tokens it is the same. Build time: needs torch. Nothing of the product uses this.
+LastVector is cut down to what the newest token's vector needs: the last layer evaluates one query. Both give what a step gives,
+the user vector and the logit of a purchase with its signals, and both take the items' vectors from a table as a step does: the
+prototype's peer also projected each item from the 384 floats of its text, which these are spared. Over the last W tokens
+either is another function than the step, over layers * (W - 1) + 1 tokens it is the same. Build time: needs torch. Nothing of
+the product uses this.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 from transformers.models.qwen3.modeling_qwen3 import apply_rotary_pos_emb
 
+from features.signals import SIGNAL_NAMES
 from model_export.network import MASKED, UserNetwork
 from model_export.onnx_graph import graph_bytes
 
@@ -26,9 +29,11 @@ class EveryVector(nn.Module):
         super().__init__()
         self.network = deepcopy(network).float().eval()
 
-    def forward(self, rows: Tensor, kinds: Tensor, features: Tensor, items: Tensor) -> Tensor:
-        """Return (B, T, v) of tokens (B, T)."""
-        return self.network.history(embedding(rows, items), kinds, features)[0]
+    def forward(
+        self, rows: Tensor, kinds: Tensor, features: Tensor, signals: Tensor, items: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return vectors (B, T, v + R) and logits (B, T) of tokens (B, T)."""
+        return self.network.history(embedding(rows, items), kinds, features, signals)
 
 
 class LastVector(nn.Module):
@@ -38,8 +43,10 @@ class LastVector(nn.Module):
         super().__init__()
         self.network = deepcopy(network).float().eval()
 
-    def forward(self, rows: Tensor, kinds: Tensor, features: Tensor, items: Tensor) -> Tensor:
-        """Return (B, v) after tokens (B, T), the first at position 0."""
+    def forward(
+        self, rows: Tensor, kinds: Tensor, features: Tensor, signals: Tensor, items: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return vectors (B, 1, v + R) and logits (B, 1) after tokens (B, T), the first at position 0."""
         trunk, window = self.network.trunk, self.network.architecture.window
         item = embedding(rows, items)
         at = torch.arange(rows.shape[1])
@@ -50,7 +57,8 @@ class LastVector(nn.Module):
         for layer in trunk.layers[:-1]:
             x = layer(x, attention_mask=mask, position_embeddings=rotation)
         x = _last_query(trunk.layers[-1], x, mask[:, :, -1:], rotation)
-        return self.network._answers(trunk.norm(x), item)[0][:, 0]
+        vectors, logits = self.network._answers(trunk.norm(x))
+        return vectors, self.network.calibrated(logits, kinds[:, -1:], features[:, -1:], signals[:, -1:])
 
 
 def _last_query(layer: nn.Module, x: Tensor, mask: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
@@ -74,14 +82,15 @@ def _last_query(layer: nn.Module, x: Tensor, mask: Tensor, rotation: tuple[Tenso
 
 
 def export_peer(peer: EveryVector | LastVector) -> bytes:
-    """Return the ONNX graph of `peer`: rows, kinds, features, items to vectors."""
+    """Return the ONNX graph of `peer`: rows, kinds, features, signals, items to vectors and logits."""
     users, tokens, items = (torch.export.Dim(name, max=1 << 20) for name in ("users", "tokens", "items"))
     example = (
         torch.ones(3, 5, dtype=torch.int64),
         torch.zeros(3, 5, dtype=torch.int64),
         torch.zeros(3, 5, peer.network.feature.in_features),
+        torch.zeros(3, 5, len(SIGNAL_NAMES)),
         torch.zeros(9, peer.network.architecture.width),
     )
     both = {0: users, 1: tokens}
-    names = ("rows", "kinds", "features", "items")
-    return graph_bytes(peer.eval(), example, names, ("vectors",), (both, both, both, {0: items}))
+    names = ("rows", "kinds", "features", "signals", "items")
+    return graph_bytes(peer.eval(), example, names, ("vectors", "logits"), (both, both, both, both, {0: items}))

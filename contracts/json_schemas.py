@@ -17,7 +17,7 @@ from contracts.events import Click, Consent, Purchase, View
 from contracts.experiments import Experiment, RunningExperiments
 from contracts.learned import CurrentLearned, Learned
 from contracts.outcomes import LatePurchase, Outcome, PriceMismatch
-from contracts.policies import CurrentPolicy, KillSwitch, Policy
+from contracts.policies import CurrentPolicy, KillSwitch, Policy, ShadowPolicy
 from contracts.prices import SCHEMA_VERSION, PriceUpdate
 
 MESSAGES: dict[str, type[msgspec.Struct]] = {
@@ -28,6 +28,7 @@ MESSAGES: dict[str, type[msgspec.Struct]] = {
     "catalogue-item": CatalogueItem,
     "policy": Policy,
     "current-policy": CurrentPolicy,
+    "shadow-policy": ShadowPolicy,
     "kill-switch": KillSwitch,
     "experiment": Experiment,
     "running-experiments": RunningExperiments,

@@ -1,8 +1,8 @@
 """Policies: how prices are chosen and inside which rails, as versions on a compacted topic; and the kill switch.
 
-Kinds of record that share the topic: a policy version (key `name/number`), which policy is current (key `current`), the
-kill switch (key `killswitch`), experiments (contracts.experiments), and what policies have learned (contracts.learned).
-The fold of the records is `PolicyBook`. Not here: what a policy computes (pricing).
+Kinds of record that share the topic: a policy version (key `name/number`), which policy is current (key `current`), which
+decides beside it for nobody (key `shadow`), the kill switch (key `killswitch`), experiments (contracts.experiments), and what
+policies have learned (contracts.learned). The fold of the records is `PolicyBook`. Not here: what a policy computes (pricing).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contracts.errors import BadReference
 from contracts.experiments import Experiment, ExperimentBook, RunningExperiments, experiment_key
 from contracts.learned import CurrentLearned, Learned, LearnedBook, learned_key
 from contracts.rules import Greedy, LearningRule, LinearQ, Sarsa, Thompson
-from contracts.versions import Name, Version, split_version
+from contracts.versions import Name, PolicyVersion, Version, split_version
 
 Permille = Annotated[int, Meta(ge=0, le=10_000)]
 
@@ -118,6 +118,15 @@ class CurrentPolicy(Struct, frozen=True, kw_only=True, tag_field="record", tag="
     number: Annotated[int, Meta(ge=1)]
 
 
+class ShadowPolicy(Struct, frozen=True, kw_only=True, tag_field="record", tag="shadow", forbid_unknown_fields=True):
+    """Names the policy version that decides every draw once more, from the same state, for nobody: its decisions go to a
+    topic of their own (pricing.shadow).
+    """
+
+    policy: PolicyVersion | None
+    """None: none does."""
+
+
 class KillSwitch(Struct, frozen=True, kw_only=True, tag_field="record", tag="killswitch", forbid_unknown_fields=True):
     """On: everybody pays list price, whatever the policy."""
 
@@ -125,7 +134,9 @@ class KillSwitch(Struct, frozen=True, kw_only=True, tag_field="record", tag="kil
     reason: Annotated[str, Meta(max_length=512)] = ""
 
 
-PolicyRecord = Policy | CurrentPolicy | KillSwitch | Experiment | RunningExperiments | Learned | CurrentLearned
+PolicyRecord = (
+    Policy | CurrentPolicy | ShadowPolicy | KillSwitch | Experiment | RunningExperiments | Learned | CurrentLearned
+)
 BUILTIN = Policy(name="builtin", number=1, rule=SessionIntent())
 
 decode_policy = msgspec.json.Decoder(PolicyRecord).decode
@@ -138,20 +149,33 @@ def encode_policy(record: PolicyRecord) -> bytes:
 
 
 def policy_key(record: PolicyRecord) -> bytes:
-    """Return the record key: `name/number`, `current`, `killswitch`, or as in contracts.experiments and contracts.learned."""
+    """Return the record key: `name/number`, `current`, `shadow`, `killswitch`, or as in contracts.experiments and .learned."""
     if isinstance(record, Experiment | RunningExperiments):
         return experiment_key(record)
     if isinstance(record, Learned | CurrentLearned):
         return learned_key(record)
     if isinstance(record, Policy):
         return f"{record.name}/{record.number}".encode()
-    return b"current" if isinstance(record, CurrentPolicy) else b"killswitch"
+    return _KEYS[type(record)]
+
+
+_KEYS: dict[type, bytes] = {CurrentPolicy: b"current", ShadowPolicy: b"shadow", KillSwitch: b"killswitch"}
 
 
 class PolicyBook:
     """The fold of the policies topic: every version, which one is current, the kill switch, the experiments, what was learned."""
 
-    __slots__ = ("_arms", "_fallback", "_versions", "current", "experiments", "kill_switch", "learned", "seen")
+    __slots__ = (
+        "_arms",
+        "_fallback",
+        "_shadow",
+        "_versions",
+        "current",
+        "experiments",
+        "kill_switch",
+        "learned",
+        "seen",
+    )
 
     def __init__(self) -> None:
         self._versions: dict[tuple[str, int], Policy] = {}
@@ -161,6 +185,8 @@ class PolicyBook:
         self.kill_switch = False
         self.experiments = ExperimentBook()
         self.learned = LearnedBook()
+        self._shadow: tuple[Policy, Policy] | None = None
+        """What decides beside the current policy, and its fallback."""
         self._arms: dict[str, tuple[Policy, Policy]] = {}
         """Of the versions that variants of running experiments name: the policy, and its fallback."""
         self.seen = 0
@@ -226,9 +252,29 @@ class PolicyBook:
         fits = policy.model in (None, model)
         return (policy if fits else fallback), not fits
 
+    @property
+    def shadow(self) -> Policy | None:
+        """The policy that decides beside the current one, None if none does."""
+        return None if self._shadow is None else self._shadow[0]
+
+    def shadow_under(self, model: str | None) -> tuple[Policy, bool] | None:
+        """Return what decides as the shadow, and whether that is the fallback of what was named; None if nothing does.
+
+        Args:
+            model: digest of the artifact in force, None if there is none.
+        """
+        if self._shadow is None:
+            return None
+        policy, fallback = self._shadow
+        fits = policy.model in (None, model)
+        return (policy if fits else fallback), not fits
+
     def _apply(self, record: PolicyRecord) -> None:
         if isinstance(record, KillSwitch):
             self.kill_switch = record.on
+        elif isinstance(record, ShadowPolicy):
+            shadow = None if record.policy is None else self._find(record.policy, "The shadow record")
+            self._shadow = None if shadow is None else (shadow, self._fallback_of(shadow))
         elif isinstance(record, Experiment):
             for variant in record.variants:
                 self._find(variant.policy, f"Variant {variant.name} of experiment {record.version}")

@@ -33,7 +33,7 @@ class PriceUpdate(Struct, frozen=True, kw_only=True, gc=False):
     version: int
     """The partition's count of applied records: newer versions of a user and item are higher, across restarts and expiry."""
     reasons: tuple[str, ...]
-    """Reason codes; pricing.reasons has them in words."""
+    """Reason codes; pricing.sentences has them in words."""
     status: Status
     draw_id: str | None
     """The decision that drew this price; None at list price without a draw."""

@@ -4,7 +4,8 @@
     encoder.onnx        the graph (features.graph)
     items.json          array of item ids; the id at place i has row i + 1, row 0 is of items that the model has not seen
     items.npy           float32 (items + 1, width): what a token of an item reads of it
-    candidates.npy      float32 (items + 1, vector), candidate_bias.npy float32 (items + 1): scores of a next item
+    candidates.npy      float32 (items + 1, vector), candidate_bias.npy float32 (items + 1), repeat.npy float32 (vector, width):
+                        scores of a next item (Artifact.scores)
     golden.npz          tokens and what the graph must make of them (features.graph.Golden)
     weights.safetensors the network's weights, for `pricetide model verify`
 
@@ -39,9 +40,12 @@ FILES = (
     "items.npy",
     "candidates.npy",
     "candidate_bias.npy",
+    "repeat.npy",
     "golden.npz",
     "weights.safetensors",
 )
+NO_ITEM = -1
+"""Among the rows of a user's recent items: there was no token yet."""
 _AGAIN = "copy the artifact again, or export the model again"
 
 Positive = Annotated[int, Meta(gt=0)]
@@ -63,15 +67,20 @@ class Architecture(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     lattice: Positive
     """M: rotations repeat after so many positions."""
     vector: Positive
-    """Length of a user vector."""
+    """Length of what candidates are multiplied by: the first part of a user vector."""
     recent: Positive
-    """R: tokens, the newest first, whose items a user vector points at past the layers; at most the window."""
+    """R: a user vector ends in R shares, how much it points at the items of the last R tokens, the newest first."""
 
     @property
     def sizes(self) -> Sizes:
         """What of the graph's shapes this fixes."""
         key = self.kv_heads * self.head_dim
-        return Sizes(self.width, self.window, self.layers, key, self.vector, self.recent)
+        return Sizes(self.width, self.window, self.layers, key, self.floats)
+
+    @property
+    def floats(self) -> int:
+        """Length of a user vector, shares included."""
+        return self.vector + self.recent
 
     @property
     def reach(self) -> int:
@@ -95,6 +104,8 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     slope: Literal["prior", "randomised"]
     """Where the propensity's price slope comes from: assumed, or learned from randomised prices."""
     slope_value: float
+    returning: float
+    """Added to the scores of the items of a user's last R tokens."""
     text_encoder: str
     """Name and digest of what made the items' text vectors, or `none`."""
     trained_on: str
@@ -122,11 +133,13 @@ class Parts:
     item_rows: NDArray[np.float32]
     candidates: NDArray[np.float32]
     candidate_bias: NDArray[np.float32]
+    repeat: NDArray[np.float32]
     golden: Golden
     weights: bytes
     """A safetensors file."""
     slope: Literal["prior", "randomised"]
     slope_value: float
+    returning: float
     text_encoder: str
     trained_on: str
     metrics: Mapping[str, float]
@@ -146,15 +159,39 @@ class Artifact:
     item_rows: NDArray[np.float32]
     candidates: NDArray[np.float32]
     candidate_bias: NDArray[np.float32]
+    repeat: NDArray[np.float32]
 
-    def nearest(self, vector: NDArray[np.float32], count: int) -> list[tuple[str, float]]:
-        """Return the `count` items with the highest scores, vector . candidate + bias, and these, falling.
+    def scores(self, vectors: NDArray[np.float32], recent: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the scores (n, items + 1) of every item as the next one of n users.
+
+        (w + repeat . sum over a of s_a x_a) . candidate + bias, and `returning` more for an item of the last R tokens: w and s are
+        the user vector's two parts, x_a is the input row of the item a tokens ago.
 
         Args:
-            vector: (vector,) of a user.
+            vectors: (n, vector + R) of users.
+            recent: (n, R) rows of the items of their last tokens, the newest first; NO_ITEM where there were fewer.
+        """
+        own = self.manifest.architecture.vector
+        rows = np.where((recent == NO_ITEM)[..., None], np.float32(0), self.item_rows[recent])
+        pointed = (vectors[:, own:, None] * rows).sum(1) @ self.repeat.T
+        scores: NDArray[np.float32] = (vectors[:, :own] + pointed) @ self.candidates.T + self.candidate_bias
+        met = np.zeros(scores.shape, bool)
+        user, age = np.nonzero(recent > 0)
+        met[user, recent[user, age]] = True
+        scores[met] += np.float32(self.manifest.returning)
+        return scores
+
+    def nearest(self, vector: NDArray[np.float32], recent: Sequence[int], count: int) -> list[tuple[str, float]]:
+        """Return the `count` items with the highest scores, and these, falling.
+
+        Args:
+            vector: (vector + R,) of a user.
+            recent: rows of the items of the user's last tokens, the newest first; of R at most.
             count: items wanted, >= 1; fewer come where there are fewer.
         """
-        scores = self.candidates[1:] @ vector + self.candidate_bias[1:]
+        last = np.full((1, self.manifest.architecture.recent), NO_ITEM, np.int64)
+        last[0, : len(recent)] = recent
+        scores = self.scores(vector[None], last)[0, 1:]
         names = list(self.rows)
         return [(names[place], float(scores[place])) for place in np.argsort(-scores, kind="stable")[:count].tolist()]
 
@@ -170,6 +207,7 @@ def write_artifact(directory: Path, parts: Parts) -> str:
         "items.npy": _npy(parts.item_rows),
         "candidates.npy": _npy(parts.candidates),
         "candidate_bias.npy": _npy(parts.candidate_bias),
+        "repeat.npy": _npy(parts.repeat),
         "golden.npz": _npz(parts.golden),
         "weights.safetensors": parts.weights,
     }
@@ -178,6 +216,7 @@ def write_artifact(directory: Path, parts: Parts) -> str:
         items=len(parts.items),
         slope=parts.slope,
         slope_value=parts.slope_value,
+        returning=parts.returning,
         text_encoder=parts.text_encoder,
         trained_on=parts.trained_on,
         metrics=dict(parts.metrics),
@@ -208,8 +247,9 @@ def load_artifact(directory: Path) -> Artifact:
         items = _items(contents["items.json"], manifest.items)
         sizes, rows = manifest.architecture.sizes, manifest.items + 1
         item_rows = _array(contents, "items.npy", (rows, sizes.width))
-        candidates = _array(contents, "candidates.npy", (rows, sizes.vector))
+        candidates = _array(contents, "candidates.npy", (rows, manifest.architecture.vector))
         bias = _array(contents, "candidate_bias.npy", (rows,))
+        repeat = _array(contents, "repeat.npy", (manifest.architecture.vector, sizes.width))
         _require_graph(contents["encoder.onnx"], item_rows, _golden(contents["golden.npz"], rows, sizes), sizes)
     except BadArtifact as error:
         raise BadArtifact(f"The model in {directory} cannot be used. {error}") from error
@@ -221,6 +261,7 @@ def load_artifact(directory: Path) -> Artifact:
         item_rows=item_rows,
         candidates=candidates,
         candidate_bias=bias,
+        repeat=repeat,
     )
 
 
@@ -278,11 +319,6 @@ def _manifest(written: bytes) -> Manifest:
                 f"{MANIFEST}: {what} is {theirs!r}, this release reads {ours!r}: export the model with this release, or "
                 "run the release that made it"
             )
-    if manifest.architecture.recent > manifest.architecture.window:
-        raise BadArtifact(
-            f"{MANIFEST}: the model points at {manifest.architecture.recent} recent items, more than its window of "
-            f"{manifest.architecture.window} tokens: a rebuild could not know them; export the model again"
-        )
     if set(manifest.files) != set(FILES):
         raise BadArtifact(f"{MANIFEST} lists the files {sorted(manifest.files)}, wanted {sorted(FILES)}: {_AGAIN}")
     return manifest

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from contracts.errors import BadSettings
 from features.artifact import Artifact
 from features.graph import Provider
-from features.inputs import last_token, read_inputs, suffix
+from features.inputs import UNKNOWN_ITEM, last_token, read_inputs, suffix
 from features.rings import NOTHING, Ring, Rings
 from features.runs import GraphRuns, Tokens
 from features.schedule import schedule
 from features.signals import NO_SIGNALS, SIGNAL_NAMES, Signals
+from features.tokens import tokens
 from features.vectors import Encoded, TokenAsk
 
 RUN_SIZES: dict[Provider, tuple[int, ...]] = {"cpu": (64,), "cuda": (64, 1024, 4096)}
@@ -101,7 +102,7 @@ class Encoder:
             asks: in applied order; several of one user are in order, too.
         """
         encoded = Encoded(
-            np.empty((len(asks), self.artifact.manifest.architecture.vector), np.float32),
+            np.empty((len(asks), self.artifact.manifest.architecture.floats), np.float32),
             np.empty(len(asks), np.float32),
         )
         asks_of: dict[bytes, list[int]] = {}
@@ -126,7 +127,7 @@ class Encoder:
         self._rings.forget((owner, user))
 
     def of_history(self, user: bytes, position: int, history: bytes) -> NDArray[np.float32] | None:
-        """Return the vector (vector,) after the last token of `history`, as `encode` gave it; None without a token.
+        """Return the vector (vector + R,) after the last token of `history`, as `encode` gave it; None without a token.
 
         Args:
             user: their key; no ring of theirs is used or changed.
@@ -142,9 +143,18 @@ class Encoder:
         self.release(nobody)
         return vector
 
-    def nearest(self, vector: NDArray[np.float32], count: int) -> list[tuple[str, float]]:
-        """Return the `count` items that the model ranks first as the next one after `vector`, with their scores, falling."""
-        return self.artifact.nearest(vector, count)
+    def nearest(self, vector: NDArray[np.float32], history: bytes, count: int) -> list[tuple[str, float]]:
+        """Return the `count` items that the model ranks first as the next one, with their scores, falling.
+
+        Args:
+            vector: as `of_history` gives it.
+            history: the same.
+            count: items wanted, >= 1.
+        """
+        items = [token.item for token in tokens(history)][-self.artifact.manifest.architecture.recent :]
+        return self.artifact.nearest(
+            vector, [self.artifact.rows.get(item, UNKNOWN_ITEM) for item in items[::-1]], count
+        )
 
     def re_embed(self, users: Sequence[UserHistory]) -> Encoded:
         """Return vector and logit of the last token of each of `users`, in wide chunks that leave every ring alone.
@@ -197,9 +207,9 @@ class Encoder:
         signals = np.zeros((len(targets), len(SIGNAL_NAMES)), np.float32)
         signals[targets != _NOBODY] = part.signals
         positions = np.array(part.positions, np.int64)
-        tokens = Tokens(inputs.rows, inputs.kinds, inputs.features, signals, positions, slots)
+        ready = Tokens(inputs.rows, inputs.kinds, inputs.features, signals, positions, slots)
         for chosen in schedule(lengths, self._runs.width):
-            vectors, logits = self._runs.step(tokens, chosen)
+            vectors, logits = self._runs.step(ready, chosen)
             target = targets[chosen]
             asked = target != _NOBODY
             encoded.vectors[target[asked]] = vectors[asked]

@@ -35,9 +35,7 @@ _FIXED, _LENGTH_DELIMITED = {1: 8, 5: 4}, 2
 _OPSET_IMPORT = 8
 
 
-RECENT = "recent"
-"""The slab of the rows of the items of a user's last tokens."""
-Slabs = dict[str, NDArray[Any]]
+Slabs = dict[str, NDArray[np.float32]]
 """The rings of some users, by the names of the inputs."""
 
 
@@ -51,21 +49,16 @@ class Sizes(NamedTuple):
     key: int
     """Floats of the keys, and of the values, that a layer keeps of a token: kv_heads * head_dim."""
     vector: int
-    recent: int
-    """Tokens whose items' rows are kept."""
+    """Floats of a user vector, its shares included."""
 
     @property
     def slabs(self) -> list[str]:
-        """Names of the inputs that hold the rings; as outputs their names end in _out.
-
-        Keys and values (users, window, key) of each layer, float32, and the rows of recent items (users, recent), int64.
-        """
-        return [*(f"{part}_{layer}" for layer in range(self.layers) for part in ("keys", "values")), RECENT]
+        """Names of the inputs that hold the rings, keys and values (users, window, key); as outputs they end in _out."""
+        return [f"{part}_{layer}" for layer in range(self.layers) for part in ("keys", "values")]
 
     def empty(self, users: int) -> Slabs:
         """Return slabs of `users` rings and one scratch row, all zeros."""
-        rings: Slabs = {name: np.zeros((users + 1, self.window, self.key), np.float32) for name in self.slabs[:-1]}
-        return {**rings, RECENT: np.zeros((users + 1, self.recent), np.int64)}
+        return {name: np.zeros((users + 1, self.window, self.key), np.float32) for name in self.slabs}
 
 
 class Golden(NamedTuple):
@@ -211,10 +204,7 @@ Interface = dict[str, tuple[str, tuple[int | None, ...]]]
 
 def _interface(sizes: Sizes) -> tuple[Interface, Interface]:
     whole, real = "tensor(int64)", "tensor(float)"
-    slabs: Interface = {
-        **dict.fromkeys(sizes.slabs, (real, (None, sizes.window, sizes.key))),
-        RECENT: (whole, (None, sizes.recent)),
-    }
+    slabs: Interface = dict.fromkeys(sizes.slabs, (real, (None, sizes.window, sizes.key)))
     inputs: Interface = {
         "rows": (whole, (None, None)),
         "kinds": (whole, (None, None)),

@@ -38,6 +38,7 @@ class Checkpoint(Struct):
     logits: Tensor = torch.empty(0, dtype=torch.float64)
     """What the trunk of the best epoch says of them."""
     pointing: float = 1.0
+    returning: float = 0.0
 
 
 def write_checkpoint(directory: Path, identity: str, checkpoint: Checkpoint) -> None:

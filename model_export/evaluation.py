@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from contracts.catalogue import Catalogue
 from contracts.errors import BadInput
 from contracts.log import Log, open_log
-from features.artifact import Artifact
+from features.artifact import NO_ITEM, Artifact
+from features.inputs import UNKNOWN_ITEM
 from features.tokens import KINDS
 from features.vectors import TokenEncoder
 from model_export.applied import catalogue_of
@@ -93,19 +94,21 @@ class Evaluation:
 
 
 class ModelScores:
-    """The model as a method of the next-item protocol: the user's vector after the event before, times the candidates."""
+    """The model as a method of the next-item protocol: its scores by the user's vector after the event before."""
 
     name = MODEL
 
     def __init__(self, task: Task, vectors: NDArray[np.float32], artifact: Artifact) -> None:
-        rows = [artifact.rows.get(item, 0) for item in task.candidates]
-        self._vectors = vectors
-        self._candidates = np.ascontiguousarray(artifact.candidates[rows].T)
-        self._bias = artifact.candidate_bias[rows]
+        self._artifact, self._vectors = artifact, vectors
+        self._rows = np.array([artifact.rows.get(item, UNKNOWN_ITEM) for item in task.candidates])
 
     def scores(self, task: Task, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return vector x candidates + bias."""
-        return np.asarray(self._vectors[rows - 1] @ self._candidates + self._bias, dtype=np.float32)
+        """Return the artifact's scores; the user's recent items are those of the events before each row."""
+        before = rows[:, None] - 1 - np.arange(self._artifact.manifest.architecture.recent)
+        place = task.item[before]
+        known = np.where(place < len(self._rows), self._rows[np.minimum(place, len(self._rows) - 1)], UNKNOWN_ITEM)
+        recent = np.where(before >= task.first[rows, None], known, NO_ITEM)
+        return self._artifact.scores(self._vectors[rows - 1], recent)[:, self._rows]
 
 
 def evaluate(

@@ -42,8 +42,8 @@ _GOLDEN_USERS = 4
 class Model:
     """A network with the tables of its items; row 0 is of an item that the model has not seen.
 
-    Shapes: item_rows (N + 1, width), candidates (N + 1, vector), candidate_bias (N + 1,), all float32; score of a next
-    item = vector . candidate + bias.
+    Shapes: item_rows (N + 1, width), candidates (N + 1, vector), candidate_bias (N + 1,), all float32; how they
+    score a next item is features.artifact.Artifact.scores.
     """
 
     network: UserNetwork
@@ -90,10 +90,12 @@ def write_model(directory: Path, model: Model, trained_on: str, metrics: dict[st
         item_rows=model.item_rows,
         candidates=model.candidates,
         candidate_bias=model.candidate_bias,
+        repeat=model.network.repeat.weight.detach().float().numpy(),
         golden=golden_of(model, seed),
         weights=save({name: weight.contiguous() for name, weight in model.network.state_dict().items()}),
         slope=model.slope,
         slope_value=model.slope_value,
+        returning=float(model.network.returning),
         text_encoder=model.text_encoder,
         trained_on=trained_on,
         metrics=metrics,
@@ -123,7 +125,7 @@ def recompute(
     signals: NDArray[np.float32],
     position: int = 0,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return vectors (B, T, v) and logits (B, T) of whole histories in float64: what every step must equal.
+    """Return vectors (B, T, v + R) and logits (B, T) of whole histories in float64: what every step must equal.
 
     Args:
         network: of any precision; not changed.

@@ -163,10 +163,11 @@ def _seen(prices: bool) -> Tensor:
 class UserNetwork(nn.Module):
     """Tokens of users to vectors and purchase logits; `items`, the table of input vectors, is given and not a part.
 
-    vector = head(h) + repeat(s_0 x_0 + ... + s_(R-1) x_(R-1)): x_a is the input vector of the item a tokens ago, s = shares(h)
-    what the trunk gives to each age. The narrow values of a ring cannot tell thousands of items apart, and the items of the
-    last tokens come again in many sessions; so the vector points at them past the trunk, which says how much at which. All
-    shares are times `pointing`, which is chosen after training (model_export.training).
+    vector = head(h), and behind it the shares s = shares(h), one per age. A next item is scored by what `pointed` makes of them:
+    head(h) + repeat(s_0 x_0 + ... + s_(R-1) x_(R-1)); x_a is the input vector of the item a tokens ago. The narrow values of a
+    ring cannot tell thousands of items apart, and the items of the last tokens come again in many sessions; so scores point at
+    them past the trunk, which says how much at which. All shares are times `pointing`, and an item of the last R tokens itself
+    has a score higher by `returning`; both are chosen after training (model_export.training).
     logit = a * purchase(h) + b * signals + offset, at list price: a price p adds -slope * log(p / list), which the artifact
     states and pricing applies. a, b and offset are the calibration (model_export.purchase_head).
     `seen` is 0 for features that the trunk must not see: where the slope is learned, a trunk that sees the price could
@@ -194,6 +195,8 @@ class UserNetwork(nn.Module):
         self.register_buffer("calibration", torch.tensor([1.0, 1.0, 0.0]))
         self.pointing: Tensor
         self.register_buffer("pointing", torch.tensor(1.0))
+        self.returning: Tensor
+        self.register_buffer("returning", torch.tensor(0.0))
 
     def _embedded(self, item: Tensor, kinds: Tensor, features: Tensor) -> Tensor:
         embedded: Tensor = item + self.kind(kinds) + self.feature(features * self.seen)
@@ -203,11 +206,16 @@ class UserNetwork(nn.Module):
         done = self.trunk(inputs_embeds=embedded, attention_mask={_LAYER: mask}, position_ids=at, use_cache=False)
         return cast(Tensor, done.last_hidden_state)
 
-    def _answers(self, hidden: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
-        """Return vectors and trunk logits of the last S tokens, `hidden` (B, S, d), of sequences of items (B, T, d)."""
+    def _answers(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return vectors and trunk logits of tokens whose states are `hidden` (..., d)."""
         logit: Tensor = self.purchase(hidden)[..., 0]
-        vector: Tensor = self.head(hidden) + self.repeat(_recalled(item, self.shares(hidden) * self.pointing))
-        return vector, logit
+        return torch.cat((self.head(hidden), self.shares(hidden) * self.pointing), -1), logit
+
+    def pointed(self, vectors: Tensor, item: Tensor) -> Tensor:
+        """Return what candidates are multiplied by, (B, T, v), of vectors (B, T, v + R) and the items of all tokens (B, T, d)."""
+        own = self.architecture.vector
+        pointed: Tensor = vectors[..., :own] + self.repeat(_recalled(item, vectors[..., own:]))
+        return pointed
 
     def history(
         self,
@@ -217,7 +225,7 @@ class UserNetwork(nn.Module):
         signals: Tensor | None = None,
         position: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return vectors (B, T, v) and logits (B, T) of whole sequences, every token over all that came before it.
+        """Return vectors (B, T, v + R) and logits (B, T) of whole sequences, every token over all that came before it.
 
         Logits are calibrated ones of trunk and signals; without signals those of the trunk alone, as they are.
 
@@ -234,18 +242,20 @@ class UserNetwork(nn.Module):
         mask = torch.where(allowed, 0.0, MASKED).to(item.dtype).expand(item.shape[0], 1, -1, -1)
         start = torch.zeros(item.shape[0], dtype=torch.int64) if position is None else position
         hidden = self._hidden(self._embedded(item, kinds, features), mask, start[:, None] + at)
-        vector, logit = self._answers(hidden, item)
-        if signals is not None:
-            of_trunk, of_signals, offset = self.calibration
-            logit = logit * of_trunk + self.signals(kinds, features, signals) * of_signals + offset
-        return vector, logit
+        vector, logit = self._answers(hidden)
+        return vector, logit if signals is None else self.calibrated(logit, kinds, features, signals)
+
+    def calibrated(self, logit: Tensor, kinds: Tensor, features: Tensor, signals: Tensor) -> Tensor:
+        """Return the calibrated logits (...) of the trunk's (...) and what the signal head makes of tokens (...)."""
+        of_trunk, of_signals, offset = self.calibration
+        calibrated: Tensor = logit * of_trunk + self.signals(kinds, features, signals) * of_signals + offset
+        return calibrated
 
 
 def _recalled(rows: Tensor, shares: Tensor) -> Tensor:
-    """Return (B, S, n): for the last S tokens the rows (B, T, n) of each and of those before it, times its shares (B, S, R)."""
-    tokens, reach = rows.shape[1], shares.shape[-1]
-    at = torch.arange(tokens)
-    ages = at[tokens - shares.shape[1] :, None] - at
+    """Return (B, T, n): for each token the rows (B, T, n) of it and of those before it, times its shares (B, T, R)."""
+    reach, at = shares.shape[-1], torch.arange(rows.shape[1])
+    ages = at[:, None] - at
     there = (ages >= 0) & (ages < reach)
     return torch.where(there, shares.gather(-1, ages.clamp(0, reach - 1).expand(rows.shape[0], -1, -1)), 0.0) @ rows
 

@@ -25,6 +25,7 @@ _NEXT_ITEM_RULES = (
     "New users have no event before the split.",
     "Settings are chosen on a slice in time before the split, by methods that learned from what lies before that slice: by "
     "NDCG@20 of all events and of those without repeats, added.",
+    "The model scores an item by the user's vector and the items of the last tokens, as `features.artifact.Artifact.scores` says.",
 )
 _PROPENSITY_RULES = (
     f"An example is a view, click or cart; its label is whether that user buys that item within {_WITHIN} after it. Only "

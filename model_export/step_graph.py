@@ -8,8 +8,7 @@ written in the form that onnxruntime fuses; what does not change (feature mask, 
 weights.
 
 Ring: the keys and values of position p lie in slot p % W, keys already rotated. Slots are a set, so their order means
-nothing. What a slot must be is finite: masked slots have probability 0, and 0 times NaN is NaN. Beside it a slab keeps the
-rows of the items of the last R tokens, that of position p in place p % R.
+nothing. What a slot must be is finite: masked slots have probability 0, and 0 times NaN is NaN.
 
 Several tokens at once cannot be written first: they would overwrite what the first of them still sees. So the graph has
 two branches, chosen by the number of tokens. In a session for steps of one, onnxruntime knows it and keeps that branch alone.
@@ -26,6 +25,7 @@ from torch.nn.functional import embedding, linear, silu
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 
 from features.artifact import Architecture
+from features.signals import SIGNAL_NAMES
 from model_export.network import MASKED, LatticeRotary, UserNetwork
 
 _Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -46,22 +46,16 @@ class StepGraph(nn.Module):
         inner, outer = cast(nn.Linear, network.purchase[0]), cast(nn.Linear, network.purchase[2])
         of_trunk, of_signals, offset = network.calibration
         head = network.signals
-        rate = head.rate * head.seen
         self.eps = float(final.variance_epsilon)
-        self.kind = _fixed(network.kind.weight)
-        self.feature, self.feature_bias = _fixed(network.feature.weight * network.seen), _fixed(network.feature.bias)
         self.turn = _fixed(torch.cat((rotary.cosine, rotary.sine * sign), -1).float()[:, None])
         self.layers = nn.ModuleList(_Layer(cast(Qwen3DecoderLayer, layer), shape) for layer in network.trunk.layers)
         self.norm, self.ones = _fixed(final.weight), _fixed(torch.ones(shape.head_dim))
         shares = network.shares.weight * network.pointing
-        self.heads = _fixed(torch.cat((network.head.weight, inner.weight, shares)).t())
-        self.share_bias = _fixed(network.shares.bias * network.pointing)
-        self.repeat = _fixed(network.repeat.weight.t())
-        self.inner_bias = _fixed(inner.bias)
+        self.heads = _fixed(torch.cat((network.head.weight, shares, inner.weight)))
+        no_bias = torch.zeros_like(network.head.weight[:, 0])
+        self.head_bias = _fixed(torch.cat((no_bias, network.shares.bias * network.pointing, inner.bias)))
         self.masks = _fixed(_step_masks(shape.window))
-        self.signal = _fixed(head.inner.weight * rate)
-        self.signal_bias = _fixed(head.inner.bias - linear(head.mean * rate, head.inner.weight))
-        self.signal_kind = _fixed(head.kind.weight)
+        self.read, self.read_kind = _reading(network)
         self.outer = _fixed(torch.cat((outer.weight * of_trunk, head.outer.weight * of_signals), 1))
         self.outer_bias = _fixed(outer.bias * of_trunk + head.outer.bias * of_signals + offset)
 
@@ -88,11 +82,11 @@ class StepGraph(nn.Module):
             count: (B,) int64, valid tokens, 1 to K; what comes back for the others means nothing.
             slots: (B,) int64, row of the slabs that holds the user's ring; no user twice.
             items: (N + 1, d) float32.
-            slabs: keys and values of layer 0, of layer 1, ...: (S, W, G * D) float32 each; then rows of recent items, (S, R)
-                int64. Row S - 1 is scratch, which takes the writes of tokens that are not kept.
+            slabs: keys and values of layer 0, of layer 1, ...: (S, W, G * D) float32 each. Row S - 1 is scratch, which takes the
+                writes of tokens that are not kept.
 
         Returns:
-            Vectors (B, K, v), purchase logits (B, K) at list price, and the slabs with the new keys and values. More than
+            Vectors (B, K, v + R), purchase logits (B, K) at list price, and the slabs with the new keys and values. More than
             W new tokens are prefill: all see what they must, the last W are kept.
         """
         only_one = torch.arange(rows.shape[1]).max() == 0
@@ -104,10 +98,7 @@ class StepGraph(nn.Module):
         self, rows: Tensor, kinds: Tensor, features: Tensor, signals: Tensor, position: Tensor, *others: Tensor
     ) -> tuple[Tensor, ...]:
         """One token of each user: written into its slot, then attended to like the others there."""
-        shape, (_, slots, items, *slabs, recent) = self.architecture, others
-        ages = torch.arange(shape.recent)
-        recent = recent.index_put((slots, torch.remainder(position, shape.recent)), rows[:, 0])
-        seen = recent[slots[:, None], torch.remainder(position[:, None] - ages, shape.recent)]
+        shape, (_, slots, items, *slabs) = self.architecture, others
         slot = torch.remainder(position, shape.window)
         mask = self.masks.index_select(0, torch.clamp(position, max=shape.window - 1))
         if shape.kv_heads > 1:
@@ -119,15 +110,16 @@ class StepGraph(nn.Module):
             keys, values = (slabs[place].index_select(0, slots) for place in (2 * layer, 2 * layer + 1))
             return self._attended(query, keys, values, mask)
 
-        vectors, logits = self._through((seen, kinds[:, 0], features[:, 0], signals[:, 0]), position, items, attend)
+        only = rows[:, 0], kinds[:, 0], features[:, 0], signals[:, 0]
+        vectors, logits = self._through(only, position, items, attend)
         new = rows.shape[1]  # which is 1; the branches must agree
-        return vectors[:, None].expand(-1, new, -1).contiguous(), logits.expand(-1, new).contiguous(), *slabs, recent
+        return vectors[:, None].expand(-1, new, -1).contiguous(), logits.expand(-1, new).contiguous(), *slabs
 
     def _several(
         self, rows: Tensor, kinds: Tensor, features: Tensor, signals: Tensor, position: Tensor, *others: Tensor
     ) -> tuple[Tensor, ...]:
         """Any number of tokens: attended to behind a copy of the ring, written in the end."""
-        shape, (count, slots, items, *slabs, recent) = self.architecture, others
+        shape, (count, slots, items, *slabs) = self.architecture, others
         batch, new = rows.shape
         step = torch.arange(new)
         at = position[:, None] + step
@@ -135,12 +127,8 @@ class StepGraph(nn.Module):
         mask = self._mask(position, at)[:, None, :, None].expand(-1, shape.kv_heads, -1, queries, -1)
         mask = mask.flatten(0, 1).flatten(1, 2)
 
-        def written(places: int) -> Tensor:
-            """Return the slab's row that takes each token, where a user has so many places: scratch for what is not kept."""
-            kept = (step < count[:, None]) & (step >= count[:, None] - places)
-            return torch.where(kept, slots[:, None], slabs[0].shape[0] - 1)
-
-        row, slot = written(shape.window), torch.remainder(at, shape.window)
+        kept = (step < count[:, None]) & (step >= count[:, None] - shape.window)
+        row, slot = torch.where(kept, slots[:, None], slabs[0].shape[0] - 1), torch.remainder(at, shape.window)
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             seen = []
@@ -150,36 +138,26 @@ class StepGraph(nn.Module):
                 slabs[place] = slabs[place].index_put((row, slot), record)
             return self._attended(query, seen[0], seen[1], mask)
 
-        ages = torch.arange(shape.recent)
-        before = recent[slots[:, None], torch.remainder(position[:, None] + ages, shape.recent)]  # oldest first
-        seen = torch.cat((before, rows), 1)[:, shape.recent + step[:, None] - ages]
-        recent = recent.index_put((written(shape.recent), torch.remainder(at, shape.recent)), rows)
         read = features.reshape(batch * new, -1), signals.reshape(batch * new, -1)
-        vectors, logits = self._through((seen.flatten(0, 1), kinds.reshape(-1), *read), at.reshape(-1), items, attend)
-        return vectors.reshape(batch, new, -1), logits.reshape(batch, new), *slabs, recent
+        tokens = rows.reshape(-1), kinds.reshape(-1), *read
+        vectors, logits = self._through(tokens, at.reshape(-1), items, attend)
+        return vectors.reshape(batch, new, -1).contiguous(), logits.reshape(batch, new), *slabs
 
     def _through(self, tokens: tuple[Tensor, ...], at: Tensor, items: Tensor, attend: _Attend) -> tuple[Tensor, Tensor]:
-        """Return vectors (N, v) and logits (N, 1) of N tokens, at positions `at` (N,); `attend` knows the rings.
-
-        The first of `tokens` is (N, R): row of the token's item and of those before it, the newest first; what was before
-        position 0 is any row.
-        """
-        shape, (seen, kinds, features, signals) = self.architecture, tokens
+        """Return vectors (N, v + R) and logits (N, 1) of N tokens, at positions `at` (N,); `attend` knows the rings."""
+        shape, (rows, kinds, features, signals) = self.architecture, tokens
         turn = _split(self.turn.index_select(0, torch.remainder(at, shape.lattice)), [shape.head_dim] * 2)
-        near = embedding(seen, items)
-        x = near[:, 0] + embedding(kinds, self.kind) + linear(features, self.feature, self.feature_bias)
+        told = torch.addmm(embedding(kinds, self.read_kind), torch.cat((features, signals), -1), self.read)
+        embedded, counted = _split(told, [shape.width, self.read.shape[1] - shape.width])
+        x = embedding(rows, items) + embedded
         for number, layer in enumerate(cast(list[_Layer], self.layers)):
             mixed = attend(number, *self._projected(layer, x, turn))
             x = x + torch.matmul(mixed, layer.out)
-            gate, up = torch.matmul(_normed(x, layer.after, self.eps), layer.gate_up).chunk(2, -1)
-            x = x + torch.matmul(silu(gate) * up, layer.down)
-        read = torch.matmul(_normed(x, self.norm, self.eps), self.heads)
-        vector, inner, shares = _split(read, [shape.vector, shape.width, shape.recent])
-        shares = torch.where(at[:, None] >= torch.arange(shape.recent), shares + self.share_bias, 0.0)
-        vector = vector + torch.matmul(torch.matmul(shares[:, None], near)[:, 0], self.repeat)
-        counted = linear(torch.cat((features, signals), -1), self.signal, self.signal_bias)
-        inner = torch.cat((inner + self.inner_bias, counted + embedding(kinds, self.signal_kind)), -1)
-        return vector, linear(silu(inner), self.outer, self.outer_bias)
+            normed = _normed(x, layer.after, self.eps)
+            x = x + torch.matmul(silu(torch.matmul(normed, layer.gate)) * torch.matmul(normed, layer.up), layer.down)
+        read = linear(_normed(x, self.norm, self.eps), self.heads, self.head_bias)
+        vector, inner = _split(read, [shape.floats, shape.width])
+        return vector, linear(silu(torch.cat((inner, counted), -1)), self.outer, self.outer_bias)
 
     def _projected(self, layer: _Layer, x: Tensor, turn: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries (N, H, D), keys and values (N, G * D) of tokens (N, d); queries and keys rotated."""
@@ -237,10 +215,24 @@ class _Layer(nn.Module):
         self.query_key_value = _fixed(joined.t())
         self.query_key_norm = _fixed(torch.cat((query, attention.k_norm.weight.expand(shape.kv_heads, -1))))
         self.out = _fixed(attention.o_proj.weight.t())
-        self.gate_up = _fixed(torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight)).t())
+        self.gate, self.up = _fixed(mlp.gate_proj.weight.t()), _fixed(mlp.up_proj.weight.t())
         self.down = _fixed(mlp.down_proj.weight.t())
         self.before = _fixed(layer.input_layernorm.weight)
         self.after = _fixed(layer.post_attention_layernorm.weight)
+
+
+def _reading(network: UserNetwork) -> tuple[Tensor, Tensor]:
+    """Return weights (F + S, d + s) of features and signals, and rows (kinds, d + s): what of a token adds to the trunk's input
+    (d), and what the signal head makes of it before its non-linearity (s); biases are in the rows.
+    """
+    head = network.signals
+    rate = head.rate * head.seen
+    counted = head.inner.weight * rate
+    unread = counted.new_zeros(network.architecture.width, len(SIGNAL_NAMES))
+    trunk = torch.cat((network.feature.weight * network.seen, unread), -1)
+    signal_bias = head.inner.bias - linear(head.mean * rate, head.inner.weight)
+    rows = torch.cat((network.kind.weight + network.feature.bias, head.kind.weight + signal_bias), -1)
+    return _fixed(torch.cat((trunk, counted)).t()), _fixed(rows)
 
 
 def _step_masks(window: int) -> Tensor:

@@ -1,13 +1,13 @@
 """Training: two stages over the tokens of a log, every epoch a checkpoint, and then the head that reads signals.
 
 The stage `choose` learns from what lies before the validation slice, validates after every epoch, stops early, and
-chooses how much vectors point at recent items. The stage `final` learns anew, from the slice, too, for as many epochs as
+chooses how much scores point at recent items. The stage `final` learns anew, from the slice, too, for as many epochs as
 did best: what happened last tells most. The signal head takes seconds, and goes the same way (purchase_head). All
 randomness of an epoch comes from (seed, stage, epoch), and the learning rate from the place in the epoch, so a run that was
 interrupted and resumed equals one that was not, bit for bit, on one machine.
 
-The network's calibration and `pointing` are from the stage `choose`: the final network has no data left that it did not
-see. Not here: the losses (objectives), the artifact (export), the test (evaluation).
+The network's calibration, `pointing` and `returning` are from the stage `choose`: the final network has no data left that it
+did not see. Not here: the losses (objectives), the artifact (export), the test (evaluation).
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ CHOOSE, FINAL = "choose", "final"
 POINTINGS = (1.0, 1.2, 1.4, 1.7)
 """How much vectors may point at recent items, times what was learned. A network meets the transitions that it learned from
 again and again, and trusts them more than those to come deserve."""
+RETURNINGS = (0.0, 2.0, 4.0)
+"""What is added to the scores of recent items themselves: rows of a few dozen floats cannot point at an item alone, but only at
+it and those like it."""
 
 Progress = Callable[[int, int | None], None]
 Tell = Callable[[str], None]
@@ -141,6 +144,7 @@ class Training:
             )
         learner = self._final(checkpoint) if self._options.refit else self._learner(CHOOSE, checkpoint.best)
         learner.network.pointing.fill_(checkpoint.pointing)
+        learner.network.returning.fill_(checkpoint.returning)
         metrics = checkpoint.metrics | self._head(learner, checkpoint)
         if self._options.randomised_prices:
             metrics = metrics | {"price_slope": float(learner.purchase.slope)}
@@ -171,15 +175,19 @@ class Training:
         self._point(checkpoint, examples)
 
     def _point(self, checkpoint: Checkpoint, examples: Examples) -> None:
-        """Choose how much vectors of the best epoch point at recent items; the metrics become those of the choice."""
+        """Choose how much scores of the best epoch point at recent items, first at those like them, then at them alone; the
+        metrics become those of the choice.
+        """
         learner = self._learner(CHOOSE, checkpoint.best).eval()
-        best = -1.0
-        for pointing in POINTINGS:
-            learner.network.pointing.fill_(pointing)
-            metrics = next_item_metrics(answers_of(learner.network, learner.tables, examples))
-            if (score := _score(metrics)) > best:
-                best, checkpoint.pointing = score, pointing
-                checkpoint.metrics = checkpoint.metrics | metrics | {"pointing": pointing}
+        for name, values in (("pointing", POINTINGS), ("returning", RETURNINGS)):
+            found: dict[float, dict[str, float]] = {}
+            for value in values:
+                getattr(learner.network, name).fill_(value)
+                found[value] = next_item_metrics(answers_of(learner.network, learner.tables, examples))
+            best = max(values, key=lambda value: _score(found[value]))
+            getattr(learner.network, name).fill_(best)
+            setattr(checkpoint, name, best)
+            checkpoint.metrics = checkpoint.metrics | found[best] | {name: best}
 
     def _final(self, checkpoint: Checkpoint) -> Learner:
         """Run the second stage from `checkpoint` on and return what it has learned."""
@@ -257,6 +265,7 @@ class Training:
         features = examples.features[token]
         item = learner.tables.inputs(examples.row[token], hidden)
         vectors, logits = learner.network.history(item, examples.kind[token], features)
+        vectors = learner.network.pointed(vectors, item)
         asked = batch.valid & torch.from_numpy(learned)[token]
         judged = batch.valid & torch.from_numpy(examples.judged)[token]
         targets = examples.target[token[asked]]

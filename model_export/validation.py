@@ -52,13 +52,14 @@ def answers_of(network: UserNetwork, tables: ItemTables, examples: Examples) -> 
         candidates, bias = tables.candidates(torch.from_numpy(rows))
         for batch in batches(examples, examples.later | examples.judged_later, _TOKENS_PER_BATCH, None):
             token, valid = batch
-            vector, logit = network.history(
-                tables.inputs(examples.row[token]), examples.kind[token], examples.features[token]
-            )
+            item = tables.inputs(examples.row[token])
+            vector, logit = network.history(item, examples.kind[token], examples.features[token])
+            vector = network.pointed(vector, item)
             flat, there = token.numpy(), valid.numpy()
             for at in _pieces(there & examples.later[flat]):
                 of = flat[at]
                 scores = (vector[at] @ candidates.T + bias).numpy()
+                scores[_met(examples, of, network.architecture.recent, place, len(rows))] += network.returning.item()
                 ranks = _ranks(scores, place[examples.target[of].numpy()], place[examples.row[of].numpy()])
                 asked.append((*ranks, ~examples.repeated[of], examples.user[of]))
             for at in _pieces(there & examples.judged_later[flat]):
@@ -71,6 +72,19 @@ def _pieces(wanted: NDArray[np.bool_]) -> list[tuple[NDArray[np.int64], ...]]:
     """Return the places of what is wanted, as indices of some rows at a time; at least one piece."""
     places = np.argwhere(wanted)
     return [tuple(part.T) for part in np.array_split(places, max(1, -(-len(places) // _ROWS_AT_A_TIME)))]
+
+
+def _met(
+    examples: Examples, token: NDArray[np.int64], reach: int, place: NDArray[np.int64], size: int
+) -> NDArray[np.bool_]:
+    """Return (n, size): which candidates, by the `place` of their rows, the last `reach` tokens up to `token` (n,) are of."""
+    first = examples.first[np.searchsorted(examples.first, token, side="right") - 1]
+    back = token[:, None] - np.arange(reach)
+    at = np.where(back >= first[:, None], place[examples.row.numpy()[back]], -1)
+    met = np.zeros((len(token), size), bool)
+    user, age = np.nonzero(at >= 0)
+    met[user, at[user, age]] = True
+    return met
 
 
 def _ranks(

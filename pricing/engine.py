@@ -29,7 +29,8 @@ from pricing.menus import MenuShelf
 from pricing.outcomes import Outcomes
 from pricing.pending import DamagedDraw
 from pricing.records import Place, Record, Recorder
-from pricing.run import Asked, Run
+from pricing.run import Asked, Run, Turn
+from pricing.shadow import Shadow
 from pricing.targets import TargetDraw, Targets
 from pricing.timers import TimerChange, Timers
 from pricing.treatments import Treatments
@@ -62,7 +63,8 @@ class Step(Struct):
     counts: dict[str, int]
     """For metrics: `event:<type>`, `outcome:<outcome>`, `status:<status>`, `rail:<rail>`, `binding_rule:<rule>`,
     `intent:<level>`, `implausible`, `expired` for states that read as empty, and `resolved:<kind>` for the kinds of outcomes:
-    `bought`, `not_bought`, `price_mismatch`, `late`."""
+    `bought`, `not_bought`, `price_mismatch`, `late`, and `shadow:<what>` for the draws that a shadow decided, too: `same_price`,
+    `other_price`, `refused_item`."""
     outcomes: list[Record] = field(default_factory=list)
     pending: dict[bytes, bytes | None] = field(default_factory=dict)
     """Key -> new record of the pending draws that the batch changed, None for those to delete; stored as states are."""
@@ -71,6 +73,8 @@ class Step(Struct):
     as states are."""
     timers: TimerChange = field(default_factory=TimerChange)
     """For the partition's timers, when the batch has happened."""
+    shadows: list[Record] = field(default_factory=list)
+    """Decisions of the shadow policy, for a topic of their own; nothing else knows of them."""
     targets: list[TargetDraw] = field(default_factory=list)
     """What target policies would have drawn from, a draw each, in applied order; empty if nobody asked."""
 
@@ -143,20 +147,17 @@ class Engine:
         if treatments is not None or isinstance(policy.rule, LearningRule):
             self._see(run, policies, tastes)
         recorder = Recorder(self._places, policy.version, model, policies.seen, catalogue.seen)
-        fallback = policy is not policies.current
         draws = None
         if timers is not None and self._semantics.outcome_window_ms:
             draws = Outcomes(
                 self._semantics, self._places, load, timers, before.applied, before.watermark_ms, policy.version, model
             )
-        court = Court(self._semantics, self._places, menus, recorder, catalogue, tastes, fallback, draws, targets)
-        for turn in run.turns:
-            try:
-                court.judge(turn)
-            except (DamagedDraw, BadSettings):
-                raise
-            except Exception as bug:
-                raise EventCrash(turn.inbound.source, turn.inbound.offset) from bug
+        shadow = self._shadow(policies, model, recorder, run.turns, tastes)
+        fallback = policy is not policies.current
+        court = Court(
+            self._semantics, self._places, menus, recorder, catalogue, tastes, fallback, draws, shadow, targets
+        )
+        self._judge(court, run.turns)
         if crash is not None:
             raise crash
         after = PartitionState(run.applied, run.watermark_ms)
@@ -168,8 +169,38 @@ class Engine:
         if draws is not None:
             step.outcomes, step.pending, step.timers = draws.records, draws.changes(), draws.timer_change()
             counts.update(draws.counted())
-        step.targets = court.wished(policies)
+        step.shadows, step.targets = recorder.shadows, court.wished(policies)
         return step
+
+    @staticmethod
+    def _judge(court: Court, turns: Sequence[Turn]) -> None:
+        for turn in turns:
+            try:
+                court.judge(turn)
+            except (DamagedDraw, BadSettings):
+                raise
+            except Exception as bug:
+                raise EventCrash(turn.inbound.source, turn.inbound.offset) from bug
+
+    def _shadow(
+        self,
+        policies: PolicyBook,
+        model: str | None,
+        recorder: Recorder,
+        turns: Sequence[Turn],
+        tastes: Sequence[Taste],
+    ) -> Shadow | None:
+        """Return the shadow of one batch, ready to decide; None while none does."""
+        found = policies.shadow_under(model)
+        menus = self._menus.shadow_of(None if found is None else found[0])
+        if found is None or menus is None:
+            return None
+        policy, fallback = found
+        learns = isinstance(policy.rule, LearningRule)
+        known = self._known.of(policy, policies.knowledge_of(policy)) if learns else None
+        shadow = Shadow(menus, fallback, recorder)
+        shadow.prepare(turns, tastes, known)
+        return shadow
 
     def _see(self, run: Run, policies: PolicyBook, tastes: Sequence[Taste]) -> None:
         """Give every ask of the batch that may be a draw what a learning policy sees of it: its variant's in an experiment."""

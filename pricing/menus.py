@@ -270,10 +270,17 @@ class MenuBook:
 class MenuShelf:
     """The menus of the policies in force; one shelf may serve all engines of a process."""
 
-    __slots__ = ("_books",)
+    __slots__ = ("_books", "_shadow")
 
     def __init__(self) -> None:
         self._books: dict[int, MenuBook] = {}
+        self._shadow: MenuBook | None = None
+
+    def shadow_of(self, policy: Policy | None) -> MenuBook | None:
+        """Return the menus of what decides as a shadow, beside all those of `of`; of None nothing, and they are forgotten."""
+        if self._shadow is None or self._shadow.policy != policy:
+            self._shadow = None if policy is None else MenuBook(policy)
+        return self._shadow
 
     def of(self, *policies: Policy) -> list[MenuBook]:
         """Return the menus of each of `policies`; those of others are forgotten. Together they hold what one would alone."""

@@ -98,12 +98,12 @@ def respond(offers: Offers, priced: PricedItem, ask: Ask, offers_max: int) -> Ve
     if offer is None:
         if len(offers) >= offers_max and not _make_room(offers, ask.last_ms, offers_max):
             return prescribe(offers, priced, ask.market, "offers_max")
-        return _draw(offers, priced, ask, priced.list_price)
+        return draw(offers, priced, ask, priced.list_price)
     if not is_open(offer, ask.now_ms):
-        return _draw(offers, priced, ask, offer.price)
+        return draw(offers, priced, ask, offer.price)
     if offer.list_price == priced.list_price and priced.allows(offer.price):
         return _hold(offer, priced, ask.market)
-    verdict = _draw(offers, priced, ask, offer.price)
+    verdict = draw(offers, priced, ask, offer.price)
     verdict.reasons = (reasons.OFFER_ENDED, *verdict.reasons)
     return verdict
 
@@ -119,8 +119,15 @@ def _make_room(offers: Offers, now_ms: int, offers_max: int) -> bool:
     return len(offers) < offers_max
 
 
-def _draw(offers: Offers, priced: PricedItem, ask: Ask, last_price: int) -> Verdict:
-    """Draw a price and open an offer at it, behind all others in the order of draws."""
+def draw(offers: Offers, priced: PricedItem, ask: Ask, last_price: int) -> Verdict:
+    """Draw a price and open an offer at it, behind all others in the order of draws.
+
+    Args:
+        offers: of the user; the item's is replaced.
+        priced: the item.
+        ask: the view or click.
+        last_price: of the item for this user; the list price if there was none.
+    """
     item = priced.item.item
     menu = priced.menu(last_price)
     sight = ask.sight

@@ -57,7 +57,7 @@ class Place:
 class Recorder:
     """Writes the records of one batch, in applied order."""
 
-    __slots__ = ("_catalogue_seen", "_model", "_places", "_policies_seen", "_policy", "decisions", "prices")
+    __slots__ = ("_catalogue_seen", "_model", "_places", "_policies_seen", "_policy", "decisions", "prices", "shadows")
 
     def __init__(
         self, places: list[Place], policy: str, model: str | None, policies_seen: int, catalogue_seen: int
@@ -69,6 +69,7 @@ class Recorder:
         self._catalogue_seen = catalogue_seen
         self.prices: list[Record] = []
         self.decisions: list[Record] = []
+        self.shadows: list[Record] = []
 
     def decided(
         self,
@@ -95,10 +96,43 @@ class Recorder:
         """
         event = inbound.event
         assert event is not None
+        self.prices.append(_price_record(verdict, priced, decision_id, event.user, event.event_time_ms, version))
+        self.decisions.append(
+            self._decision(verdict, priced, inbound, decision_id, sequence, version, preference, treatment)
+        )
+
+    def shadowed(
+        self,
+        verdict: Verdict,
+        priced: PricedItem,
+        inbound: Inbound,
+        decision_id: str,
+        sequence: int,
+        version: int,
+        preference: float | None,
+        treatment: Treatment,
+    ) -> None:
+        """Write what a shadow decides of a draw, and no price; arguments as of `decided`, `treatment` the shadow's."""
+        self.shadows.append(
+            self._decision(verdict, priced, inbound, decision_id, sequence, version, preference, treatment)
+        )
+
+    def _decision(
+        self,
+        verdict: Verdict,
+        priced: PricedItem,
+        inbound: Inbound,
+        decision_id: str,
+        sequence: int,
+        version: int,
+        preference: float | None,
+        treatment: Treatment | None,
+    ) -> Record:
+        event = inbound.event
+        assert event is not None
         event_id, shown = (None, None) if isinstance(event, Consent) else (event.event_id, event.decision_id)
         user, item, now_ms = event.user, priced.item, event.event_time_ms
         policy, stamp = (self._policy, NO_STAMP) if treatment is None else (treatment.policy, treatment.stamp)
-        self.prices.append(_price_record(verdict, priced, decision_id, user, now_ms, version))
         decision = _DecisionRow(
             decision_id,
             event_id,
@@ -130,7 +164,7 @@ class Recorder:
             self._places[inbound.source].at(inbound.offset),
             shown, preference, *stamp, *verdict.learned,
         )  # fmt: skip
-        self.decisions.append((decision_key(user, decision_id), _to_json(decision)))
+        return decision_key(user, decision_id), _to_json(decision)
 
     def applied(self, outcome: str, user: str | None, inbound: Inbound, version: int) -> None:
         """Write that a record was applied and led to no price."""

@@ -22,10 +22,24 @@ from pricing.offers import Verdict, close_all, prescribe, respond
 from pricing.outcomes import Outcomes
 from pricing.records import Place, Recorder
 from pricing.run import Asked, Turn, Withdrawn
+from pricing.shadow import Shadow
 from pricing.targets import Drawn, TargetDraw, Targets
 
 GONE = -1
 """Catalogue version of an item that is no longer fit to be priced; its open offers can still be withdrawn."""
+
+
+def bare_item(item: str, valid_from_ms: int, currency: str, list_price: int) -> CatalogueItem:
+    """Return an item of which nothing is known but its list price."""
+    return CatalogueItem(
+        item=item,
+        valid_from_ms=valid_from_ms,
+        title="",
+        category="",
+        brand="",
+        currency=currency,
+        list_price=list_price,
+    )
 
 
 class Court:
@@ -41,6 +55,7 @@ class Court:
         tastes: Sequence[Taste],
         fallback: bool,
         draws: Outcomes | None,
+        shadow: Shadow | None = None,
         targets: Targets | None = None,
     ) -> None:
         """Begin.
@@ -54,6 +69,7 @@ class Court:
             tastes: what the model makes of the batch's tokens; none without a model.
             fallback: the policy prices in place of the current one, which was made for another model.
             draws: goes along, turn by turn; None where there are no outcomes.
+            shadow: decides every draw once more, for nobody.
             targets: are asked about every draw; None: nobody is.
         """
         self._semantics = semantics
@@ -64,6 +80,7 @@ class Court:
         self._tastes = tastes
         self._fallback = fallback
         self._draws = draws
+        self._shadow = shadow
         self._targets = targets
         self._drawn: list[Drawn] = []
         self._verdicts: list[Verdict] = []
@@ -85,6 +102,7 @@ class Court:
         if self._tastes:
             ask.taste = self._tastes[turn.token]
             preference = ask.taste.preference
+        before = turn.offers.get(turn.priced.item.item)
         if turn.rule is None:
             verdict = respond(turn.offers, turn.priced, ask, self._semantics.offers_max)
             fallback = self._fallback if turn.treatment is None else turn.treatment.fallback
@@ -96,6 +114,9 @@ class Court:
         self._recorder.decided(
             verdict, turn.priced, turn.inbound, ask.decision_id, turn.sequence, turn.version, preference, turn.treatment
         )
+        if self._shadow is not None and verdict.status == "drawn":
+            last_price = turn.priced.list_price if before is None else before.price
+            self._shadow.decide(turn, verdict.price, last_price, preference)
         if self._draws is not None:
             self._draws.priced(turn, verdict, preference)
         if self._targets is not None and verdict.status == "drawn":
@@ -129,15 +150,7 @@ class Court:
             priced = self._menus.of(found[0], found[1], offer.market)
             if priced.refused_by is None:
                 return priced
-        bare = CatalogueItem(
-            item=item,
-            valid_from_ms=offer.drawn_ms,
-            title="",
-            category="",
-            brand="",
-            currency=self._semantics.currency,
-            list_price=offer.list_price,
-        )
+        bare = bare_item(item, offer.drawn_ms, self._semantics.currency, offer.list_price)
         return self._menus.priced(GONE, bare, may_raise=False)
 
     def _unpriced(self, outcome: str, user: str | None, inbound: Inbound, version: int) -> None:
@@ -158,4 +171,6 @@ class Court:
         for rails, times in Counter(map(attrgetter("trail.rails"), self._verdicts)).items():
             for rail in rails:
                 counts[f"rail:{rail}"] += times
+        if self._shadow is not None:
+            counts.update(self._shadow.counts)
         return counts

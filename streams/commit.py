@@ -1,7 +1,7 @@
 """The commit: one Kafka transaction per batch and partition, then one RocksDB WriteBatch.
 
-Price updates, decisions, outcomes, dead letters, changelog (states, pending draws, tombstones, ledger) and source offsets
-become visible together or not at all. The steps, in the only order that is safe:
+Price updates, decisions, outcomes, shadow decisions, dead letters, changelog (states, pending draws, tombstones, ledger) and
+source offsets become visible together or not at all. The steps, in the only order that is safe:
 
     1 begin     nothing is visible yet
     2 send      records go out inside the transaction; the ledger is the last record of the changelog
@@ -85,6 +85,8 @@ class Commit:
             await send_records(producer, topics.decisions, partition, step.decisions, HEADERS)
         if step.outcomes:
             await send_records(producer, topics.outcomes, partition, step.outcomes, HEADERS)
+        if step.shadows:
+            await send_records(producer, topics.shadow_decisions, partition, step.shadows, HEADERS)
         for inbound, error in step.dead:
             await self._send_dead(inbound, error)
         return await send_records(producer, topics.changelog, partition, states, [])

@@ -71,7 +71,8 @@ class LearnerShell:
         """
         book = self.references.policies
         if not self._only:
-            return [policy for policy in book.priced_by() if isinstance(policy.rule, LearningRule)]
+            deciding = [*book.priced_by(), *([] if book.shadow is None else [book.shadow])]
+            return [policy for policy in deciding if isinstance(policy.rule, LearningRule)]
         named = []
         for version in self._only:
             policy = book.find(version)

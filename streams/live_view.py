@@ -23,7 +23,7 @@ from rich.table import Table
 from contracts.events import Consent, decode_event
 from contracts.ids import DecisionIds
 from contracts.prices import PriceUpdate, decode_price
-from pricing.reasons import explain
+from pricing.sentences import explain
 from streams.settings import TopicSettings
 
 RECENT_MAX = 8

@@ -33,6 +33,7 @@ class Metrics:
         self.binding = counter("binding_rules", "Decisions by the rule that bound.", "rule")
         self.rails = counter("rails_bound", "Decisions in which a rail removed a point of the lattice.", "rail")
         self.resolved = counter("draw_outcomes", "Outcomes of draws, and purchases that reward none.", "kind")
+        self.shadows = counter("shadow_draws", "Draws that a shadow decided, by what it would have charged.", "what")
         self.dead = counter("dead_letters", "Records sent to the dead letters.", "code")
         self.isolated = counter("isolated_events", "Events isolated because they crashed the worker.")
         self.refused = counter("refused_references", "Catalogue and policy records refused.", "topic")
@@ -50,9 +51,7 @@ class Metrics:
             "erasures_waiting", "Users to be forgotten whose published records are not taken back yet.", "partition"
         )
         self.kill_switch = gauge("kill_switch", "1 while everybody pays list price.")
-        self.last_commit = gauge(
-            "last_commit_timestamp_seconds", "Unix time of the last committed transaction.", "partition"
-        )
+        self.last_commit = gauge("last_commit_timestamp_seconds", "Unix time of the last transaction.", "partition")
         self.model = gauge("model_info", "1 for the digest of the model in force.", "digest")
         self.models_refused = counter("refused_models", "Artifacts refused while another one served.")
         self.encoder_users = gauge("encoder_resident_users", "Users whose keys and values are in memory.")
@@ -78,6 +77,7 @@ class Metrics:
             "rail": self.rails,
             "binding_rule": self.binding,
             "resolved": self.resolved,
+            "shadow": self.shadows,
         }
         for name, amount in step.counts.items():
             family, _, label = name.partition(":")

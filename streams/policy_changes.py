@@ -1,5 +1,5 @@
-"""What an operator does to the policies: publish a version, make one current, go back. Each is rehearsed on the book that
-workers keep, so that nothing is published that they would refuse, and read back afterwards. Prints nothing.
+"""What an operator does to the policies: publish a version, make one current or a shadow, go back. Each is rehearsed on the book
+that workers keep, so that nothing is published that they would refuse, and read back afterwards. Prints nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +9,16 @@ from msgspec.structs import replace
 
 from contracts.errors import BadInput, BrokerUnavailable
 from contracts.learned import CurrentLearned
-from contracts.policies import BUILTIN, CurrentPolicy, Policy, PolicyBook, PolicyRecord, encode_policy, policy_key
+from contracts.policies import (
+    BUILTIN,
+    CurrentPolicy,
+    Policy,
+    PolicyBook,
+    PolicyRecord,
+    ShadowPolicy,
+    encode_policy,
+    policy_key,
+)
 from streams.policy_log import PolicyLog
 from streams.policy_publisher import Publisher, publishing
 from streams.settings import Settings
@@ -69,6 +78,25 @@ def rollback(settings: Settings, version: str | None = None) -> Change:
         policy = log.policy(wanted)
         done = Change(policy=policy, before=log.book.current, kill_switch=log.book.kill_switch)
         return _make_current(publisher, log, done)
+
+
+def set_shadow(settings: Settings, version: str | None) -> tuple[Policy | None, int | None]:
+    """Have the policy `version` decide as a shadow from now on, or none.
+
+    Returns:
+        The policy, and the offset of the record; None where that held already and nothing was published.
+
+    Raises:
+        BadInput: there is no such version. BadReference, BrokerUnavailable: as of `apply_policy`.
+    """
+    with publishing(settings) as publisher:
+        log = publisher.read()
+        wanted = None if version is None else log.policy(version)
+        if wanted == log.book.shadow:
+            return wanted, None
+        record = ShadowPolicy(policy=None if wanted is None else wanted.version)
+        rehearse(log.book, record)
+        return wanted, publisher.publish(record)
 
 
 def recall(settings: Settings, version: str, learned: int) -> int:

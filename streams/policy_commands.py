@@ -1,4 +1,4 @@
-"""`pricetide policy check|apply|show|history|rollback|recall`: what prices are chosen by, as an operator sees and changes it."""
+"""`pricetide policy check|apply|show|history|rollback|recall|shadow`: what prices are chosen by, as operators change it."""
 
 from __future__ import annotations
 
@@ -77,6 +77,24 @@ def recall(settings: Settings, version: str, learned: int) -> None:
     offset = recall_version(settings, version, learned)
     click.echo(f"{version} prices by version {learned} of what it has learned (offset {offset}); its learner's next version "
                "takes over.")  # fmt: skip
+
+
+@policy.command()
+@click.argument("version", required=False, metavar="[NAME@N]")
+@click.option("--off", is_flag=True, help="No policy decides as a shadow any more.")
+@with_settings
+def shadow(settings: Settings, version: str | None, off: bool) -> None:
+    """Have NAME@N decide every draw once more, for nobody: its decisions go to a topic of their own."""
+    from streams.policy_changes import set_shadow
+
+    if off is (version is not None):
+        raise click.UsageError("name a version, or say --off")
+    policy, offset = set_shadow(settings, version)
+    held = "already: nothing changes" if offset is None else f"(offset {offset}); workers follow with their next batch"
+    if policy is None:
+        click.echo(f"No policy is a shadow {held}.")
+    else:
+        click.echo(f"{policy.version} is the shadow {held}. Its decisions go to {settings.topics.shadow_decisions}.")
 
 
 @policy.command()

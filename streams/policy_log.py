@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from contracts.errors import BadInput, BadReference
 from contracts.experiments import Experiment, RunningExperiments
 from contracts.learned import CurrentLearned, Learned
-from contracts.policies import BUILTIN, CurrentPolicy, KillSwitch, Policy, PolicyBook, PolicyRecord
+from contracts.policies import BUILTIN, CurrentPolicy, KillSwitch, Policy, PolicyBook, PolicyRecord, ShadowPolicy
 from streams.broker import committed_records
 from streams.settings import Settings
 
@@ -143,17 +143,20 @@ class PolicyLog:
 def title(record: PolicyRecord) -> str:
     """Return what `record` is, in a few words."""
     if isinstance(record, KillSwitch):
-        reason = f": {record.reason}" if record.reason else ""
-        return f"kill switch {'on' if record.on else 'off'}{reason}"
-    if isinstance(record, RunningExperiments):
-        return f"running: {', '.join(record.experiments) or 'no experiment'}"
-    if isinstance(record, Experiment):
-        return f"experiment {record.version}"
-    if isinstance(record, Learned):
-        return f"learned by {record.policy}: version {record.version}"
-    if isinstance(record, CurrentLearned):
-        return f"learned by {record.name}@{record.number}, current: version {record.version}"
-    return f"{'version' if isinstance(record, Policy) else 'current:'} {version_of(record)}"
+        text = f"kill switch {'on' if record.on else 'off'}{f': {record.reason}' if record.reason else ''}"
+    elif isinstance(record, ShadowPolicy):
+        text = f"shadow: {record.policy or 'none'}"
+    elif isinstance(record, RunningExperiments):
+        text = f"running: {', '.join(record.experiments) or 'no experiment'}"
+    elif isinstance(record, Experiment):
+        text = f"experiment {record.version}"
+    elif isinstance(record, Learned):
+        text = f"learned by {record.policy}: version {record.version}"
+    elif isinstance(record, CurrentLearned):
+        text = f"learned by {record.name}@{record.number}, current: version {record.version}"
+    else:
+        text = f"{'version' if isinstance(record, Policy) else 'current:'} {version_of(record)}"
+    return text
 
 
 def version_of(record: PolicyRecord | None) -> str:

@@ -132,6 +132,7 @@ def force_json(log: PolicyLog) -> dict[str, Any]:
         "current": policy_json(book.current, log),
         "current_since_ms": getattr(log.in_force(), "time_ms", None),
         "fallback": None if fallback is None else policy_json(fallback, log),
+        "shadow": None if log.book.shadow is None else log.book.shadow.version,
     }
 
 
@@ -152,6 +153,8 @@ def force_page(log: PolicyLog) -> RenderableType:
     fallback = fallback_of(log)
     if fallback is not None:
         parts.append(policy_table(fallback, log, f"prices where model {current.model} is not in force"))
+    if log.book.shadow is not None:
+        parts.append(Text(f"{log.book.shadow.version} decides beside it as a shadow: nobody is charged by it."))
     return Group(*parts)
 
 

@@ -120,18 +120,20 @@ class TopicSettings(_Group):
     price_updates: str = "price-updates"
     decisions: str = "decisions"
     outcomes: str = "outcomes"
+    shadow_decisions: str = "shadow-decisions"
+    """What a shadow policy decides; nobody is charged by it."""
     dead_letters: str = "dead-letters"
     changelog: str = "pricetide-changelog"
     catalogue: str = "catalogue"
     policies: str = "policies"
     replication_factor: Annotated[int, Field(ge=1)] = 1
     decisions_retention_ms: Annotated[int, Field(ge=1)] = 90 * 86_400_000
-    """Of outcomes, too."""
+    """Of outcomes and shadow decisions, too."""
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """The topics on which a partition's transactions publish, under keys that begin with a user id."""
-        return (self.price_updates, self.decisions, self.outcomes, self.dead_letters)
+        return (self.price_updates, self.decisions, self.outcomes, self.shadow_decisions, self.dead_letters)
 
     @property
     def topology(self) -> Topology:

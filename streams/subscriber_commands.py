@@ -36,7 +36,7 @@ def tail(settings: Settings, user: str | None, from_beginning: bool, limit: int 
 
 
 def _line(change: Change) -> str:
-    from pricing.reasons import explain
+    from pricing.sentences import explain
     from streams.subscriber import Removal
 
     if isinstance(change, Removal):

@@ -26,7 +26,9 @@ ERASED_WITHIN_MS = 7 * 86_400_000
 """How long after a tombstone the broker may wait before it compacts: what was erased is gone from its disks soon after."""
 
 Level = Literal["ok", "warning", "wrong"]
-Role = Literal["input", "price updates", "decisions", "outcomes", "dead letters", "changelog", "catalogue", "policies"]
+Role = Literal[
+    "input", "price updates", "decisions", "outcomes", "shadow decisions", "dead letters", "changelog", "catalogue", "policies"
+]  # fmt: skip
 
 
 class Finding(Struct, frozen=True):
@@ -75,6 +77,7 @@ def plan(settings: Settings) -> list[TopicPlan]:
         TopicPlan(topics.price_updates, "price updates", topics.partitions, compact | erasable | safe),
         TopicPlan(topics.decisions, "decisions", topics.partitions, decisions | safe),
         TopicPlan(topics.outcomes, "outcomes", topics.partitions, decisions | safe),
+        TopicPlan(topics.shadow_decisions, "shadow decisions", topics.partitions, decisions | safe),
         TopicPlan(topics.dead_letters, "dead letters", topics.partitions, dead_letters | safe),
         TopicPlan(topics.changelog, "changelog", topics.partitions, compact | tombstones | erasable | safe),
         TopicPlan(topics.catalogue, "catalogue", 1, compact | safe),

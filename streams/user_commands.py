@@ -26,7 +26,7 @@ from features.profile import profile_of
 from features.state import UserState, decode_state
 from features.tokens import tokens
 from features.windows import totals
-from pricing.reasons import money
+from pricing.sentences import money
 from streams.broker import chunks_until, committed_records, reading, require_topics
 from streams.models import open_encoder
 from streams.options import with_settings
@@ -113,7 +113,7 @@ def vector_of(user: str, state: UserState, encoder: Encoder) -> Vector | None:
         digest=encoder.digest,
         as_of_ms=list(tokens(state.history))[-1].event_time_ms,
         norm=float(np.linalg.norm(vector)),
-        nearest=encoder.nearest(vector, NEAREST_MAX),
+        nearest=encoder.nearest(vector, state.history, NEAREST_MAX),
     )
 
 

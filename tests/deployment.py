@@ -52,6 +52,7 @@ class Outcome(NamedTuple):
     prices: list[list[Pair]]
     decisions: list[list[Pair]]
     outcomes: list[list[Pair]]
+    shadows: list[list[Pair]]
     dead: list[list[tuple[str, int, str]]]
     """Source topic, offset, code."""
     states: dict[bytes, bytes]
@@ -62,12 +63,13 @@ def expected(directory: Path, batch_max: int = 2_048, models: Iterable[Path] = (
     """Return what the log in `directory` must lead to, by the pure engine and the artifacts in `models`."""
     log = open_log(directory)
     topology = log.manifest.topology
-    outcome = Outcome(*([[] for _ in range(topology.partitions)] for _ in range(4)), {})  # type: ignore[arg-type]
+    outcome = Outcome(*([[] for _ in range(topology.partitions)] for _ in range(5)), {})  # type: ignore[arg-type]
 
     def publish(partition: int, step: Step) -> None:
         outcome.prices[partition] += step.prices
         outcome.decisions[partition] += step.decisions
         outcome.outcomes[partition] += step.outcomes
+        outcome.shadows[partition] += step.shadows
         outcome.dead[partition] += [(topology.sources[one.source], one.offset, bad.code) for one, bad in step.dead]
         outcome.states.update(step.states)
         for key, value in step.pending.items():
@@ -108,7 +110,7 @@ def partition_key(partition: int, key: bytes) -> bytes:
 
 def difference(wanted: Outcome, found: Outcome) -> str:
     """Return where two outcomes part, in words; empty when they are equal byte for byte."""
-    for name in ("prices", "decisions", "outcomes", "dead"):
+    for name in ("prices", "decisions", "outcomes", "shadows", "dead"):
         for partition, (ours, theirs) in enumerate(zip(getattr(wanted, name), getattr(found, name), strict=True)):
             if ours != theirs:
                 return f"{name} of partition {partition}: {_first_difference(ours, theirs)}"
@@ -153,8 +155,8 @@ class Deployment:
     def __init__(self, kafka: str, prefix: str, directory: Path, partitions: int = 4, **flags: object) -> None:
         """Prepare settings; touches no broker. `flags` are further settings, dots written as `__`."""
         self.directory = directory
-        names = ("consents", "views", "clicks", "purchases", "price_updates", "decisions", "outcomes", "dead_letters",
-                 "changelog")  # fmt: skip
+        names = ("consents", "views", "clicks", "purchases", "price_updates", "decisions", "outcomes", "shadow_decisions",
+                 "dead_letters", "changelog")  # fmt: skip
         self.flags: dict[str, Any] = {
             "kafka.bootstrap_servers": kafka,
             "group": f"{prefix}group",
@@ -290,12 +292,12 @@ class Deployment:
         for records in self.committed(topics.dead_letters):
             letters = [read_dead_letter(one.key, one.value, one.headers, "") for one in records]
             dead.append([(letter.topic, letter.offset, letter.code) for letter in letters if letter is not None])
-        prices, decisions, outcomes = (
+        prices, decisions, outcomes, shadows = (
             [[(one.key, one.value) for one in records if one.value is not None] for records in self.committed(topic)]
-            for topic in (topics.price_updates, topics.decisions, topics.outcomes)
+            for topic in (topics.price_updates, topics.decisions, topics.outcomes, topics.shadow_decisions)
         )
         left = {user: state for user, state in states.items() if state is not None}
-        return Outcome(prices, decisions, outcomes, dead, carried_out(left))
+        return Outcome(prices, decisions, outcomes, shadows, dead, carried_out(left))
 
     def record(self, directory: Path) -> Path:
         """Capture what lies in Kafka, with the applied order, into a log at `directory`, and return that."""

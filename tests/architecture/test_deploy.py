@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel
 
 from contracts.semantics import Semantics
+from streams.guard import GuardMetrics
 from streams.learner_metrics import LearnerMetrics
 from streams.metrics import Metrics
 from streams.settings import Settings
@@ -46,14 +47,14 @@ def settings_variables() -> set[str]:
 
 
 def series() -> set[str]:
-    """Return the names of the time series that a worker or a learner exports."""
+    """Return the names of the time series that a worker, a learner or the guard exports."""
     endings = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_count", "_sum"]}
     return {family.name + ending for family in families() for ending in endings[family.type]}
 
 
 def families() -> list[Any]:
-    """Return the metrics of a worker and of a learner."""
-    return [*Metrics().registry.collect(), *LearnerMetrics().registry.collect()]
+    """Return the metrics of a worker, of a learner and of the guard."""
+    return [one for of in (Metrics, LearnerMetrics, GuardMetrics) for one in of().registry.collect()]
 
 
 @pytest.mark.parametrize("file", YAML, ids=lambda file: file.name)

@@ -10,6 +10,10 @@ from click.testing import CliRunner
 
 from backtest.commands import backtest, generate, import_group, perturb
 from contracts.errors import BadInput
+from contracts.log import open_log
+from contracts.log_rows import PolicyRow
+from contracts.log_writer import LogWriter
+from contracts.policies import ShadowPolicy, encode_policy
 
 
 def said(command, *words):
@@ -49,3 +53,22 @@ def test_import_says_what_it_wrote(tmp_path):
 def test_a_missing_log_is_a_sentence(tmp_path):
     with pytest.raises(BadInput, match="is no log"):
         CliRunner().invoke(backtest, [str(tmp_path)], catch_exceptions=False)
+
+
+def test_a_backtest_of_a_log_with_a_shadow_writes_what_it_decided_and_the_same_prices(tmp_path):
+    said(generate, "--out", tmp_path / "log", "--events", 200, "--users", 20)
+    log = open_log(tmp_path / "log")
+    with LogWriter(tmp_path / "shadowed", log.manifest) as writer:
+        writer.rows(list(log.rows()))
+        for rows in log.catalogue():
+            writer.catalogue(rows)
+        policies = [row for rows in log.policies() for row in rows]
+        writer.policies([*policies, PolicyRow(record=encode_policy(ShadowPolicy(policy="builtin")).decode())])
+    files = ("--shadow-decisions", tmp_path / "shadows.parquet", "--decisions", tmp_path / "decisions.parquet")
+    shadowed = json.loads(said(backtest, tmp_path / "shadowed", *files, "--json"))
+    plain = json.loads(said(backtest, tmp_path / "log", "--json"))
+    assert shadowed["digest"] == plain["digest"]
+    table = pyarrow.parquet.read_table(tmp_path / "shadows.parquet")
+    drawn = pyarrow.parquet.read_table(tmp_path / "decisions.parquet", filters=[("status", "=", "drawn")])
+    assert table.column("decision_id").to_pylist() == drawn.column("decision_id").to_pylist()
+    assert set(table.column("policy").to_pylist()) == {"builtin"}

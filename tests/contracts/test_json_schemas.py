@@ -15,7 +15,7 @@ from contracts.experiments import Experiment, Guardrail, Namespace, RunningExper
 from contracts.json_schemas import MESSAGES, drifted, schema_file, schema_text
 from contracts.learned import BudgetPeriod, CurrentLearned, Learned
 from contracts.outcomes import Bought, LatePurchase, NextDraw, Outcome, PriceMismatch, encode_outcome
-from contracts.policies import BUILTIN, CurrentPolicy, KillSwitch, encode_policy
+from contracts.policies import BUILTIN, CurrentPolicy, KillSwitch, ShadowPolicy, encode_policy
 from contracts.prices import PriceUpdate, encode_price
 
 SHOP = {"event_id": "e", "user": "u", "item": "i", "event_time_ms": 1_700_000_000_000, "price": 5, "currency": "USD"}
@@ -69,6 +69,7 @@ SENT = {
     "catalogue-item": b'{"item":"i","valid_from_ms":0,"title":"t","category":"","brand":"","currency":"USD","list_price":5}',
     "policy": encode_policy(BUILTIN),
     "current-policy": encode_policy(CurrentPolicy(name="p", number=1)),
+    "shadow-policy": encode_policy(ShadowPolicy(policy="steady@3")),
     "kill-switch": encode_policy(KillSwitch(on=True)),
     "experiment": encode_policy(EXPERIMENT),
     "running-experiments": encode_policy(RunningExperiments(experiments=("spring@1",))),

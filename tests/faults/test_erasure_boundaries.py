@@ -13,6 +13,7 @@ from backtest.shoppers import generate_log
 from contracts.log import open_log
 from pricing.erasure import PREFIX, decode_erasure
 from streams.forget import request_erasure
+from streams.policy_changes import set_shadow
 
 SCRIPT = Path(__file__).with_name("worker_that_dies.py")
 BOUNDARIES = [
@@ -32,6 +33,7 @@ def test_a_kill_at_each_boundary_of_an_erasure_changes_nothing(kafka, unique, tm
         deployment.create()
         manifest = generate_log(tmp_path / "log", 8, 400, 7, deployment.topology)
         deployment.produce(tmp_path / "log")
+        set_shadow(deployment.settings, "builtin")
         first = deployment.worker()
         deployment.wait_until_applied()
         assert first.terminate() == 0

@@ -32,6 +32,8 @@ def test_what_was_written_is_read(directory):
     assert np.array_equal(read.item_rows, wanted.item_rows)
     assert np.array_equal(read.candidates, wanted.candidates)
     assert np.array_equal(read.candidate_bias, wanted.candidate_bias)
+    assert np.array_equal(read.repeat, wanted.repeat)
+    assert read.manifest.returning == wanted.returning
     assert read.manifest.architecture == SMALL
     assert (read.manifest.metrics, read.manifest.slope) == ({"recall": 0.25}, "prior")
 
@@ -44,11 +46,18 @@ def test_the_digest_names_the_content_alone(directory, tmp_path):
     assert changed != digest
 
 
-def test_the_nearest_items_are_ranked_by_score_and_leave_the_unknown_item_out():
-    vector = np.linspace(-1, 1, SMALL.vector, dtype=np.float32)
+@pytest.mark.parametrize("recent", [[], [3], [3, 0, 3, 7]], ids=["nobody's", "one", "one twice, one unknown"])
+def test_the_nearest_items_are_ranked_by_score_and_leave_the_unknown_item_out(recent):
+    vector = np.linspace(-1, 1, SMALL.vector + SMALL.recent, dtype=np.float32)
     made = artifact()
-    scores = {item: made.candidates[row] @ vector + made.candidate_bias[row] for item, row in made.rows.items()}
-    found = made.nearest(vector, 5)
+    own = vector[: SMALL.vector].astype(np.float64)
+    for age, row in enumerate(recent):
+        own += vector[SMALL.vector + age] * (made.repeat @ made.item_rows[row])
+    scores = {
+        item: made.candidates[row] @ own + made.candidate_bias[row] + (0.5 if row in recent else 0.0)
+        for item, row in made.rows.items()
+    }
+    found = made.nearest(vector, recent, 5)
     assert [item for item, _ in found] == sorted(scores, key=scores.__getitem__, reverse=True)[:5]
     assert [score for _, score in found] == pytest.approx([scores[item] for item, _ in found], abs=1e-5)
 
@@ -97,8 +106,7 @@ DAMAGED = {
     "another window by the manifest": (changed_manifest(architecture__window=4), r"of another window or size"),
     "other heads by the manifest": (changed_manifest(architecture__kv_heads=2), r"of another window or size"),
     "another width by the manifest": (changed_manifest(architecture__width=32), r"items\.npy is .*\(41, 32\)"),
-    "more recent items by the manifest": (changed_manifest(architecture__recent=6), r"of another window or size"),
-    "more recent items than the window": (changed_manifest(architecture__recent=9), r"more than its window of 8"),
+    "more recent items by the manifest": (changed_manifest(architecture__recent=6), r"golden\.npz vectors is .*, 18\)"),
     "fewer items by the manifest": (changed_manifest(items=39), r"items\.json has 40 ids"),
     "a list of files that lacks one": (changed_manifest(files={}), r"lists the files \[\]"),
     "a missing file": (removed("golden.npz"), r"golden\.npz cannot be read"),

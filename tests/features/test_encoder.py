@@ -9,6 +9,7 @@ from contracts.errors import BadSettings
 from features import encoder as module
 from features.encoder import Encoder, UserHistory
 from features.inputs import last_token
+from features.tokens import tokens
 from features.vectors import TokenEncoder
 from tests.features.models import ITEMS, SMALL, START_MS, Shopper, artifact, token
 
@@ -46,7 +47,7 @@ def test_it_is_what_the_engine_asks_for(encoder):
 
 def test_a_batch_without_tokens_has_no_vectors(encoder):
     encoded = encoder.encode("p0", [])
-    assert (encoded.vectors.shape, encoded.logits.shape) == ((0, SMALL.vector), (0,))
+    assert (encoded.vectors.shape, encoded.logits.shape) == ((0, SMALL.floats), (0,))
 
 
 def test_answers_are_copies_that_later_batches_leave_alone(encoder):
@@ -161,7 +162,9 @@ def test_the_vector_of_a_stored_history_is_the_one_that_stood_behind_the_price(e
     assert np.array_equal(encoder.of_history(b"u", shopper.position, shopper.history), priced)
     assert encoder.residents == resident
     assert encoder.of_history(b"u", 0, b"") is None
-    assert encoder.nearest(priced, 3) == artifact().nearest(priced, 3)
+    last = [artifact().rows.get(each.item, 0) for each in tokens(shopper.history)][: -1 - SMALL.recent : -1]
+    assert len(set(last)) > 1
+    assert encoder.nearest(priced, shopper.history, 3) == artifact().nearest(priced, last, 3)
 
 
 def test_users_re_embedded_in_wide_chunks_are_equal_within_the_tolerance(encoder):
@@ -177,7 +180,7 @@ def test_users_re_embedded_in_wide_chunks_are_equal_within_the_tolerance(encoder
 
 
 def test_nobody_to_re_embed_is_no_error(encoder):
-    assert encoder.re_embed([]).vectors.shape == (0, SMALL.vector)
+    assert encoder.re_embed([]).vectors.shape == (0, SMALL.floats)
 
 
 def test_an_encoder_without_room_for_a_user_is_refused():

@@ -10,8 +10,8 @@ import pytest
 from streams.settings import CONFIG_VARIABLE, Settings, load_settings
 
 TOPICS = (
-    "consents", "views", "clicks", "purchases", "price_updates", "decisions", "outcomes", "dead_letters", "changelog", "catalogue",
-    "policies",
+    "consents", "views", "clicks", "purchases", "price_updates", "decisions", "outcomes", "shadow_decisions", "dead_letters",
+    "changelog", "catalogue", "policies",
 )  # fmt: skip
 
 Deploy = Callable[..., Settings]

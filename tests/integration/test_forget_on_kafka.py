@@ -21,6 +21,7 @@ from contracts.log_writer import LogWriter
 from pricetide import command_line
 from streams.broker import administering, committed_records, producing
 from streams.forget_commands import forget
+from streams.policy_changes import set_shadow
 
 ANN = "zq-Ann-7f3d2b"
 """Like no other id, so that neither RocksDB's prefixes nor its compression can hide it."""
@@ -112,6 +113,7 @@ def test_a_person_is_forgotten_on_every_topic_and_in_the_data_directory_and_stay
         deployment.create()
         log = log_with_ann(tmp_path, deployment)
         deployment.produce(tmp_path / "log")
+        set_shadow(deployment.settings, "builtin")
         worker = deployment.worker()
         deployment.wait_until_applied(LIMIT_S)
         before = topics_with_ann(deployment)

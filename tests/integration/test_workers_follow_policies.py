@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import groupby
+import json
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,13 @@ from contracts.log import open_log
 from contracts.log_writer import LogWriter
 from contracts.policies import PolicyBook
 from pricetide import command_line
+from streams import decision_search
 from streams.broker import committed_records
+from streams.explain_commands import explain
 
 BATCH_MAX = 50
+SHADOWS = {2: "bolder@1", 4: "--off"}
+"""What decides as a shadow from the piece of this number on."""
 EVENTS, USERS = 600, 60
 PIECE_MS = 21_600_000
 POLICY = """
@@ -60,7 +65,10 @@ def books(deployment: Deployment) -> dict[int, tuple[str, bool]]:
     return seen
 
 
-def test_workers_follow_apply_rollback_and_kill_switch_and_stamp_what_they_followed(kafka, unique, tmp_path):
+def test_workers_follow_apply_rollback_and_kill_switch_and_stamp_what_they_followed(
+    kafka, unique, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(decision_search, "BLOCK", 64)  # the search goes back over several blocks
     for name, discount in (("bolder", 250), ("milder", 50)):
         (tmp_path / f"{name}.toml").write_text(POLICY.format(name=name, discount=discount), encoding="utf-8")
     steps: list[tuple[tuple[str, ...], tuple[str, bool]]] = [
@@ -79,15 +87,48 @@ def test_workers_follow_apply_rollback_and_kill_switch_and_stamp_what_they_follo
         for number, (words, _) in enumerate(steps):
             if words:
                 run(deployment, *words)
+            if number in SHADOWS:
+                assert "next batch" in run(deployment, "policy", "shadow", SHADOWS[number])
             deployment.produce(piece_of_log(tmp_path / str(number), number, deployment))
             deployment.wait_until_applied(120)
         published = deployment.published()
         seen = books(deployment)
         replayed = expected(deployment.record(tmp_path / "recorded"), batch_max=13)
+        check_explanations(deployment, decisions_of(published.decisions), decisions_of(published.shadows))
     assert difference(replayed, published) == ""
+    check_shadows(decisions_of(published.decisions), decisions_of(published.shadows))
     for pairs in published.decisions:
         records = [decode_decision(value) for _, value in pairs]
         check_partition([one for one in records if isinstance(one, Decision)], seen, [state for _, state in steps])
+
+
+def decisions_of(published: list[list[tuple[bytes, bytes]]]) -> list[Decision]:
+    records = [decode_decision(value) for _, value in chain.from_iterable(published)]
+    return [one for one in records if isinstance(one, Decision)]
+
+
+def check_shadows(decisions: list[Decision], shadows: list[Decision]) -> None:
+    """While it was one, the shadow decided every draw; a batch of each partition may have been under way as that changed."""
+    draws = {one.decision_id: one for one in decisions if one.status == "drawn"}
+    inside = [one for one in draws.values() if (one.event_id or "").startswith(("2-", "3-"))]
+    assert {one.policy for one in shadows} == {"bolder@1"}
+    assert {one.decision_id for one in shadows} <= draws.keys()
+    assert len(inside) - 2 * BATCH_MAX <= len(shadows) <= len(inside) + 2 * BATCH_MAX
+    assert len(shadows) > 2 * BATCH_MAX
+    assert len({one.price for one in shadows} - {draws[one.decision_id].price for one in shadows}) > 0
+
+
+def check_explanations(deployment: Deployment, decisions: list[Decision], shadows: list[Decision]) -> None:
+    """`pricetide explain` finds a price of every status by its id alone, and makes each again to the same bytes."""
+    old, held = (next(one for one in decisions if one.status == status) for status in ("drawn", "held"))
+    bought = next(one for one in reversed(decisions) if one.status == "list")
+    for one, *more in ((old,), (held, "--user", held.user), (bought,), (shadows[-1], "--shadow")):
+        words = [one.decision_id, "--json", *more]
+        done = CliRunner().invoke(explain, [*words, *as_arguments(deployment.flags)])
+        assert done.exit_code == 0, (done.output, done.exception)
+        plain = json.loads(done.stdout)
+        assert (plain["decision"]["decision_id"], plain["decision"]["policy"]) == (one.decision_id, one.policy)
+        assert {check["agrees"] for check in plain["checks"]} == {True}
 
 
 def check_partition(decisions: list[Decision], seen: dict[int, Any], states: list[tuple[str, bool]]) -> None:

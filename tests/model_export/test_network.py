@@ -1,4 +1,4 @@
-"""A user vector points past the layers at the items of the last tokens, and the network learns at which."""
+"""Scores point past the layers at the items of the last tokens, and the network learns at which."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def inputs(rows):
     return rows, torch.zeros(shape, dtype=torch.int64), torch.zeros(*shape, 5)
 
 
-def test_a_vector_adds_the_items_of_the_last_tokens_by_the_shares_of_their_ages_and_nothing_older():
+def test_scores_see_the_items_of_the_last_tokens_by_the_shares_of_their_ages_and_nothing_older():
     torch.manual_seed(0)
     network = UserNetwork(SHAPE).double().eval()
     rows = torch.randn(USERS, TOKENS, SHAPE.width, dtype=torch.float64)
@@ -32,7 +32,7 @@ def test_a_vector_adds_the_items_of_the_last_tokens_by_the_shares_of_their_ages_
         network.shares.weight.zero_()
         network.shares.bias.copy_(torch.tensor([3.0, -2.0, 0.5]))
         network.repeat.weight.normal_()
-        vectors, _ = network.history(*inputs(rows))
+        vectors = network.pointed(network.history(*inputs(rows))[0], rows)
     repeat = network.repeat.weight.detach().numpy()
     for user in range(USERS):
         for at in range(TOKENS):
@@ -51,8 +51,7 @@ def test_the_shares_depend_on_what_the_layers_see():
     other = kinds.clone()
     other[0, 0] = 1
     with torch.inference_mode():
-        network.head.weight.zero_()
-        one, two = (network.history(item, kind, features)[0][0, -1] for kind in (kinds, other))
+        one, two = (network.history(item, kind, features)[0][0, -1, SHAPE.vector :] for kind in (kinds, other))
     assert (one - two).abs().max() > 1e-4
 
 
@@ -71,14 +70,16 @@ def test_a_network_learns_to_point_at_the_item_before_the_last_of_users_it_has_n
 
     for _ in range(120):
         rows = alternating(16)
-        vectors, _ = network.history(*inputs(tables.inputs(rows[:, :-1])))
+        item = tables.inputs(rows[:, :-1])
+        vectors = network.pointed(network.history(*inputs(item))[0], item)
         loss = next_item.loss(vectors[:, 1:].flatten(0, 1), rows[:, 2:].flatten(), tables, random)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     with torch.inference_mode():
         rows = alternating(200)
-        vectors, _ = network.history(*inputs(tables.inputs(rows[:, :-1])))
+        item = tables.inputs(rows[:, :-1])
+        vectors = network.pointed(network.history(*inputs(item))[0], item)
         candidates, bias = tables.candidates(torch.arange(1, ITEMS + 1))
         found = (vectors[:, -1] @ candidates.T + bias).argmax(-1) + 1
     assert (found == rows[:, -1]).float().mean() > 0.8

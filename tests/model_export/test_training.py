@@ -96,7 +96,7 @@ def test_training_beats_chance_and_early_stopping_keeps_the_best_epoch(dataset, 
     scores = [float(metrics["ndcg"]) + float(metrics["ndcg without repeats"]) for metrics in told]
     assert scores[trained.epochs - 1] == max(scores)
     chosen = trained.metrics["ndcg"] + trained.metrics["ndcg_without_repeats"]
-    assert chosen >= max(scores) - 1e-3  # how much vectors point at recent items makes it no worse
+    assert chosen >= max(scores) - 1e-3  # how much scores point at recent items makes it no worse
 
 
 def test_a_run_stops_when_nothing_gets_better(dataset, text, tmp_path):
@@ -114,21 +114,24 @@ def test_the_calibration_is_in_the_network_and_comes_from_the_validation_slice(t
     assert (trunk, signals, offset) != (1.0, 1.0, 0.0)
 
 
-def test_how_much_vectors_point_at_recent_items_is_chosen_on_the_validation_slice_and_is_in_the_network(
-    dataset, text, tmp_path, monkeypatch
+@pytest.mark.parametrize(("name", "values"), [("pointing", (1.0, 1.4)), ("returning", (0.0, 3.0))])
+def test_how_much_scores_point_at_recent_items_is_chosen_on_the_validation_slice_and_is_in_the_network(
+    dataset, text, tmp_path, monkeypatch, name, values
 ):
     options = Options(epochs=1, negatives=32, seed=4, refit=False)
+    monkeypatch.setattr("model_export.training.POINTINGS", (1.0,))
+    monkeypatch.setattr("model_export.training.RETURNINGS", (0.0,))
     found = {}
-    for pointing in (1.0, 1.4):
-        monkeypatch.setattr("model_export.training.POINTINGS", (pointing,))
-        found[pointing] = Training(dataset, text, options, tmp_path / str(pointing)).run()
-    monkeypatch.setattr("model_export.training.POINTINGS", (1.0, 1.4))
+    for value in values:
+        monkeypatch.setattr(f"model_export.training.{name.upper()}S", (value,))
+        found[value] = Training(dataset, text, options, tmp_path / str(value)).run()
+    monkeypatch.setattr(f"model_export.training.{name.upper()}S", values)
     chosen = Training(dataset, text, options, tmp_path / "both").run()
     scores = {at: one.metrics["ndcg"] + one.metrics["ndcg_without_repeats"] for at, one in found.items()}
     best = max(scores, key=scores.__getitem__)
-    assert scores[1.0] != scores[1.4]
+    assert len(set(scores.values())) == len(values)
     assert chosen.metrics == found[best].metrics
-    assert chosen.learner.network.pointing.item() == pytest.approx(best)
+    assert getattr(chosen.learner.network, name).item() == pytest.approx(best)
 
 
 def test_platt_scaling_makes_predictions_match_what_happened():

@@ -16,7 +16,7 @@ from contracts.errors import BadInput
 from contracts.log import Manifest, open_log, records
 from contracts.log_rows import CatalogueRow, EventRow
 from contracts.log_writer import LogWriter
-from contracts.policies import CurrentPolicy, ListPrice, Policy
+from contracts.policies import CurrentPolicy, ListPrice, Policy, PolicyBook
 from contracts.semantics import Semantics, Topology
 from tests.parity.test_backtest_recorded import LiveWorker, perturbed_shop, recorded
 from tests.pricing.ring_encoder import RingEncoder
@@ -36,7 +36,7 @@ def shop(tmp_path_factory):
 
 def seen_whole(log):
     """Return catalogue and policies as a worker has read them that finds everything on the topics."""
-    seen = Seen(References(log))
+    seen = Seen(References(log), PolicyBook())
     seen.advance(inf, inf)
     return seen.catalogue, seen.policies
 

@@ -23,7 +23,7 @@ LEDGER = Ledger(epoch=0, partitions=1, sources=("consents", "views", "clicks", "
                 applied=10, watermark_ms=5)  # fmt: skip
 DEAD = Inbound(-1, 1, 7, None, refuse("null_value", "The record has no value"), b"ann", None, 0)
 STEP = Step(states={b"ann": b"state"}, prices=[(b"p", b"1")], decisions=[(b"d", b"2"), (b"d", b"3")],
-            dead=[(DEAD, DEAD.error)], partition=PartitionState(10, 5), counts={}, outcomes=[(b"o", b"4")],
+            dead=[(DEAD, DEAD.error)], partition=PartitionState(10, 5), counts={}, outcomes=[(b"o", b"4")], shadows=[(b"s", b"5")],
             pending={b"resolved": None, b"drawn": b"pending"})  # fmt: skip
 
 
@@ -94,6 +94,7 @@ async def test_the_steps_come_in_the_only_safe_order():
         ("price-updates", [b"p"]),
         ("decisions", [b"d", b"d"]),
         ("outcomes", [b"o"]),
+        ("shadow-decisions", [b"s"]),
         ("dead-letters", [b'["ann","views/0/7"]']),
         ("pricetide-changelog", [b"gone", b"ann", b"resolved", b"drawn", LEDGER_KEY]),
         ("offsets", "g", [("consents", 1), ("views", 2), ("clicks", 3), ("purchases", 4)]),

@@ -22,6 +22,7 @@ from contracts.policies import (
     Rails,
     Rule,
     SessionIntent,
+    ShadowPolicy,
     encode_policy,
     policy_key,
 )
@@ -154,6 +155,26 @@ def test_the_page_begins_with_a_kill_switch_that_is_on():
     assert "(margin alarm): everybody pays list price" in page
     assert "intent@1: sets prices when the kill switch is off" in page
     assert "kill switch" not in text_of(force_page(log_of(ON, KillSwitch(on=False))))
+
+
+def test_the_page_names_the_shadow_and_the_history_its_changes():
+    log = log_of(FIRST, SECOND, current(FIRST), ShadowPolicy(policy="intent@2"))
+    assert "intent@2 decides beside it as a shadow: nobody is charged by it" in text_of(force_page(log))
+    assert force_json(log)["shadow"] == "intent@2"
+    ended = log_of(
+        FIRST, SECOND, ShadowPolicy(policy="intent@2"), ShadowPolicy(policy=None), ShadowPolicy(policy="no@1")
+    )
+    assert force_json(ended)["shadow"] is None
+    assert "shadow" not in text_of(force_page(ended))
+    assert [one["title"] for one in history_json(ended)][2:4] == ["shadow: intent@2", "shadow: none"]
+    assert "names policy no@1, which is not on the topic" in ended.entries[4].refused
+
+
+def test_a_shadow_is_a_version_or_off_and_not_both_or_neither():
+    for words in ([], ["intent@2", "--off"]):
+        done = CliRunner().invoke(policy_command, ["shadow", *words])
+        assert done.exit_code == 2
+        assert "name a version, or say --off" in done.output
 
 
 def test_what_is_in_force_as_json_names_versions_places_and_the_kill_switch():

@@ -12,8 +12,8 @@ from streams.topics import plan
 def test_inputs_and_outputs_have_equal_partitions_and_references_one():
     topics = {topic.role: topic for topic in plan(load_settings(**{"topics.partitions": 7}))}
     assert {role: topic.partitions for role, topic in topics.items()} == {
-        "input": 7, "price updates": 7, "decisions": 7, "outcomes": 7, "dead letters": 7, "changelog": 7,
-        "catalogue": 1, "policies": 1,
+        "input": 7, "price updates": 7, "decisions": 7, "outcomes": 7, "shadow decisions": 7, "dead letters": 7,
+        "changelog": 7, "catalogue": 1, "policies": 1,
     }  # fmt: skip
 
 
@@ -23,6 +23,7 @@ def test_what_must_never_be_lost_is_compacted_and_inputs_are_not():
         "consents": "delete", "views": "delete", "clicks": "delete", "purchases": "delete",
         "price-updates": "compact", "pricetide-changelog": "compact", "catalogue": "compact", "policies": "compact",
         "decisions": "compact,delete", "outcomes": "compact,delete", "dead-letters": "compact,delete",
+        "shadow-decisions": "compact,delete",
     }  # fmt: skip
 
 
