@@ -114,7 +114,8 @@ class Truth:
         """Return the account so far."""
         times, values = np.array(self._times, dtype=np.int64), np.array(self._values).reshape(-1, 3)
         fixed = np.array(self._fixed).reshape(-1, len(MULTIPLIERS))
-        best = int(fixed.sum(0).argmax())
+        sums = fixed.sum(0)
+        best = int(np.flatnonzero(sums == sums.max())[-1])  # below every feasible price they all charge the lowest
         table = np.column_stack((values, fixed[:, best]))
         first, last = (int(times.min()), int(times.max()) + 1) if len(times) else (0, 1)
         ends = np.linspace(first, last, PERIODS + 1).astype(np.int64).tolist()

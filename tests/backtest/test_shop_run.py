@@ -157,6 +157,8 @@ def test_list_price_gains_nothing_and_a_fixed_price_is_no_better_than_the_best_o
     fixed = run_shop(shop(), policy_of(FixedPrice(multiplier_permille=900), rails=rails), 2).account
     assert fixed.whole.list_price < fixed.whole.policy <= fixed.whole.best_fixed + 1e-6
     assert fixed.whole.best_fixed <= fixed.whole.oracle
+    dear = run_shop(shop(30.0, looks=100), policy_of(UniformRandom()), 2).account
+    assert dear.best_fixed_permille >= 750, "nothing below the band of the rails is charged"
 
 
 def test_the_oracle_gains_more_the_more_people_care_about_prices():
