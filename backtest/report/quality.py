@@ -22,7 +22,7 @@ from backtest.report.figures import Figures, Place
 from backtest.report.prices import clustered_mean
 from backtest.report.reward_model import require_sklearn
 from contracts.log_files import require_pyarrow
-from features.artifact import Artifact
+from features.artifact import NO_ITEM, Artifact
 from features.tokens import KINDS, token_fields
 from features.vectors import Encoded, TokenAsk, TokenEncoder
 
@@ -52,11 +52,13 @@ class Watcher:
     rows: list[tuple[int, int, int, int, float]] = field(default_factory=list)
     """User and item as codes, time, kind, logit; per user in the order applied."""
     vectors: list[Floats] = field(default_factory=list)
+    recent: list[Ints] = field(default_factory=list)
+    """Of each of `vectors`: rows of the items of the user's last tokens then, as Artifact.scores wants them."""
     targets: list[tuple[int, int]] = field(default_factory=list)
     """Of each of `vectors`: the user, and the candidate that came (0: none)."""
     users: Codes = field(default_factory=Codes)
     items: Codes = field(default_factory=Codes)
-    _last: dict[tuple[Hashable, bytes], Floats] = field(default_factory=dict)
+    _last: dict[tuple[Hashable, bytes], tuple[Floats, Ints]] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -72,11 +74,19 @@ class Watcher:
             self.rows.append((user, self.items.code(item), time_ms, kind, logit))
             before = self._last.pop((owner, ask.user), None)
             if before is not None and time_ms >= self.from_ms:
-                self.vectors.append(before)
+                self.vectors.append(before[0])
+                self.recent.append(before[1])
                 self.targets.append((user, self.artifact.rows.get(item, 0)))
             if crc32(ask.user, ask.position + 1) < self.share * 2.0**32:
-                self._last[owner, ask.user] = vector.copy()
+                self._last[owner, ask.user] = vector.copy(), self._recent(ask)
         return encoded
+
+    def _recent(self, ask: TokenAsk) -> Ints:
+        count = self.artifact.manifest.architecture.recent
+        items = [item for _, item, *_ in token_fields(ask.history + ask.token)][: -count - 1 : -1]
+        rows = np.full(count, NO_ITEM, np.int64)
+        rows[: len(items)] = [self.artifact.rows.get(item, 0) for item in items]
+        return rows
 
     def release(self, owner: Hashable) -> None:
         """Pass on; what was said stays said."""
@@ -114,12 +124,10 @@ def describe_next_item(figures: Figures, model: str, watcher: Watcher) -> Column
 
 def _ranks(watcher: Watcher, target: Ints) -> Ints:
     """Return the rank of each row's item among the candidates, ties before it; the number of candidates + 1 for none."""
-    artifact = watcher.artifact
-    candidates, bias = np.ascontiguousarray(artifact.candidates[1:].T), artifact.candidate_bias[1:]
-    rank = np.full(len(target), len(bias) + 1, np.int64)
+    rank = np.full(len(target), len(watcher.artifact.rows) + 1, np.int64)
     for start in range(0, len(target), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
-        scores = np.stack(watcher.vectors[part]) @ candidates + bias
+        scores = watcher.artifact.scores(np.stack(watcher.vectors[part]), np.stack(watcher.recent[part]))[:, 1:]
         known = target[part] > 0
         own = scores[np.arange(len(scores)), np.maximum(target[part] - 1, 0)]
         rank[part] = np.where(known, (scores >= own[:, None]).sum(1), rank[part])

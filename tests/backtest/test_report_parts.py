@@ -157,14 +157,22 @@ def test_the_next_item_is_ranked_by_what_was_said_before_it() -> None:
 
     items = ["a", "b", "c"]
     rows = {item: place + 1 for place, item in enumerate(items)}
-    artifact = SimpleNamespace(
-        rows=rows, candidates=np.eye(4, dtype=np.float32), candidate_bias=np.array([0, 0.3, 0.2, 0.1])
-    )
+    bias = np.array([0, 0.3, 0.2, 0.1])
+    asked: list[list[int]] = []
+
+    def scores(vectors: np.ndarray, recent: np.ndarray) -> np.ndarray:
+        asked.extend(recent.tolist())
+        return vectors + bias
+
+    manifest = SimpleNamespace(architecture=SimpleNamespace(recent=2))
+    artifact = SimpleNamespace(rows=rows, manifest=manifest, scores=scores)
     watcher = Watcher(Constant(rows, 4), artifact, from_ms=0, share=1.0)  # type: ignore[arg-type]  # as much as is asked
-    walk = ["a", "a", "b", "c", "c"]
+    walk, history = ["a", "a", "b", "c", "c"], b""
     for position, item in enumerate(walk):
         view = View(event_id=str(position), user="u", item=item, event_time_ms=position, price=1, currency="USD")
-        watcher.encode(None, [TokenAsk(b"u", position, b"", token_of(view, 1), NO_SIGNALS)])
+        token = token_of(view, 1)
+        watcher.encode(None, [TokenAsk(b"u", position, history, token, NO_SIGNALS)])
+        history += token
     figures = Figures()
     describe_next_item(figures, "m", watcher)
     found = {row.measure: row.value for row in figures}
@@ -174,3 +182,4 @@ def test_the_next_item_is_ranked_by_what_was_said_before_it() -> None:
     assert found[f"recall@{TOP}"] == 1.0
     assert found[f"MRR@{TOP}"] == pytest.approx(sum(1 / rank for rank in ranks) / 4)
     assert found[f"NDCG@{TOP}"] == pytest.approx(sum(1 / math.log2(1 + rank) for rank in ranks) / 4)
+    assert asked == [[1, -1], [1, 1], [2, 1], [3, 2]], "the newest first, -1 where there was none"
