@@ -17,7 +17,7 @@ setup: .venv/.installed ## Make .venv with all that development needs
 demo: .venv-demo/.installed ## See a worker price a generated shop for half a minute: no Docker, Java or GPU
 	@.venv-demo/bin/pricetide demo
 
-test: lint ## Run everything: style, types, import contracts, every test (needs Docker, or Java 17 and Maven)
+test: lint ## Run everything: style, types, import contracts, every test (needs Docker, or Java 17 and Maven; and a Chromium)
 	$(BIN)/pytest -n 2 --dist worksteal
 
 lint: setup ## Check style, types and import contracts
