@@ -70,7 +70,8 @@ def world_of(name: str, seed: int, visits: int) -> World:
     return WORLDS[name](seed, visits)
 
 
-def _world(x: Floats, luck: Floats, demand: Demand) -> World:
+def world_with(x: Floats, luck: Floats, demand: Demand) -> World:
+    """Return the world of visits x, (T, 16), with their luck, (T,), and their demand."""
     return World(x, demand(np.arange(len(x)), np.array(PERMILLE) / 1000.0), luck, demand)
 
 
@@ -93,7 +94,7 @@ def _logit(seed: int, visits: int) -> World:
     x = random.normal(0.0, 1.0, (visits, WIDTH))
     a = -1.0 + (x * level).sum(-1)
     b = np.exp(1.9 + _turned(x, response))
-    return _world(x, random.random(visits), lambda visit, m: _sigmoid(a[visit, None] - b[visit, None] * (m - 1.0)))
+    return world_with(x, random.random(visits), lambda visit, m: _sigmoid(a[visit, None] - b[visit, None] * (m - 1.0)))
 
 
 def _misspecified(seed: int, visits: int) -> World:
@@ -113,7 +114,7 @@ def _misspecified(seed: int, visits: int) -> World:
         buys: Floats = 0.05 * 0.9 + 0.2 * 0.01 + 0.75 * (1.0 - cdf(below))
         return buys
 
-    return _world(x, luck, demand)
+    return world_with(x, luck, demand)
 
 
 def _null(seed: int, visits: int) -> World:
@@ -124,7 +125,7 @@ def _null(seed: int, visits: int) -> World:
     a = -1.0 + (x * level).sum(-1)
     average = float(_sigmoid(np.array(-1.0)))
     b = 1000.0 / ((1000 - COST_PERMILLE) * (1.0 - average))  # where d/dm of (m - cost) * P is 0 at m = 1
-    return _world(x, random.random(visits), lambda visit, m: _sigmoid(a[visit, None] - b * (m - 1.0)))
+    return world_with(x, random.random(visits), lambda visit, m: _sigmoid(a[visit, None] - b * (m - 1.0)))
 
 
 WORLDS = {"LOGIT": _logit, "MIS": _misspecified, "NULL": _null}

@@ -52,8 +52,9 @@ class VowpalWabbit:
     def weigh(self, x: np.ndarray) -> np.ndarray:
         """Return the probability of each arm."""
         self._shared = "shared |U " + " ".join(f"x{number}:{value:.5f}" for number, value in enumerate(x))
-        chances = np.array(self._vw.predict([self._shared, *self._actions]))
-        return chances / chances.sum()
+        chances: np.ndarray = np.array(self._vw.predict([self._shared, *self._actions]))
+        chances /= chances.sum()
+        return chances
 
     def learn(self, x: np.ndarray, arm: int, reward: float, chance: float) -> None:
         """Take one outcome."""

@@ -14,7 +14,7 @@ import tracemalloc
 from collections.abc import Callable
 from importlib.metadata import version
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,9 +152,7 @@ def _encoding_again(graph: bytes, feed: dict[str, NDArray[np.generic]]) -> Calla
     return lambda: session.run(None, feed)
 
 
-def sequences(
-    artifact: Artifact, random: np.random.Generator, length: int, users: int
-) -> dict[str, NDArray[np.generic]]:
+def sequences(artifact: Artifact, random: np.random.Generator, length: int, users: int) -> dict[str, NDArray[Any]]:
     """Return a feed of the peers' graphs: random sequences of `length` tokens."""
     return {
         "rows": random.integers(0, ITEMS + 1, (users, length)),

@@ -14,8 +14,8 @@ import numpy as np
 from scipy import stats
 
 from backtest.scores import score_policy
-from backtest.simulation import LIST_PRICE, NEUTRAL_INTENT, Player, decision_ids, drawn
-from backtest.worlds import world_of
+from backtest.simulation import NEUTRAL_INTENT, Player, decision_ids, drawn
+from backtest.worlds import LIST_PRICE, world_of
 from benchmarks.bandit_peers import PEERS
 from benchmarks.bandits import Job, Run, run_peers, run_timed
 from benchmarks.lab import Lab

@@ -14,11 +14,12 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from backtest.simulation import Player, decision_ids, drawn
-from backtest.worlds import PERMILLE, WIDTH, World, world_of
+from backtest.worlds import WIDTH, World, world_of, world_with
 from benchmarks.lab import Lab
-from benchmarks.report import Report
+from benchmarks.report import Cell, Report
 from contracts.policies import Policy
 from contracts.rules import Features, Prior, Thompson
+from pricing.arms import SHIFTS_PER_LIST
 from pricing.demand import Posterior
 from pricing.draws import uniforms
 
@@ -36,7 +37,7 @@ Z_90 = 1.6449
 def run(lab: Lab) -> Report:
     """Compare posterior and fit, over the seeds, with the default memory and one that forgets next to nothing."""
     seeds, visits = (SEEDS_QUICK, VISITS_QUICK) if lab.quick else (SEEDS, VISITS)
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     for world in ("OWN", "LOGIT"):
         for memory in MEMORIES:
             found = np.array([measure(world, seed, visits, memory) for seed in seeds])
@@ -89,9 +90,12 @@ def own_world(seed: int, visits: int) -> World:
     random = np.random.Generator(np.random.PCG64(4000 + seed))
     level, response = random.normal(0.0, 0.125, WIDTH), random.normal(0.0, 0.125, WIDTH)
     x = random.normal(0.0, 1.0, (visits, WIDTH))
-    shifts = 5.0 * (1.0 - np.array(PERMILLE) / 1000.0)
-    odds = (-1.0 + (x * level).sum(-1))[:, None] + (1.0 + (x * response).sum(-1))[:, None] * shifts
-    return World(x, _sigmoid(odds), random.random(visits))
+    a, b = -1.0 + (x * level).sum(-1), 1.0 + (x * response).sum(-1)
+
+    def demand(visit: NDArray[np.int64], m: Floats) -> Floats:
+        return _sigmoid(a[visit, None] + b[visit, None] * SHIFTS_PER_LIST * (1.0 - m))
+
+    return world_with(x, random.random(visits), demand)
 
 
 def learned_of(visits: int) -> int:

@@ -29,6 +29,7 @@ from contracts.events import Consent
 from contracts.ids import DecisionIds
 from contracts.intake import Inbound, Intake, arrival_of
 from contracts.merge import Merge
+from contracts.policies import PolicyBook
 from contracts.prices import decode_price, encode_price
 from features.fold import fold
 from features.state import decode_state, encode_state
@@ -125,7 +126,7 @@ class Path:
             ]
 
     def _merge(self, records: list[list[Inbound]]) -> list[list[Inbound]]:
-        merge = Merge(len(records))
+        merge = Merge[Inbound](len(records))
         batches = []
         with self.clock.step("merge"):
             for source, inbounds in enumerate(records):
@@ -175,7 +176,7 @@ def run(lab: Lab) -> Report:
     """Measure every step on a fresh deployment of the log, and compare with the worker's job."""
     worker = lab.worked_off
     deployment = lab.deploy(lab.log)
-    clock, menus, seen = Clock(), MenuShelf(), Seen(References(deployment.log))
+    clock, menus, seen = Clock(), MenuShelf(), Seen(References(deployment.log), PolicyBook())
     seen.advance(inf, inf)
     gc.collect()  # as a worker does when it has read the catalogue (streams.shell)
     gc.freeze()

@@ -161,7 +161,7 @@ def expected_steps(deployment: Deployment, profile: Profile) -> Iterator[tuple[i
     manifest = deployment.log.manifest
     topology = manifest.topology
     catalogue, policies = _catalogue(deployment.log), PolicyBook()
-    merges = [Merge(len(topology.sources)) for _ in range(topology.partitions)]
+    merges = [Merge[Inbound](len(topology.sources)) for _ in range(topology.partitions)]
     intakes = [Intake(manifest.semantics, topology, partition) for partition in range(topology.partitions)]
     for record in records(deployment.log):
         inbound = intakes[record.partition].read(

@@ -134,7 +134,7 @@ def _tables(
         bought = random.random(draws) < chance
         paid = np.exp(random.normal(-0.5, 1.0, draws)) if money else np.ones(draws)
         square = wide[2] * (np.e if money else 1.0)
-        yield _known(_Truth(*wide, square), arm, bought * paid, False, users, shared)
+        yield _known(_Truth(wide[0], wide[1], wide[2], square), arm, bought * paid, False, users, shared)
 
 
 def _learning(seed: int, logs: int, draws: int, low: float, high: float, drift: bool = False) -> Iterator[Known]:

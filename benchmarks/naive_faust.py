@@ -25,6 +25,7 @@ from contracts.errors import BadEvent
 from contracts.events import Event
 from contracts.intake import Inbound, refuse
 from contracts.log import open_log
+from contracts.policies import PolicyBook
 from pricing.engine import Engine, PartitionState
 from streams.settings import Settings, load_settings
 
@@ -66,7 +67,7 @@ def _inbound(message: faust.types.Message, event: Event | None, error: BadEvent 
 def build(settings: Settings, directory: Path, prefix: str) -> faust.App:
     """Return the app; its group and changelog begin with settings.group."""
     log = renamed(open_log(directory, verify=False), prefix)
-    seen = Seen(References(log))
+    seen = Seen(References(log), PolicyBook())
     seen.advance(inf, inf)
     topology = log.manifest.topology
     engines = [Engine(log.manifest.semantics, topology, partition) for partition in range(topology.partitions)]

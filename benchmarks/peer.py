@@ -11,6 +11,7 @@ the product uses this.
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +62,12 @@ class LastVector(nn.Module):
         return vectors, self.network.calibrated(logits, kinds[:, -1:], features[:, -1:], signals[:, -1:])
 
 
-def _last_query(layer: nn.Module, x: Tensor, mask: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+def _last_query(
+    layer: Any,  # noqa: ANN401 - what transformers gives has no types
+    x: Tensor,
+    mask: Tensor,
+    rotation: tuple[Tensor, Tensor],
+) -> Tensor:
     """Return (B, 1, d): what a decoder layer makes of the last token of (B, T, d)."""
     attention, last = layer.self_attn, x[:, -1:]
     normed = layer.input_layernorm(x)
@@ -78,7 +84,8 @@ def _last_query(layer: nn.Module, x: Tensor, mask: Tensor, rotation: tuple[Tenso
     scores = torch.matmul(side_by_side, key.transpose(-1, -2)) + mask
     mixed = torch.matmul(torch.softmax(scores, -1), value).reshape(batch, 1, count * width)
     last = last + attention.o_proj(mixed)
-    return last + layer.mlp(layer.post_attention_layernorm(last))
+    answer: Tensor = last + layer.mlp(layer.post_attention_layernorm(last))
+    return answer
 
 
 def export_peer(peer: EveryVector | LastVector) -> bytes:
