@@ -36,7 +36,7 @@ def require_pyarrow() -> Any:  # noqa: ANN401 - pyarrow ships no types
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise BadInput("Parquet needs pyarrow: pip install 'pricetide[log]', or use the format jsonl") from None
+        raise BadInput("Logs in Parquet and every backtest need pyarrow: pip install 'pricetide[log]'") from None
     return pyarrow
 
 

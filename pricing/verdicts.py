@@ -102,7 +102,7 @@ class Court:
         if self._tastes:
             ask.taste = self._tastes[turn.token]
             preference = ask.taste.preference
-        before = turn.offers.get(turn.priced.item.item)
+        before = None if self._shadow is None else turn.offers.get(turn.priced.item.item)  # a draw replaces it
         if turn.rule is None:
             verdict = respond(turn.offers, turn.priced, ask, self._semantics.offers_max)
             fallback = self._fallback if turn.treatment is None else turn.treatment.fallback

@@ -165,7 +165,7 @@ print(len(list(records(log))))
 
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(BadInput, match=r"pip install 'pricetide\[log\]', or use the format jsonl"):
+    with pytest.raises(BadInput, match=r"need pyarrow: pip install 'pricetide\[log\]'"):
         LogWriter(tmp_path, manifest())
 
 
