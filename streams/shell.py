@@ -138,6 +138,14 @@ class WorkerShell:
         sources = self.settings.topics.topology.sources
         partitions = sorted({place.partition for place in places if place.topic in sources})
         for partition in partitions:
+            if partition >= self.settings.topics.partitions:
+                self.end(
+                    BadSettings(
+                        f"Partition {partition} was assigned, the settings say {self.settings.topics.partitions}: topics were "
+                        "repartitioned, and their users are on other partitions now. Start anew with topics, changelog and "
+                        "--group of that count"
+                    )
+                )
             missing = [source for source in sources if TP(source, partition) not in places]
             if missing:
                 self.end(
@@ -176,6 +184,8 @@ class WorkerShell:
         await end_tasks(tasks.values())
         timeout_s = self.settings.session_timeout_ms / 2000
         await asyncio.gather(*(session.close(timeout_s) for session in sessions.values()))
+        for partition in sessions:
+            self.metrics.leave(self.settings.topics.topology.sources, partition)
 
     async def close(self) -> None:
         """Release everything, for good."""

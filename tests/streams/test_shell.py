@@ -149,6 +149,43 @@ async def test_a_partition_that_comes_without_one_of_its_topics_ends_the_worker(
     assert "Partition 0 was assigned without ['purchases']" in capsys.readouterr().err
 
 
+async def test_a_partition_beyond_those_of_the_settings_ends_the_worker(shell, codes, capsys):
+    """Topics that grow under a group have their users on other partitions: every key would become a dead letter."""
+    grown = {TP(topic, 2) for topic in shell.settings.topics.topology.sources}
+    with pytest.raises(Ended):
+        await shell.assigned(grown)
+    assert codes == [EXIT_SETTINGS]
+    assert "Partition 2 was assigned, the settings say 2: topics were repartitioned" in capsys.readouterr().err
+
+
+async def test_a_partition_that_is_given_up_leaves_no_gauges(shell):
+    """The trap: its lag of that moment would stand beside its next owner's for ever, and ring for commits that are not its own."""
+
+    async def close(timeout_s: float) -> None:
+        pass
+
+    metrics = shell.metrics
+    for partition in (0, 1):
+        metrics.lag.labels("views", partition).set(7)
+        for gauge in (
+            metrics.restoring,
+            metrics.users,
+            metrics.pending_draws,
+            metrics.erasures_waiting,
+            metrics.last_commit,
+        ):
+            gauge.labels(partition).set(7)
+    shell.sessions[0] = SimpleNamespace(close=close)  # type: ignore[assignment]
+    await shell.release()
+    left = [
+        sample.labels
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if "partition" in sample.labels
+    ]
+    assert [labels["partition"] for labels in left] == ["1"] * 6
+
+
 async def test_the_group_is_joined_with_the_assignor_that_keeps_topics_together(settings):
     """The trap: without tables Faust falls back to round-robin, which parts partition 1 of views from that of clicks."""
     app = build_app(settings)
