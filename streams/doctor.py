@@ -14,7 +14,7 @@ from typing import Any
 
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
-from kafka.errors import CoordinatorLoadInProgressError, CoordinatorNotAvailableError
+from kafka.errors import CoordinatorLoadInProgressError, CoordinatorNotAvailableError, NotCoordinatorError
 
 from contracts.errors import BadSettings, BrokerUnavailable, PricetideError
 from contracts.rules import LearningRule
@@ -37,6 +37,7 @@ LIMITS = (
     "group.max.session.timeout.ms",
 )
 """Configurations of a broker that settings must fit."""
+_NO_COORDINATOR_YET = (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError)
 
 
 def examine(settings: Settings) -> list[Finding]:
@@ -207,7 +208,7 @@ def _committed(admin: KafkaAdminClient, group: str) -> dict[TopicPartition, int]
     for _ in range(COORDINATOR_TRIES):
         try:
             answer: dict[TopicPartition, Any] = admin.list_group_offsets(group)[group]
-        except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError):
+        except _NO_COORDINATOR_YET:
             time.sleep(0.25)
             continue
         return {place: entry.offset for place, entry in answer.items() if entry.offset >= 0}

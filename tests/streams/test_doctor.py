@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 import pytest
+from kafka.errors import CoordinatorNotAvailableError, NotCoordinatorError
 
-from streams.doctor import LIMITS, _data_dir, _limits, _out_of_range, _semantics, _transactions, examine
+from streams.doctor import LIMITS, _committed, _data_dir, _limits, _out_of_range, _semantics, _transactions, examine
 from streams.settings import load_settings
 
 HOLD = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True); sys.stdin.read()"
@@ -92,3 +93,18 @@ def test_committed_offsets_outside_of_the_log_are_wrong(offset, begin, end, sent
 @pytest.mark.parametrize(("offset", "begin", "end"), [(0, 0, 0), (4, 4, 17), (17, 4, 17)])
 def test_committed_offsets_within_the_log_are_well(offset, begin, end):
     assert _out_of_range("group g", "views/0", offset, begin, end) is None
+
+
+def test_a_broker_whose_coordinator_is_not_settled_yet_is_asked_again():
+    """A fresh one makes its offsets topic when it is asked for the first time."""
+    answers: list = [CoordinatorNotAvailableError(), NotCoordinatorError(), {"g": {}}]
+
+    class Admin:
+        def list_group_offsets(self, group):
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    assert _committed(Admin(), "g") == {}
+    assert answers == []
