@@ -86,6 +86,12 @@ def test_a_log_that_supports_no_answer_is_refused_and_the_gate_says_why(spoil, g
     assert any(gate in why or gate == "draws" for why in found.why)
 
 
+def test_where_nothing_was_earned_the_reason_is_not_that_one_draw_earned_it_all():
+    log = draws()
+    for spoiled in (changed(log, reward=np.zeros(len(log))), changed(log, target=np.zeros(len(log)))):
+        assert any("has earned anything" in why for why in evaluate(spoiled, FEW).why)
+
+
 def test_a_tail_too_heavy_for_any_log_is_refused():
     random = np.random.default_rng(3)
     propensity = random.random(20_000) ** 6  # so that weights above x have a share of about x ** (-7 / 6)
