@@ -117,6 +117,21 @@ def test_a_breached_guardrail_stops_even_what_sells_more():
     assert report_on(watched, mild).verdict == "promote"
 
 
+def test_a_winner_whose_guardrail_nobody_can_watch_is_not_promoted():
+    watched = replace(SPRING, guardrails=(Guardrail(metric="margin", worse_by=0.1),))
+    loses_money = fair(treatment=130.0)
+    for one in loses_money.users.values():
+        one.margin = -one.revenue if one.arm == "bold" else one.margin
+    for found in (loses_money, fair(treatment=130.0, costs_known=False)):
+        report = report_on(watched, found)
+        assert (report.verdict, report.winner) == ("continue", None)
+        assert "margin of bold is not available, and nothing is promoted unwatched" in report.why[0]
+    console = Console(width=160, record=True, file=StringIO())
+    console.print(page_of(report))
+    assert "holds" not in console.export_text()
+    assert report_on(watched, fair(treatment=130.0)).verdict == "promote"
+
+
 def test_a_margin_without_costs_is_not_available_and_no_verdict_is_made_of_it():
     report = report_on(replace(SPRING, metric="margin"), fair(treatment=200.0, costs_known=False))
     assert report.verdict == "continue"
