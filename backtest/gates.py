@@ -57,9 +57,9 @@ def gates_of(found: Diagnostics, judged_by: Judge) -> tuple[Gate, ...]:
     return tuple(gates)
 
 
-def refused(why: str) -> Gate:
-    """Return the gate of a log that its reader refuses."""
-    return Gate(name="log", value=1.0, limit=0.0, passed=False, says=why)
+def refused(why: str) -> tuple[Gate, ...]:
+    """Return the gates of a log that its reader refuses."""
+    return (Gate(name="log", value=1.0, limit=0.0, passed=False, says=why),)
 
 
 def no_draws(unknown: int, duplicated: int, forced: int) -> tuple[Gate, ...]:

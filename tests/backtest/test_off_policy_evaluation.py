@@ -85,7 +85,13 @@ def test_a_log_that_supports_no_answer_is_refused_and_the_gate_says_why(spoil, g
     found = evaluate(spoil(draws()), FEW)
     assert found.verdict == "REFUSE"
     assert gate in failed(found)
-    assert any(gate in why or gate == "draws" for why in found.why)
+    assert any(gate in why or gate in ("draws", "log") for why in found.why)
+
+
+def test_of_a_log_that_its_reader_refuses_no_value_and_no_lift_is_given():
+    found = evaluate(changed(draws(), refusal="nobody saw these prices"), FEW)
+    assert (found.verdict, found.why) == ("REFUSE", ("nobody saw these prices",))
+    assert (found.logged, found.estimates, found.lift, found.diagnostics) == (None, (), None, None)
 
 
 LIMITS = {
