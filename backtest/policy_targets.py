@@ -1,25 +1,20 @@
 """Feedback on a policy file, from a log of this engine: what the policy would have drawn at every logged draw.
 
-Of the draws those count that a user saw and that may be learned from (contracts.outcomes); forced ones only as such. What a draw
-of money is expected to earn is by the model of reports, if scikit-learn is there. Not here: how the draws are replayed
-(backtest.logged_draws).
+Of the draws those count that a user saw and that may be learned from (contracts.outcomes); forced ones only as such. Not here:
+how the draws are replayed (backtest.logged_draws), what they are expected to earn (backtest.expected_draws).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from backtest.feedback import Bools, Feedback, Floats
-from backtest.logged_draws import LoggedDraws, Reward, logged_draws
-from backtest.report.divisions import Divisions
-from backtest.report.draws import draws_of
-from backtest.report.facts import Codes
-from backtest.report.reward_model import expected_rewards, target_rewards
-from backtest.report.targets import asked
+from backtest.expected_draws import expected_of
+from backtest.feedback import Feedback
+from backtest.logged_draws import Reward, logged_draws
 from contracts.errors import BadInput
 from contracts.policy_files import read_policy
 
@@ -45,35 +40,19 @@ def feedback_on_policy(
         )
     policy = read_policy(Path(file))
     draws = logged_draws(log, [policy], models)
-    flags = {name: draws.column(name).astype(np.bool_) for name in ("exposed", "learnable", "forced")}
-    kept = flags["exposed"] & (flags["learnable"] | flags["forced"])
-    expected_logged, expected_target = _expected(draws, kept, policy.name, reward)
+    exposed, learnable, forced = (draws.column(name).astype(np.bool_) for name in ("exposed", "learnable", "forced"))
+    draws = replace(draws, table=draws.table.filter(exposed & (learnable | forced)))
+    of_drawn, of_target = expected_of(draws, policy.name, reward) if len(draws) else (None, None)
     return Feedback(
-        reward=draws.rewards(reward)[kept],
-        propensity=draws.propensities()[kept],
-        target=draws.target(policy.name)[kept],
-        users=draws.clusters()[kept],
-        forced=flags["forced"][kept],
-        times_ms=draws.column("drawn_ms")[kept],
-        unsupported=np.clip(draws.unsupported(policy.name)[kept], 0.0, 1.0),
-        expected_logged=expected_logged,
-        expected_target=expected_target,
+        reward=draws.rewards(reward),
+        propensity=draws.propensities(),
+        target=draws.target(policy.name),
+        users=draws.clusters(),
+        forced=draws.column("forced").astype(np.bool_),
+        times_ms=draws.column("drawn_ms"),
+        unsupported=np.clip(draws.unsupported(policy.name), 0.0, 1.0),
+        expected_logged=of_drawn,
+        expected_target=of_target,
         adaptive=adaptive is not False,
         refusal=draws.refusal,
     )
-
-
-def _expected(draws: LoggedDraws, kept: Bools, name: str, reward: Reward) -> tuple[Floats | None, Floats | None]:
-    """Return what the `kept` draws are expected to earn, at the price that was drawn and under the target `name`, each (n,).
-
-    None and None where nothing is expected: of other rewards than money, without scikit-learn (extra `report`), or after too
-    few purchases to learn from.
-    """
-    if reward not in ("margin", "revenue") or find_spec("sklearn") is None:
-        return None, None
-    rows = np.flatnonzero(kept)
-    everything = Divisions(categories={}, price_edges=np.empty(0, np.int64), minor=1, step_ms=1)
-    expected = expected_rewards(draws_of(draws, Codes(), Codes()).where(rows), everything, reward)
-    if expected is None:
-        return None, None
-    return expected.of_drawn, target_rewards(expected, asked(draws, name).where(rows).choices)

@@ -10,8 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from backtest.estimates import Settings
-from backtest.report.divisions import Divisions
-from backtest.report.reward_model import expected_rewards
 from backtest.report.study import Ask, files_of, write_report
 from backtest.report.targets import best_uniform, folds_of
 from backtest.what_if import Wanted
@@ -21,7 +19,6 @@ from tests.backtest.recorded_shop import UNIFORM, published_outcomes, recorded_s
 from tests.backtest.test_report_parts import draws_like
 
 replace = msgspec.structs.replace
-DIVISIONS = Divisions(categories={}, price_edges=np.array([], np.int64), minor=1, step_ms=1_000)
 
 
 def draws_of(directory):
@@ -76,15 +73,3 @@ def test_the_best_uniform_price_of_a_user_is_not_chosen_on_that_users_draws():
     before, after = best_uniform(draws, draws.margin), best_uniform(draws, reward)
     assert np.array_equal(after.probability[lucky], before.probability[lucky])
     assert not np.array_equal(after.probability[~lucky], before.probability[~lucky])
-
-
-def test_the_expected_reward_of_a_draw_is_by_a_model_that_saw_no_draw_of_its_user():
-    draws = draws_like(2_000, seed=2)
-    random = np.random.default_rng(3)
-    draws.quantity[:] = random.random(2_000) < 0.4
-    before = expected_rewards(draws, DIVISIONS, "revenue")
-    others = folds_of(draws.user) == 0
-    draws.quantity[others] = 1
-    after = expected_rewards(draws, DIVISIONS, "revenue")
-    assert np.array_equal(after.of_drawn[others], before.of_drawn[others])
-    assert (after.of_drawn[~others] > before.of_drawn[~others]).all()
