@@ -120,15 +120,18 @@ def rare(n=4_000, seed=3):
     return feedback_of(reward.astype(float), np.full(n, 0.08), target)
 
 
-def test_the_bootstraps_interval_is_at_least_the_standard_errors_and_widened_on_either_side():
+@pytest.mark.parametrize("draws_of_a_user", [1, 4])
+def test_the_bootstraps_interval_is_at_least_the_standard_errors_and_widened_on_either_side(draws_of_a_user):
     log = rare()
-    found = evaluate(log, PLAIN).lift
-    terms, ones = lift_of(log, np.ones(len(log))).terms, 1.959963984540054 * found.error
-    (raw,) = intervals_of([terms], groups_of(log.users), 0.05, PLAIN.resamples, PLAIN.seed)
+    users = np.arange(len(log)) // draws_of_a_user
+    found = evaluate(feedback_of(log.reward, log.propensity, log.target, users=users), PLAIN).lift
+    terms, error = lift_of(log, np.ones(len(log))).terms, 1.959963984540054 * found.error
+    (raw,) = intervals_of([terms], groups_of(users), 0.05, PLAIN.resamples, PLAIN.seed)
+    below, above = found.value - raw.low, raw.high - found.value
     assert found.widened > 1.1
-    assert found.bootstrap.low == pytest.approx(found.value - found.widened * max(found.value - raw.low, ones))
-    assert found.bootstrap.high == pytest.approx(found.value + found.widened * max(raw.high - found.value, ones))
-    assert min(found.value - raw.low, raw.high - found.value) < ones, "the bootstrap alone is short on one side"
+    assert found.bootstrap.low == pytest.approx(found.value - found.widened * max(below, error))
+    assert found.bootstrap.high == pytest.approx(found.value + found.widened * max(above, error))
+    assert (min(below, above) < error) == (draws_of_a_user == 1), "of one of the two logs the bootstrap alone is short"
 
 
 def test_the_command_gives_the_same_for_a_file(tmp_path):

@@ -161,6 +161,17 @@ def test_of_two_winners_the_better_one_is_promoted_and_alpha_is_shared():
     assert report.lifts[0].high - report.lifts[0].low != alone.lifts[0].high - alone.lifts[0].low
 
 
+def test_every_treatment_has_its_share_of_alpha():
+    plain, bold, brave = (
+        arm(name, 2_000, mean, n) for n, (name, mean) in enumerate((("plain", 100), ("bold", 110), ("brave", 90)))
+    )
+    thirds = tuple(Variant(name=name, weight=1 / 3, policy="builtin") for name in ("plain", "bold", "brave"))
+    three = replace(SPRING, holdout=0.0, alpha=0.1, variants=thirds)
+    two = replace(SPRING, holdout=0.0, alpha=0.05)
+    among, alone = report_on(three, data(plain, bold, brave)).lifts[0], report_on(two, data(plain, bold)).lifts[0]
+    assert (among.arm, among.low, among.high) == (alone.arm, pytest.approx(alone.low), pytest.approx(alone.high))
+
+
 def test_the_page_says_everything_that_a_person_needs():
     watched = replace(SPRING, guardrails=(Guardrail(metric="conversion", worse_by=0.02),))
     console = Console(width=160, record=True, file=StringIO())
