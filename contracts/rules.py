@@ -17,7 +17,7 @@ FEATURE_VERSION = 1
 ALLOWED_FEATURES = ("vector", "preference", "intent", "price")
 """`vector`: the model's user vector, projected to `dims` numbers. `preference`: its logit of a purchase of this item at list
 price (r_ui). `intent`: what this session did with the item. `price`: the logarithm of the list price."""
-NEED_A_MODEL = frozenset({"vector", "preference"})
+OF_A_MODEL = ("vector", "preference")
 _LOYALTY = ("tenure", "frequency", "recency", "orders", "spend", "loyalty", "lifetime_value", "churn")
 _PROTECTED = (
     "age", "gender", "sex", "race", "ethnicity", "colour", "nationality", "religion", "disability", "pregnancy", "orientation",
@@ -55,9 +55,9 @@ class Features(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return 1 + sum(self.dims if name == "vector" else 1 for name in self.names)
 
     @property
-    def need_a_model(self) -> bool:
-        """Whether a feature comes from the user transformer."""
-        return not NEED_A_MODEL.isdisjoint(self.names)
+    def of_a_model(self) -> tuple[str, ...]:
+        """Names of the features that come from the user transformer."""
+        return tuple(name for name in self.names if name in OF_A_MODEL)
 
 
 def _require_allowed(name: str) -> None:

@@ -48,9 +48,7 @@ def cost_of(cost: int | None, list_price: int, money: Money) -> tuple[float, Cos
     return 0.0, "none"
 
 
-def of_rule(
-    rule: Rule, prices: Sequence[int], list_price: int, cost: int | None, discount_weight: float = 0.0
-) -> Arms:
+def of_rule(rule: Rule, prices: Sequence[int], list_price: int, cost: int | None, discount_weight: float = 0.0) -> Arms:
     """Return the arms of one draw as `rule` values them; other arguments as of `one`."""
     money = rule.money if isinstance(rule, LearningRule) else Money()
     return one(prices, list_price, cost, money, discount_weight, rule.hurdle if isinstance(rule, Thompson) else 0.0)

@@ -77,5 +77,5 @@ def test_the_width_counts_the_constant_and_the_projected_vector():
     assert Features().width == 1 + 16 + 3
     assert Features(names=("intent",)).width == 2
     assert Features(names=("price", "vector"), dims=4).width == 6
-    assert Features().need_a_model
-    assert not Features(names=("intent", "price")).need_a_model
+    assert Features().of_a_model == ("vector", "preference")
+    assert Features(names=("intent", "price")).of_a_model == ()
