@@ -104,9 +104,8 @@ class Player:
         if isinstance(self.knowledge, Posterior):
             self.knowledge.learn(self.x, shift, bought)
         elif isinstance(self.knowledge, Values):
-            reward = float(self.arms.gains[0, arm]) if bought else 0.0
             assert isinstance(rule, LinearQ | Sarsa)
-            self.knowledge.learn(rule, self.x, shift, reward, None, None)
+            self.knowledge.learn(rule, self.x, shift, self.arms.reward(arm, bought), None, None)
 
 
 def drawn(chances: list[float], u: float) -> int:

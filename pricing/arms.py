@@ -37,6 +37,13 @@ class Arms(NamedTuple):
     """(n, k): gains less the rule's hurdle, which grows with the distance from list price: what prices are compared by."""
     counts: NDArray[np.int64]
     """(n, 1): feasible prices."""
+    besides: Floats | None = None
+    """(n, k): what charging the price is worth whether or not it sells, over list price; None: nothing, of no arm."""
+
+    def reward(self, arm: int, bought: bool) -> float:
+        """Return what came of charging `arm`, where there is one draw, over list price."""
+        sold = float(self.gains[0, arm]) if bought else 0.0
+        return sold if self.besides is None else sold + float(self.besides[0, arm])
 
 
 def cost_of(cost: int | None, list_price: int, money: Money) -> tuple[float, CostSource]:
@@ -50,8 +57,13 @@ def cost_of(cost: int | None, list_price: int, money: Money) -> tuple[float, Cos
 
 def of_rule(rule: Rule, prices: Sequence[int], list_price: int, cost: int | None, discount_weight: float = 0.0) -> Arms:
     """Return the arms of one draw as `rule` values them; other arguments as of `one`."""
-    money = rule.money if isinstance(rule, LearningRule) else Money()
-    return one(prices, list_price, cost, money, discount_weight, rule.hurdle if isinstance(rule, Thompson) else 0.0)
+    if not isinstance(rule, LearningRule):
+        return one(prices, list_price, cost, Money())
+    hurdle, churn = rule.hurdle if isinstance(rule, Thompson) else 0.0, rule.churn
+    arms = one(prices, list_price, cost, rule.money, discount_weight, hurdle)
+    if churn.weight == 0.0:
+        return arms
+    return arms._replace(besides=churn.weight * churn.slope_value * arms.shifts)
 
 
 def one(
@@ -88,7 +100,9 @@ def stacked(many: Sequence[Arms]) -> Arms:
     rows = [[_padded(array, width) for array in (each.prices, each.shifts, each.gains, each.aims)] for each in many]
     prices, shifts, gains, aims = (np.concatenate(column) for column in zip(*rows, strict=True))
     lists, counts = (np.concatenate(column) for column in zip(*[(e.list_prices, e.counts) for e in many], strict=True))
-    return Arms(prices, lists, shifts, gains, aims, counts)
+    weighed = [each.besides for each in many if each.besides is not None]
+    besides = np.concatenate([_padded(one, width) for one in weighed]) if len(weighed) == len(many) else None
+    return Arms(prices, lists, shifts, gains, aims, counts, besides)
 
 
 def _padded(row: NDArray, width: int) -> NDArray:  # type: ignore[type-arg]  # of any dtype
