@@ -136,7 +136,7 @@ class Churn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if self.weight > 0.0 and self.slope != "randomised":
             raise ValueError(
-                "churn.weight must be 0 unless what prices do to it comes from randomised decisions, for a correlation is no effect: "
+                "churn.weight must be 0 unless what prices do to it comes from randomised decisions, a correlation is no effect: "
                 'take churn.slope_value from a report of logged draws and say churn.slope = "randomised"'
             )
 

@@ -69,6 +69,17 @@ def test_what_is_wrong_is_said(more, why):
         read(HEAD + more)
 
 
+@pytest.mark.parametrize("slope", ["", 'churn.slope = "assumed"\n'])
+def test_a_weight_on_churn_is_refused_unless_what_prices_do_to_it_was_randomised(slope):
+    weighed = f"{HEAD}churn.weight = 0.5\nchurn.slope_value = 0.02\n"
+    with pytest.raises(
+        BadInput, match=r"churn\.weight must be 0 unless what prices do to it comes from randomised decisions"
+    ):
+        read(weighed + slope)
+    rule = read(weighed + 'churn.slope = "randomised"\n').rule
+    assert (rule.churn.weight, rule.churn.slope_value) == (0.5, 0.02)
+
+
 def test_the_allow_list_names_nothing_about_a_person_but_this_session_and_the_model():
     assert set(ALLOWED_FEATURES) == {"vector", "preference", "intent", "price"}
 

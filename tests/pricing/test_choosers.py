@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from contracts.ids import DecisionIds
 from contracts.policies import FixedPrice, ListPrice, Policy, SessionIntent, UniformRandom
-from contracts.rules import Features, Greedy, LinearQ, Money, Prior, Sarsa, Thompson
+from contracts.rules import Churn, Features, Greedy, LinearQ, Money, Prior, Sarsa, Thompson
 from pricing.arms import cost_of, of_rule, one, stacked
 from pricing.choosers import chooser_of, ignorance
 from pricing.contexts import Scene
@@ -148,6 +149,26 @@ def test_without_a_known_cost_revenue_counts_and_the_source_is_said():
     assert cost_of(None, 1_000, Money()) == (0.0, "none")
     assert one([900, 1_000], 1_000, None, Money()).gains[0].tolist() == [0.9, 1.0]
     assert one([900, 1_000], 1_000, 600, Money()).gains[0].tolist() == pytest.approx([0.3, 0.4])
+
+
+def test_a_price_that_brings_people_back_is_worth_it_alike_for_all_and_whether_or_not_it_sells():
+    prices, seen = [8_000, 9_000, 10_000], scene(50, 1)
+    base = Thompson(features=FEATURES, explore=0.0)
+    knowledge, paid = taught(base), []
+    for effect in (0.0, 0.05, 0.5):
+        rule = replace(base, churn=Churn(weight=1.0, slope="randomised", slope_value=effect))
+        chooser = chooser_of(policy_of(rule), knowledge)
+        arms = of_rule(rule, prices, 10_000, 6_000)
+        assert arms.reward(0, False) == pytest.approx(effect)
+        assert arms.reward(1, True) == pytest.approx(0.3 + effect / 2)
+        assert arms.reward(2, False) == 0.0
+        rows = chooser.project(seen)
+        worth = chooser.values(rows, stacked([arms] * 50)) - chooser_of(policy_of(base), knowledge).values(
+            rows, stacked([of_rule(base, prices, 10_000, 6_000)] * 50)
+        )
+        assert worth == pytest.approx(np.tile([effect, effect / 2, 0.0], (50, 1)))
+        paid.append(float((chooser.weigh(rows, stacked([arms] * 50)) * prices).sum(-1).mean()))
+    assert paid[0] > paid[1] > paid[2] == 8_000.0
 
 
 def test_a_charged_discount_moves_the_choice_towards_list():
