@@ -25,7 +25,8 @@ Tiles = tuple[bytes, bytes, bytes]
 
 DIGITS = 6
 """Decimals of a hazard."""
-_indices = Struct(f">I{TILE_BYTES - 4}x").iter_unpack
+_TILE = Struct(f">I{TILE_BYTES - 4}x")
+_index, _indices = _TILE.unpack_from, _TILE.iter_unpack
 
 
 def tiles_of(state: UserState) -> Tiles:
@@ -43,12 +44,14 @@ def hazard_of(churn: Churn, tiles: Tiles, last_ms: int) -> float:
     """
     minutes, hours, days = tiles
     today = last_ms // DAY_MS
-    came = {day for (day,) in _indices(days)}
+    came = [day for (day,) in _indices(days)]
     # neither of these windows is longer than a day, so its ends lie on all the days that it touches
-    came.update(hour // 24 for (hour,) in _indices(hours[:TILE_BYTES] + hours[-TILE_BYTES:]))
-    came.update(minute // 1440 for (minute,) in _indices(minutes[:TILE_BYTES] + minutes[-TILE_BYTES:]))
-    came = {day for day in came if day > today - DAYS}
-    return _hazard(churn, len(came) - 1, today - min(came)) if came else _hazard(churn, 0, 0)
+    if hours:
+        came += (_index(hours)[0] // 24, _index(hours, -TILE_BYTES)[0] // 24)
+    if minutes:
+        came += (_index(minutes)[0] // 1440, _index(minutes, -TILE_BYTES)[0] // 1440)
+    known = {day for day in came if day > today - DAYS}
+    return _hazard(churn, len(known) - 1, today - min(known)) if known else _hazard(churn, 0, 0)
 
 
 @lru_cache(maxsize=4_096)

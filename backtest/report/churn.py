@@ -70,17 +70,27 @@ def describe_churn(figures: Figures, draws: Draws, hazard: Floats, away: Floats)
     figures.add("churn", "draws", count, unit="count")
     figures.add("churn", "hazard", float(chance.mean()), unit="share")
     figures.add("churn", "stayed away", float(gone.mean()), low, high, unit="share")
-    order = np.argsort(chance, kind="stable")
-    for number, rows in enumerate(np.array_split(order, BINS), 1):
-        low, high = wilson(int(gone[rows].sum()), len(rows))
-        group = f"{number} of {BINS}"
-        figures.add("churn", "draws", len(rows), group=group, unit="count")
+    place = bins_of(chance)
+    for number in range(BINS):
+        rows = place == number
+        if not rows.any():
+            continue
+        size, group = int(rows.sum()), f"{number + 1} of {BINS}"
+        low, high = wilson(int(gone[rows].sum()), size)
+        figures.add("churn", "draws", size, group=group, unit="count")
         figures.add("churn", "hazard", float(chance[rows].mean()), group=group, unit="share")
         figures.add("churn", "stayed away", float(gone[rows].mean()), low, high, group=group, unit="share")
     found = effect_of_discounts(draws.where(known), chance, gone)
     if found is not None:
         effect, half = found
         figures.add("churn", "slope_value", effect, effect - half, effect + half, unit="change")
+
+
+def bins_of(hazard: Floats) -> Ints:
+    """Return the bin of each draw, 0 to BINS - 1, by the rank of its hazard; equal hazards lie in one bin."""
+    ordered = np.sort(hazard)
+    twice = np.searchsorted(ordered, hazard, "left") + np.searchsorted(ordered, hazard, "right")
+    return np.minimum(BINS * twice // (2 * len(hazard)), BINS - 1)
 
 
 def effect_of_discounts(draws: Draws, hazard: Floats, away: Floats) -> tuple[float, float] | None:

@@ -131,7 +131,7 @@ def _churn_blocks(figures: Figures) -> list[Block]:
     measures = ("draws", "hazard", "stayed away")
     groups = ["", *figures.names("churn", "group")]
     rows = [row_of(figures, group or "all", "churn", measures, group=group) for group in dict.fromkeys(groups)]
-    table = Table(("", "draws", "logged hazard", "stayed away"), rows, "Logged churn hazard, in eighths of the draws")
+    table = Table(("", "draws", "logged hazard", "stayed away"), rows, "Logged churn hazard, in bins of its rank")
     effect = cell_of(figures, "churn", measure="slope_value")
     slope = Table(
         ("", "change"),

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from backtest.report.churn import describe_churn, effect_of_discounts, stayed_away
+from backtest.report.churn import bins_of, describe_churn, effect_of_discounts, stayed_away
 from backtest.report.divisions import Divisions, groups_of, tenure_bands
 from backtest.report.draws import Draws, wilson
 from backtest.report.figures import Figures
@@ -142,6 +142,14 @@ def test_the_effect_of_prices_on_coming_back_is_that_of_the_lot_not_of_who_was_o
     assert slope.value == value
     forced = _renamed(draws, forced=np.ones(count, np.bool_))
     assert effect_of_discounts(forced, np.full(count, 0.5), away) is None
+
+
+def test_equal_hazards_lie_in_one_bin_and_bins_follow_the_hazard() -> None:
+    hazard = np.array([0.5] * 50 + [0.25, 0.125] + [0.75] * 30 + [0.875] * 20)
+    place = bins_of(hazard)
+    assert [len(set(place[hazard == one].tolist())) for one in np.unique(hazard)] == [1] * 5
+    assert np.all(np.diff(place[np.argsort(hazard)]) >= 0)
+    assert bins_of(np.linspace(0.0, 1.0, 80)).tolist() == [number for number in range(8) for _ in range(10)]
 
 
 def test_a_log_too_short_for_the_horizon_says_so() -> None:
