@@ -90,7 +90,8 @@ def bins_of(hazard: Floats) -> Ints:
     """Return the bin of each draw, 0 to BINS - 1, by the rank of its hazard; equal hazards lie in one bin."""
     ordered = np.sort(hazard)
     twice = np.searchsorted(ordered, hazard, "left") + np.searchsorted(ordered, hazard, "right")
-    return np.minimum(BINS * twice // (2 * len(hazard)), BINS - 1)
+    places: Ints = np.minimum(BINS * twice // (2 * len(hazard)), BINS - 1)
+    return places
 
 
 def effect_of_discounts(draws: Draws, hazard: Floats, away: Floats) -> tuple[float, float] | None:
