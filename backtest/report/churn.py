@@ -13,7 +13,7 @@ import numpy as np
 
 from backtest.logged_draws import LoggedDraws
 from backtest.report.draws import Draws, wilson
-from backtest.report.facts import Bools, Floats, Ints, floats_of, ints_of
+from backtest.report.facts import Bools, Decisions, Floats, Ints, floats_of, ints_of
 from backtest.report.figures import Figures
 from pricing.arms import SHIFTS_PER_LIST
 
@@ -24,9 +24,22 @@ _DAY_MS = 86_400_000
 _Z = 1.959963984540054
 
 
-def hazards_of(logged: LoggedDraws, kept: Ints) -> tuple[Floats, Ints]:
-    """Return (hazard, horizon in days) of some of the logged draws, (n,); not a number and -1 where none was logged."""
-    return floats_of(logged.table["churn"])[kept], ints_of(logged.table["churn_days"])[kept]
+def churn_columns(
+    figures: Figures, logged: LoggedDraws, kept: Ints, draws: Draws, events: Decisions
+) -> dict[str, Floats]:
+    """Add section churn; return `churn` and `stayed away` of every draw, (n,), not a number where they are not known.
+
+    Args:
+        figures: where to.
+        logged: draws of the log.
+        kept: which of them `draws` are.
+        draws: to be labelled.
+        events: of the log as it was.
+    """
+    hazard, days = floats_of(logged.table["churn"])[kept], ints_of(logged.table["churn_days"])[kept]
+    away = stayed_away(draws, days, events.user, events.time_ms)
+    describe_churn(figures, draws, hazard, away)
+    return {"churn": hazard, "stayed away": away}
 
 
 def stayed_away(draws: Draws, days: Ints, users: Ints, times_ms: Ints) -> Floats:

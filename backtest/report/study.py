@@ -23,7 +23,7 @@ from backtest.logged_draws import LoggedDraws, read_draws
 from backtest.models import open_models
 from backtest.replay import How, Replay
 from backtest.report import scope
-from backtest.report.churn import describe_churn, hazards_of, stayed_away
+from backtest.report.churn import churn_columns
 from backtest.report.divisions import Divisions, divide
 from backtest.report.draws import Draws, describe_demand, draws_of, write_draws
 from backtest.report.facts import Codes, Decisions, Floats, read_decisions, write_decisions
@@ -219,9 +219,6 @@ def _judge(
     draws = draws.where(kept)
     targets = [one.where(kept) for one in targets]
     judged = _judged(figures, runs, draws, settings)
-    hazard, days = hazards_of(logged, kept)
-    away = stayed_away(draws, days, runs.logged.user, runs.logged.time_ms)
-    describe_churn(figures, draws, hazard, away)
     against = [list_price(draws), best_uniform(draws, judged.reward)]
     for target in (*targets, *against):
         found = describe_value(figures, judged, target, against)
@@ -239,12 +236,8 @@ def _judge(
     describe_demand(figures, draws, runs.divisions)
     describe_folds(figures, draws, runs.divisions)
     scope.describe_files(figures, "draws", files.draws)
-    more = {
-        "reward": judged.reward,
-        "fold": folds_of(draws.user).astype(np.float64),
-        "churn": hazard,
-        "stayed away": away,
-    }
+    more = {"reward": judged.reward, "fold": folds_of(draws.user).astype(np.float64)}
+    more |= churn_columns(figures, logged, kept, draws, runs.logged)
     if judged.gone is not None:
         more["stays away"] = judged.gone
     if judged.expected is not None:
