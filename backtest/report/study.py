@@ -23,6 +23,7 @@ from backtest.logged_draws import LoggedDraws, read_draws
 from backtest.models import open_models
 from backtest.replay import How, Replay
 from backtest.report import scope
+from backtest.report.churn import churn_columns
 from backtest.report.divisions import Divisions, divide
 from backtest.report.draws import Draws, describe_demand, draws_of, write_draws
 from backtest.report.facts import Codes, Decisions, Floats, read_decisions, write_decisions
@@ -236,6 +237,7 @@ def _judge(
     describe_folds(figures, draws, runs.divisions)
     scope.describe_files(figures, "draws", files.draws)
     more = {"reward": judged.reward, "fold": folds_of(draws.user).astype(np.float64)}
+    more |= churn_columns(figures, logged, kept, draws, runs.logged)
     if judged.gone is not None:
         more["stays away"] = judged.gone
     if judged.expected is not None:
