@@ -351,8 +351,8 @@ class Session:
             metrics.lag.labels(place.topic, self.partition).set(max(0, behind))
         metrics.users.labels(self.partition).set(self._store.users())
         metrics.pending_draws.labels(self.partition).set(len(self._timers))
-        if self.committed_at is not None:
-            metrics.last_commit.labels(self.partition).set(now_s - (now - self.committed_at))
+        committed_at = self.committed_at or self.opened_at  # a marker was, as it was opened
+        metrics.last_commit.labels(self.partition).set(now_s - (now - committed_at))
 
     # -- state -----------------------------------------------------------------------------------------------------
 

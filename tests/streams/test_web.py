@@ -12,6 +12,7 @@ from prometheus_client import generate_latest
 from contracts.intake import Inbound, refuse
 from pricing.engine import PartitionState, Step
 from streams.metrics import Metrics
+from streams.session import Session
 from streams.settings import load_settings
 from streams.web import not_live, not_ready
 
@@ -53,6 +54,18 @@ def test_what_a_restart_cannot_help_with_is_no_reason_for_one(excuse):
 def test_a_worker_that_never_committed_is_judged_by_its_age():
     stuck = worker(**(STUCK | {"committed_at": None, "opened_at": NOW_S - 300}))
     assert not_live(stuck, NOW_S, NOW_MS) == ["partition 3: 7 records behind, no commit for 300 s"]
+
+
+@pytest.mark.parametrize(("committed_at", "last"), [(None, 5_000.0 - 300), (NOW_S - 7, 5_000.0 - 7)])
+def test_the_last_commit_of_a_partition_is_at_first_the_marker_that_opened_it(committed_at, last):
+    """The trap: an alert on the time since the last commit is silent about a worker that never made one."""
+    metrics, session = Metrics(), object.__new__(Session)
+    session.partition, session.restored, session.opened_at, session.committed_at = 3, True, NOW_S - 300, committed_at
+    session._worker, session._timers, session._places = SimpleNamespace(metrics=metrics), (), []
+    session._ledger = SimpleNamespace(positions=())
+    session._consumer, session._store = SimpleNamespace(), SimpleNamespace(users=lambda: 0)
+    session.gauge(NOW_S, 5_000.0)
+    assert metrics.registry.get_sample_value("pricetide_last_commit_timestamp_seconds", {"partition": "3"}) == last
 
 
 @pytest.mark.parametrize(
