@@ -20,7 +20,10 @@ NOW_S, NOW_MS = 1_000.0, 1_762_160_400_000
 STUCK = {"restored": True, "lag": 7, "committed_at": NOW_S - 61, "answered_ms": NOW_MS - 100}
 
 
-def worker(joined: bool = True, rebalancing: bool = False, ready: bool = True, **session: Any) -> Any:
+def worker(
+    joined: bool = True, rebalancing: bool = False, ready: bool = True, model: bool | None = None, **session: Any
+) -> Any:
+    """Return a worker as the pages see it; `model`: whether the one that it was given is loaded, None without one."""
     event = asyncio.Event()
     if ready:
         event.set()
@@ -28,7 +31,9 @@ def worker(joined: bool = True, rebalancing: bool = False, ready: bool = True, *
     whole = {"partition": 3, "restored": True, "lag": 0, "committed_at": None, "opened_at": NOW_S - 5} | session
     one = SimpleNamespace(**whole, broker_answered_ms=lambda: answered_ms)
     references = SimpleNamespace(ready=event)
-    shell = SimpleNamespace(settings=load_settings(), sessions={3: one}, references=references, joined=joined)
+    settings = load_settings(**{"encoder.model": None if model is None else "artifact"})
+    models = SimpleNamespace(current="encoder" if model else None)
+    shell = SimpleNamespace(settings=settings, sessions={3: one}, references=references, joined=joined, models=models)
     return SimpleNamespace(shell=shell, rebalancing=rebalancing)
 
 
@@ -76,6 +81,8 @@ def test_the_last_commit_of_a_partition_is_at_first_the_marker_that_opened_it(co
         ({"joined": False}, ["the group is rebalancing"]),
         ({"rebalancing": True}, ["the group is rebalancing"]),
         ({"restored": False}, ["partition 3 is being restored"]),
+        ({"model": False}, ["the model is being loaded"]),
+        ({"model": True}, []),
     ],
 )
 def test_a_worker_is_ready_when_nothing_is_waited_for(state, waits):
