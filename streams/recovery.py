@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
 from streams.closing import stop
-from streams.ledger import MARKER_KEY, decode_ledger
+from streams.ledger import LEDGER_KEY, MARKER_KEY, decode_ledger
 from streams.producer import send_records
 from streams.settings import Settings
 from streams.store import StateStore
@@ -36,7 +36,8 @@ async def restore(
     """Apply the changelog from behind the store's offset up to `marker`; return the number of records applied.
 
     A store that is ahead of its changelog, or turns out to be of another lineage, belongs to another one (recreated, or another
-    cluster's): it is wiped, and everything is read.
+    cluster's): it is wiped, and everything is read. Nothing that names the other lineage is written before that: a process that
+    is killed in between finds the store as strange as before.
 
     Args:
         settings: where the changelog is.
@@ -61,21 +62,14 @@ async def restore(
     try:
         consumer.assign([place])
         consumer.seek(place, store.changelog_offset + 1)
-        lineage = _lineage(store)
-        count = await _apply(consumer, place, store, marker, progress)
-        if lineage is not None and _lineage(store) != lineage:
-            store.wipe()
-            consumer.seek(place, 0)
-            count = await _apply(consumer, place, store, marker, progress)
-        return count
+        return await _apply(consumer, place, store, marker, progress)
     finally:
         await stop(consumer)
 
 
-def _lineage(store: StateStore) -> str | None:
-    """Return which changelog the store says it follows, None if it is empty."""
-    ledger = store.ledger
-    return None if ledger is None else decode_ledger(ledger).lineage
+def _lineage(ledger: bytes | None, without: str | None) -> str | None:
+    """Return which changelog a ledger is of, `without` where there is no ledger."""
+    return without if ledger is None else decode_ledger(ledger).lineage
 
 
 async def _apply(
@@ -83,6 +77,7 @@ async def _apply(
 ) -> int:
     count = 0
     reached = store.changelog_offset
+    lineage = _lineage(store.ledger, None)
     while reached < marker:
         try:
             records = (await consumer.getmany(place, timeout_ms=1000)).get(place, ())
@@ -94,6 +89,11 @@ async def _apply(
         if records:
             reached = records[-1].offset
             latest = {record.key: record.value for record in records}  # a busy user has many; RocksDB need only see one
+            if lineage is not None and _lineage(latest.get(LEDGER_KEY), lineage) != lineage:
+                store.wipe()
+                consumer.seek(place, 0)
+                count, reached, lineage = 0, store.changelog_offset, None
+                continue
             store.write(latest.items(), reached)
             count += len(records)
             progress(max(0, marker - reached))

@@ -17,7 +17,7 @@ from rocksdict import Cache
 from contracts.ids import partition_of
 from contracts.prices import decode_price
 from streams.broker import administering
-from streams.ledger import LEDGER_KEY, MARKER_KEY, Ledger, encode_ledger
+from streams.ledger import LEDGER_KEY, MARKER_KEY, Ledger, decode_ledger, encode_ledger
 from streams.producer import send_records, transactional_producer
 from streams.recovery import commit_marker, restore
 from streams.reference import References
@@ -164,6 +164,27 @@ async def test_a_store_of_another_lineage_is_anothers_though_it_is_behind_the_ch
     assert (store.get(b"ann") == b"1") is (lineage == "other"), (
         "what lies below a store's offset is read for another one only"
     )
+
+
+async def test_a_restore_of_another_lineage_that_is_killed_leaves_a_store_that_is_still_strange(
+    deployment, producer, store, monkeypatch
+):
+    """The trap: half of a foreign changelog on top of what was there, under the ledger of the foreign one."""
+    store.write([(b"before", b"x"), ledger_of("other")], 1)
+    await change(producer, deployment, [(b"ann", b"1"), ledger_of("ours")])
+    await change(producer, deployment, [(b"bob", b"2"), ledger_of("ours")])
+    marker = await commit_marker(producer, deployment.settings.topics.changelog, 0)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store), "wipe", killed)
+        with pytest.raises(KeyboardInterrupt):
+            await restored(deployment, store, marker)
+    assert decode_ledger(store.ledger).lineage == "other"
+    await restored(deployment, store, marker)
+    assert (store.get(b"before"), store.get(b"ann"), store.get(b"bob")) == (None, b"1", b"2")
 
 
 async def test_a_new_owner_aborts_what_the_old_one_left_open(deployment, producer, store):
