@@ -50,24 +50,27 @@ _SETTINGS = (
     kafka_errors.TransactionalIdAuthorizationFailed,
     kafka_errors.NoOffsetForPartitionError,
 )
+_RETRIED: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
+    (_FENCED, "Another worker has taken this partition over (fenced); starting again joins the group anew"),
+    (
+        asyncio.CancelledError,
+        "A Kafka client gave up what it was doing, unasked; a supervisor should start the process again",
+    ),
+    (
+        kafka_errors.UnknownTopicOrPartitionError,  # of one that is gone the next start says which
+        "A topic is gone, or a broker that has just started does not know it yet: start the process again",
+    ),
+)
+"""What starting again mends, and the sentence for it."""
 
 
 def verdict(error: BaseException) -> tuple[int, str]:
     """Return the exit code and the sentence for an error that ends the process."""
     if isinstance(error, PricetideError):
         return error.exit_code, str(error)
-    if isinstance(error, _FENCED):
-        return EXIT_RETRY, "Another worker has taken this partition over (fenced); starting again joins the group anew"
-    if isinstance(error, asyncio.CancelledError):
-        return (
-            EXIT_RETRY,
-            "A Kafka client gave up what it was doing, unasked; a supervisor should start the process again",
-        )
-    if isinstance(error, kafka_errors.UnknownTopicOrPartitionError):  # of one that is gone the next start says which
-        return (
-            EXIT_RETRY,
-            "A topic is gone, or a broker that has just started does not know it yet: start the process again",
-        )
+    for kinds, sentence in _RETRIED:
+        if isinstance(error, kinds):
+            return EXIT_RETRY, sentence
     if isinstance(error, _SETTINGS):
         return EXIT_SETTINGS, f"{error!r}: run `pricetide doctor`, which says what to do"
     if isinstance(error, kafka_errors.KafkaError | ConnectionError | asyncio.TimeoutError):
