@@ -22,9 +22,9 @@ from backtest.report.blocks import (
     cell_of,
     row_of,
 )
+from backtest.report.draws import LOGGED
 from backtest.report.figures import Figures, shown, shown_interval
 from backtest.report.targets import BEST_UNIFORM, LIST_PRICE
-from backtest.report.values import LOGGED
 
 _TONES = {"REFUSE": "refuse", "REJECT": "reject", "INCONCLUSIVE": "inconclusive", "ADOPT_TO_AB": "adopt"}
 _LIFT = f"lift over {LOGGED}"

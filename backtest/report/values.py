@@ -16,15 +16,15 @@ import numpy as np
 from backtest.estimates import Evaluation, Interval, Settings
 from backtest.evaluation import evaluate, lift_over
 from backtest.feedback import Feedback
-from backtest.report.divisions import Divisions, groups_of, period_name
-from backtest.report.draws import Draws
-from backtest.report.facts import Bools, Floats, Ints, Names
+from backtest.report.clusters import clustered_mean
+from backtest.report.divisions import Divisions, period_name
+from backtest.report.draws import LOGGED, Draws
+from backtest.report.facts import Bools, Floats, Ints
 from backtest.report.figures import Figures, Place, Unit
-from backtest.report.prices import clustered_mean
-from backtest.report.reward_model import Expected, target_rewards
+from backtest.report.reward_model import Expected
+from backtest.report.spill import Spill
 from backtest.report.targets import Target
 
-LOGGED = "logged policy"
 PART_RESAMPLES = 200
 PART_DRAWS_MIN = 100
 """Draws below which a part of the log is not judged on its own."""
@@ -65,7 +65,7 @@ class Judged:
             times_ms=draws.time_ms,
             unsupported=target.unsupported,
             expected_logged=None if expected is None else expected.of_drawn,
-            expected_target=None if expected is None else target_rewards(expected, target.choices),
+            expected_target=None if expected is None else expected.under[target.name],
             recomputed=draws.propensity,
             adaptive=self.adaptive,
         )
@@ -216,17 +216,14 @@ def _fewer(settings: Settings) -> Settings:
 def describe_parts(figures: Figures, judged: Judged, target: Target, divisions: Divisions) -> None:
     """Add the lift over the logged policy by segment, by period, and by both."""
     feedback, draws = judged.feedback(target), judged.draws
-    starts = divisions.periods(draws.time_ms)
-    periods = np.array([period_name(one, divisions.step_ms) for one in starts.tolist()], np.str_)
-    segments = draws.segments(divisions)
-    for start, name in dict.fromkeys(zip(starts.tolist(), periods.tolist(), strict=True)):
-        rows = periods == name
-        _part(figures, judged, target.name, feedback, rows, "", "", name, float(start))
-    for segment, names in segments.items():
-        for group in groups_of(names):
-            rows = names == group
+    periods = divisions.periods(draws.time_ms)
+    for start in np.unique(periods).tolist():
+        name = period_name(start, divisions.step_ms)
+        _part(figures, judged, target.name, feedback, periods == start, "", "", name, float(start))
+    for segment, groups in draws.segments(divisions).items():
+        for group, rows in groups.present():
             _part(figures, judged, target.name, feedback, rows, segment, group, "", None)
-            _cross(figures, target.name, feedback, rows, segment, group, periods)
+            _cross(figures, target.name, feedback, rows, segment, group, periods, divisions)
 
 
 def _part(
@@ -275,11 +272,19 @@ def _part(
 
 
 def _cross(
-    figures: Figures, policy: str, feedback: Feedback, rows: Bools, segment: str, group: str, periods: Names
+    figures: Figures,
+    policy: str,
+    feedback: Feedback,
+    rows: Bools,
+    segment: str,
+    group: str,
+    periods: Ints,
+    divisions: Divisions,
 ) -> None:
     """Add the IPS lift of one group in each period, with an interval clustered by user."""
-    for period in dict.fromkeys(periods.tolist()):
-        inside = rows & (periods == period) & ~feedback.forced
+    for start in np.unique(periods).tolist():
+        period = period_name(start, divisions.step_ms)
+        inside = rows & (periods == start) & ~feedback.forced
         count = int(inside.sum())
         place: Place = {"policy": policy, "segment": segment, "group": group, "period": period}
         figures.add("parts", "draws", count, **place, unit="count")
@@ -306,21 +311,23 @@ def describe_growth(figures: Figures, judged: Judged, target: Target, divisions:
         )  # fmt: skip
 
 
-def stays_away(draws: Draws, users: Ints, times_ms: Ints, window_ms: int, horizon_ms: int, end_ms: int) -> Floats:
+def stays_away(draws: Draws, events: Spill, window_ms: int, horizon_ms: int, end_ms: int) -> Floats:
     """Return 1 where a draw's user has no event from the end of its window up to the horizon, 0 where one, (n,).
 
     Args:
         draws: to be labelled.
-        users: of all events of the log, codes as in `draws`.
-        times_ms: of all events.
+        events: all of the log: (user, time), by user; codes as in `draws`.
         window_ms: after a draw, in which its own session goes on.
         horizon_ms: after a draw, > window_ms.
         end_ms: last time of the log; draws within the horizon before it are not a number.
     """
-    order = np.lexsort((times_ms, users))
-    span = int(max(times_ms.max(), draws.time_ms.max())) + horizon_ms + 1
-    keys = users[order] * span + times_ms[order]
-    begins = np.searchsorted(keys, draws.user * span + draws.time_ms + window_ms, side="left")
-    ends = np.searchsorted(keys, draws.user * span + draws.time_ms + horizon_ms, side="right")
-    gone = (ends == begins).astype(np.float64)
+    gone = np.ones(len(draws))
+    for number, (users, times_ms) in enumerate(rows.T for rows in events):
+        mine = np.flatnonzero(draws.user % events.parts == number)
+        span = end_ms + horizon_ms + 1
+        keys = np.sort(users * span + times_ms)
+        at = draws.user[mine] * span + draws.time_ms[mine]
+        begins = np.searchsorted(keys, at + window_ms, side="left")
+        ends = np.searchsorted(keys, at + horizon_ms, side="right")
+        gone[mine] = ends == begins
     return np.where(draws.time_ms + horizon_ms <= end_ms, gone, np.nan)

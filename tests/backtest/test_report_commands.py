@@ -77,7 +77,7 @@ def test_a_report_interrupted_and_resumed_has_the_same_figures(
     (gentle, _) = write_policies(tmp_path)
     arguments = [shop_log, "--report", tmp_path / "out.html", "--policy", gentle, "--resume", tmp_path / "kept"]
     with monkeypatch.context() as broken:
-        broken.setattr(study, "read_decisions", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        broken.setattr(study, "PriceTally", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         broken_off = run(*arguments)
         assert broken_off.exit_code != 0
     kept = tmp_path / "kept.tables"
