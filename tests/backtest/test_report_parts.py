@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
