@@ -17,18 +17,12 @@ from backtest.report.divisions import Divisions, Extent
 from backtest.report.draws import Draws, describe_demand, write_draws
 from backtest.report.facts import Codes, Floats
 from backtest.report.figures import Figures
+from backtest.report.parts import describe_growth, describe_parts
 from backtest.report.reward_model import describe_folds, expected_rewards
 from backtest.report.spill import Spill
 from backtest.report.targets import Target, best_uniform, folds_of, list_price
 from backtest.report.truth import describe_truth, find_truth, with_truth
-from backtest.report.values import (
-    Judged,
-    describe_goals,
-    describe_growth,
-    describe_parts,
-    describe_value,
-    stays_away,
-)
+from backtest.report.values import Judged, describe_goals, describe_value, stays_away
 from backtest.summary import Summary
 from contracts.log import Log
 
@@ -82,7 +76,7 @@ def judge(
             figures.add("targets", "says", policy=target.name, unit="text", text=target.says)
         if place < len(asked):
             describe_goals(figures, judged, target)
-            describe_parts(figures, judged, target, runs.divisions)
+            describe_parts(figures, judged, target, against, runs.divisions)
             if found.verdict != "REFUSE":
                 describe_growth(figures, judged, target, runs.divisions)
     scope.drop_verdicts(figures, [one.name for one in against])

@@ -36,7 +36,7 @@ def prices_section(figures: Figures) -> Section:
     section.blocks.append(_across(figures, "prices", policies))
     section.blocks.append(Plot(plots.multipliers(figures), "Share of prices at each share of list price."))
     if figures.where("paths"):
-        caption = "Price paths of the items priced most often: mean, in the band from the lowest to the highest price of that time."
+        caption = "Price paths of the items priced most often: the mean price, and thin the lowest and the highest of that time."
         section.blocks.append(Plot(plots.paths(figures), caption))
     return section
 
@@ -145,7 +145,8 @@ def quality_section(figures: Figures) -> Section | None:
         "quality",
         "Predictions",
         "How well each artifact foretells purchases (propensity) and the next item (recommendation) on this log, "
-        "side by side; higher is better but for log-loss and calibration error.",
+        "side by side; higher is better but for log-loss and calibration error. Differences are event by event, with "
+        "intervals clustered by user.",
     )
     for segment in figures.names("quality", "segment"):
         rows = [

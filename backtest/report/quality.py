@@ -16,12 +16,15 @@ from typing import Any
 import numpy as np
 
 from backtest.report.clusters import clustered_mean
+from backtest.report.facts import Floats
 from backtest.report.figures import Figures, Place
 from backtest.report.reward_model import require_sklearn
 from backtest.report.watching import Foretold
 from contracts.log_files import require_pyarrow
 
 BINS = 15
+_LEAST = 1e-6
+"""Chance that a prediction is taken to have at least, where its logarithm counts."""
 TOP = 20
 PROPENSITY, NEXT_ITEM, FUNNEL = "purchase propensity", "next item", "what the log itself shows"
 
@@ -30,19 +33,44 @@ def describe_next_item(figures: Figures, model: str, found: Foretold) -> None:
     """Add accuracy, recall, NDCG and MRR of the next item, means over events, with intervals clustered by user."""
     if not len(found.rank):
         return
-    rank = np.where(found.rank == 0, found.candidates + 1, found.rank)
-    hit = (found.rank > 0) & (rank <= TOP)
     place: Place = {"policy": model, "segment": NEXT_ITEM}
-    figures.add("quality", "events", len(rank), **place, unit="count")
+    figures.add("quality", "events", len(found.rank), **place, unit="count")
     figures.add("quality", "of an item that is no candidate", float((found.rank == 0).mean()), **place, unit="share")
-    for name, values in (
-        ("accuracy (first of the list)", (found.rank == 1).astype(np.float64)),
-        (f"recall@{TOP}", hit.astype(np.float64)),
-        (f"NDCG@{TOP}", np.where(hit, 1.0 / np.log2(1.0 + rank), 0.0)),
-        (f"MRR@{TOP}", np.where(hit, 1.0 / rank, 0.0)),
-    ):
+    for name, values in _ranked(found).items():
         mean, half = clustered_mean(values, found.next_user)
         figures.add("quality", name, mean, mean - half, mean + half, **place)
+
+
+def _ranked(found: Foretold) -> dict[str, Floats]:
+    """Return what each next item counts for, by measure, (n,) each."""
+    rank = np.maximum(found.rank, 1)
+    hit = (found.rank > 0) & (rank <= TOP)
+    return {
+        "accuracy (first of the list)": (found.rank == 1).astype(np.float64),
+        f"recall@{TOP}": hit.astype(np.float64),
+        f"NDCG@{TOP}": np.where(hit, 1.0 / np.log2(1.0 + rank), 0.0),
+        f"MRR@{TOP}": np.where(hit, 1.0 / rank, 0.0),
+    }
+
+
+def describe_differences(figures: Figures, models: Mapping[str, Foretold]) -> None:
+    """Add by how much each further model is better than the first, event by event, with intervals clustered by user."""
+    (first, base), *others = models.items()
+    for name, found in others:
+        place: Place = {"policy": name, "segment": f"better than {first}, on the same events, by"}
+        pairs = [("log-loss saved", _losses(base) - _losses(found), base.user)]
+        theirs = _ranked(base)
+        pairs += [(measure, values - theirs[measure], base.next_user) for measure, values in _ranked(found).items()]
+        for measure, more, users in pairs:
+            if len(more):
+                mean, half = clustered_mean(more, users)
+                figures.add("quality", measure, mean, mean - half, mean + half, **place, unit="change of number")
+
+
+def _losses(found: Foretold) -> Floats:
+    chance = np.clip(found.probability, _LEAST, 1.0 - _LEAST)
+    loss: Floats = -np.log(np.where(found.bought, chance, 1.0 - chance))
+    return loss
 
 
 def describe_propensity(figures: Figures, model: str, found: Foretold) -> None:
@@ -64,7 +92,9 @@ def describe_propensity(figures: Figures, model: str, found: Foretold) -> None:
     figures.add("quality", "share that bought", float(observed.mean()), **place, unit="share")
     figures.add("quality", "predicted share", float(predicted.mean()), **place, unit="share")
     figures.add("quality", "AUC", float(metrics.roc_auc_score(observed, predicted)), **place)
-    figures.add("quality", "log-loss", float(metrics.log_loss(observed, np.clip(predicted, 1e-6, 1 - 1e-6))), **place)
+    figures.add(
+        "quality", "log-loss", float(metrics.log_loss(observed, np.clip(predicted, _LEAST, 1 - _LEAST))), **place
+    )
     figures.add("quality", "calibration error", error, **place)
     top = np.argsort(-predicted, kind="stable")[: max(1, len(predicted) // 10)]
     figures.add(

@@ -130,11 +130,7 @@ def refuse(figures: Figures, policies: Sequence[Policy], why: str) -> None:
 
 def drop_verdicts(figures: Figures, names: Sequence[str]) -> None:
     """Take away the verdicts and gates of what nobody asked about: it is there to be compared with."""
-    figures.rows = [
-        row
-        for row in figures.rows
-        if row.policy not in names or row.section not in ("verdict", "gates", "estimators", "clips")
-    ]
+    figures.drop(lambda row: row.policy in names and row.section in ("verdict", "gates", "estimators", "clips"))
 
 
 def goal_of(figures: Figures, draws: Draws) -> tuple[Literal["margin", "revenue"], Floats]:

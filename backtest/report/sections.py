@@ -233,8 +233,9 @@ def parts_section(figures: Figures) -> Section | None:
                 "Lift over the logged policy over time, with 95 % intervals; a period that fails its gates has no point.",
             )
         )
-    measures = ("draws", "purchases", "logged value", "value", "lift", "relative lift", "ESS", "verdict")
-    head = ("", "draws", "purchases", "logged value", "value", "lift", "relative", "ESS", "verdict")
+    measures = ("draws", "purchases", "logged value", "value", "lift", "relative lift", *_OVER, _ESS, "verdict")
+    head = ("", "draws", "purchases", "logged value", "value", "lift", "relative", "over list price", "over best uniform", "ESS",
+            "verdict")  # fmt: skip
     for policy in figures.names("parts", "policy"):
         rows = []
         for segment in [name for name in figures.names("parts", "segment", policy=policy) if name]:
@@ -252,7 +253,36 @@ def parts_section(figures: Figures) -> Section | None:
         section.blocks.append(
             More(f"{policy}: each period, and segments by period", [Table(head, rows, "By period"), *both])
         )
+        section.blocks.append(More(f"{policy}: estimators, goals and weights of each part", _closer(figures, policy)))
     return section
+
+
+_OVER = (f"lift over {LIST_PRICE}", f"lift over {BEST_UNIFORM}")
+_ESS = "effective sample size (ESS)"
+
+
+def _closer(figures: Figures, policy: str) -> list[Table]:
+    """Return tables of what else is known of the parts of a log, a row per part."""
+    found = figures.names("parts", "measure", policy=policy)
+    shown_of = {
+        "Value by estimator": ["lift, at every look", *(one for one in found if one.startswith("value by "))],
+        "Lift of each goal (IPS), clustered by user": [one for one in found if one.startswith("lift of ")],
+        "Weights": figures.names("diagnostics", "measure", policy=policy),
+    }
+    places = dict.fromkeys(
+        (row.segment, row.group, row.period) for _, row in figures.where("parts", policy=policy, measure="verdict")
+    )
+    tables = []
+    for caption, measures in shown_of.items():
+        rows = []
+        for segment, group, period in places:
+            wanted = {"policy": policy, "segment": segment, "group": group, "period": period}
+            rows.append(
+                row_of(figures, f"{segment}: {group}" if segment else period, "parts", measures, False, **wanted)
+            )
+        heads = [one.removeprefix("value by ").removeprefix("lift of ") for one in measures]
+        tables.append(Table(("", *heads), rows, caption))
+    return tables
 
 
 def _both(figures: Figures, policy: str, segment: str, periods: list[str]) -> Table:
