@@ -3,8 +3,8 @@
 It is not a home for commands: each room brings its own (`[project.entry-points."pricetide.commands"]`), and a command's
 module is imported only when that command runs, so a data scientist's backtest never imports Faust.
 
-Exit codes: 0 done; 1 the answer is no (a check failed); 2 wrong usage, settings or input; 75 try again later
-(broker unreachable, fenced); 70 a bug. Every error that somebody can mend is one sentence on stderr.
+Exit codes: 0 done; 1 the answer is no (a check failed); 2 wrong usage or input; 70 a bug; 75 try again later (broker
+unreachable, fenced); 78 settings. Every error that somebody can mend is one sentence on stderr.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from contracts.errors import PricetideError
+from contracts.errors import BadInput, PricetideError
 
 GROUP = "pricetide.commands"
 
@@ -51,9 +51,14 @@ def command_line() -> None:
 
 
 def main(argv: list[str] | None = None) -> Any:  # noqa: ANN401 - click decides
-    """Run one command; errors of the tree become a sentence and their exit code."""
+    """Run one command; errors of the tree, and of files that were named, become a sentence and their exit code."""
     try:
         return command_line.main(args=argv, prog_name="pricetide")
     except PricetideError as error:
         click.echo(f"pricetide: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        click.echo(f"pricetide: {error.filename}: {error.strerror}. Correct the path, or its permissions", err=True)
+        sys.exit(BadInput.exit_code)

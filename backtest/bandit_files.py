@@ -232,6 +232,7 @@ def _times(path: Path, table: Any, named: dict[str, str]) -> tuple[Ints, Ints]: 
         raise BadInput(f"{path}: {column.null_count:,} rows have no {name!r}: correct the log")
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
         numbers = _numbers(path, table, name)
+        _refuse(path, name, ~(np.abs(numbers) < 2.0**62), numbers, "no time")
         order = np.argsort(numbers, kind="stable")
         return np.floor(numbers).astype(np.int64), order
     zone = getattr(column.type, "tz", None)
@@ -247,8 +248,9 @@ def _times(path: Path, table: Any, named: dict[str, str]) -> tuple[Ints, Ints]: 
 def _fresh(table: Any, named: dict[str, str]) -> Bools:  # noqa: ANN401 - a pyarrow.Table
     """Return, (n,), which rows are the first of their decision.
 
-    A decision is told by its id; without such a column by all that the file says of it, if times, with users and positions,
-    tell decisions apart: coarse ones give equal rows by chance.
+    A decision is told by its id; without such a column by all that the file says of it but its reward, which two rows of one
+    decision may tell differently, if times, with users and positions, tell decisions apart: coarse ones give equal rows by
+    chance, and then rows of one time differ in their actions, too.
     """
     n = table.num_rows
     by = named.get("id")
@@ -258,8 +260,10 @@ def _fresh(table: Any, named: dict[str, str]) -> Bools:  # noqa: ANN401 - a pyar
     if by is not None:
         fresh[_firsts(table, [by])] = True
         return fresh
-    firsts = _firsts(table, [name for name in table.column_names if _tells(name, table.column(name).type)])
-    moments = _firsts(table.take(firsts), [named[role] for role in ("time", "user", "position") if role in named])
+    moment = [named[role] for role in ("time", "user", "position") if role in named]
+    told = [name for name in table.column_names if name != named["reward"] and _tells(table.column(name))]
+    firsts = _firsts(table, list(dict.fromkeys([*moment, *told])))
+    moments = _firsts(table.take(firsts), moment)
     if len(firsts) - len(moments) > _COLLISIONS_MAX * len(firsts):
         return np.ones(n, np.bool_)
     fresh[firsts] = True
@@ -274,7 +278,11 @@ def _firsts(table: Any, keys: list[str]) -> Ints:  # noqa: ANN401 - a pyarrow.Ta
     return rows
 
 
-def _tells(name: str, kind: Any) -> bool:  # noqa: ANN401 - a pyarrow.DataType
-    """Return whether a column tells a decision from another: the number of a row in the file does not."""
+def _tells(column: Any) -> bool:  # noqa: ANN401 - a pyarrow.ChunkedArray
+    """Return whether a column tells a decision from another: whole numbers that only rise from row to row number the rows."""
     pa = require_pyarrow()
-    return not pa.types.is_nested(kind) and name not in ("", "index", "Unnamed: 0")
+    if pa.types.is_nested(column.type):
+        return False
+    if not pa.types.is_integer(column.type) or column.null_count:
+        return True
+    return len(column) < 2 or bool((np.diff(column.to_numpy()) <= 0).any())

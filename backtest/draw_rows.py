@@ -113,7 +113,7 @@ class DrawRows:
             outcome.drawn_ms, outcome.resolved_ms, outcome.policy, outcome.experiment, outcome.variant, outcome.held_out,
             outcome.list_price, outcome.cost, outcome.price, outcome.propensity, outcome.forced, outcome.exposed,
             outcome.learnable, outcome.unlearnable, outcome.bought.quantity if outcome.bought else 0, outcome.intent,
-            draw.sequence, outcome.preference, draw.prices, draw.probabilities,
+            draw.sequence, outcome.preference, outcome.churn, outcome.churn_days, draw.prices, draw.probabilities,
         ]  # fmt: skip
         for wish in draw.wishes:
             row += [wish.probabilities[place], wish.probabilities, wish.outside]

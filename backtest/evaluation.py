@@ -24,7 +24,7 @@ DEFAULT = Settings()
 
 
 def evaluate(feedback: Feedback, settings: Settings = DEFAULT) -> Evaluation:
-    """Return everything that the log says about the target.
+    """Return everything that the log says about the target: nothing at all, if whoever read the log refuses it.
 
     A log whose policy learned, or that is looked at again and again as it grows (`settings.planned`), is judged by the
     anytime-valid interval of the lift, any other one by the bootstrap over users.
@@ -32,14 +32,15 @@ def evaluate(feedback: Feedback, settings: Settings = DEFAULT) -> Evaluation:
     free = feedback.where(~feedback.forced)
     judged_by: Judge = "anytime" if feedback.adaptive or settings.planned is not None else "bootstrap"
     forced = len(feedback) - len(free)
-    log = () if feedback.refusal is None else (refused(feedback.refusal),)
-    if len(free) == 0:
-        gates = log + no_draws(feedback.unknown, feedback.duplicated, forced)
+    if feedback.refusal is not None or len(free) == 0:
+        gates = no_draws(feedback.unknown, feedback.duplicated, forced)
+        if feedback.refusal is not None:
+            gates = refused(feedback.refusal)
         why = tuple(gate.says for gate in gates)
         return _evaluation(free, settings, judged_by, gates=gates, verdict="REFUSE", why=why)
     users = _codes(free.users)
     found = diagnostics_of(free, users, forced)
-    gates = log + gates_of(found, judged_by)
+    gates = gates_of(found, judged_by)
     logged, estimates, lift = _estimates(free, users, settings)
     verdict, why = verdict_of(gates, lift, judged_by)
     return _evaluation(

@@ -73,7 +73,7 @@ class Guarded(Struct, frozen=True, kw_only=True):
     metric: Watched
     worse_by: float
     high: float | None
-    """One-sided confidence sequence: the lift lies below this. None: not available yet."""
+    """One-sided confidence sequence: the lift lies below this. None: not available, so nobody can say that it holds."""
     breached: bool
 
 
@@ -271,10 +271,10 @@ def _verdict(
         f"{one.worse_by:.1%} is tolerated"
         for one in breached.values()
     ]
-    few = [one.name for one in arms if one.name != HOLDOUT and one.users < experiment.users_min]
-    if few:
-        return "continue", None, [*why, f"fewer than {experiment.users_min} users in {', '.join(few)}: no claim yet"]
     better = [one for one in against if one.low is not None and one.low > 0.0 and one.arm not in breached]
+    too_early = _too_early(experiment, arms, [one for one in guarded if one.arm in {each.arm for each in better}])
+    if too_early:
+        return "continue", None, [*why, too_early]
     if better:
         best = max(better, key=lambda one: one.lift or 0.0)
         return "promote", best.arm, [*why, f"{best.arm} has {_range(best)} {best.metric} than {experiment.control}"]
@@ -286,6 +286,15 @@ def _verdict(
         return "stop", None, [*why, "its time is over, and no variant is shown to be better"]
     open_still = f"no variant is shown to be better or worse than {experiment.control} yet"
     return "continue", None, [*why, *dict.fromkeys(missing), *([] if missing else [open_still])]
+
+
+def _too_early(experiment: Experiment, arms: Sequence[Arm], guarded: Sequence[Guarded]) -> str | None:
+    """Return why no claim can be made yet: too few users, or a guardrail on what looks better that nobody can watch."""
+    few = [one.name for one in arms if one.name != HOLDOUT and one.users < experiment.users_min]
+    if few:
+        return f"fewer than {experiment.users_min} users in {', '.join(few)}: no claim yet"
+    blind = [f"{one.metric} of {one.arm}" for one in guarded if one.high is None]
+    return f"guardrail: {', '.join(blind)} is not available, and nothing is promoted unwatched" if blind else None
 
 
 def _range(one: Lift) -> str:

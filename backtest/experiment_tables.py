@@ -81,5 +81,6 @@ def _guardrails(report: Report) -> Table:
     table = _table("guardrails, one-sided", "arm", "metric", "tolerated", "lift is below", "")
     for one in report.guardrails:
         high = "not available" if one.high is None else f"{one.high:+.1%}"
-        table.add_row(one.arm, one.metric, f"-{one.worse_by:.1%}", high, "BREACHED" if one.breached else "holds")
+        says = "BREACHED" if one.breached else "unknown" if one.high is None else "holds"
+        table.add_row(one.arm, one.metric, f"-{one.worse_by:.1%}", high, says)
     return table

@@ -28,11 +28,14 @@ def gates_of(found: Diagnostics, judged_by: Judge) -> tuple[Gate, ...]:
     """Return every gate, passed or not."""
     ess = "the weighted draws are worth {value:,.1f} unweighted ones, {limit:,.0f} needed"
     weight = "one draw has {value:.1%} of all weight, less than {limit:.0%} needed"
+    repeated = "rows repeat a decision: log each draw once, or name the column of its id"
     reward = "one draw has {value:.1%} of all weighted reward, less than {limit:.0%} needed"
+    if not any(one.value for one in found.clips):
+        reward = "no draw that the target would make, too, has earned anything"
     unsupported = "{value:.1%} of the target's choices were never drawn, less than {limit:.0%} needed"
     gates = [
         _none("unknown propensities", found.unknown, "rows have no propensity: log it with each decision"),
-        _none("duplicated decisions", found.duplicated, "rows repeat a decision: log each draw once"),
+        _none("duplicated decisions", found.duplicated, repeated),
         _at_least("ess", found.ess, ESS_MIN, ess),
         _at_least("ess share", found.ess_share, ESS_SHARE_MIN, "that is {value:.2%} of the draws, {limit:.0%} needed"),
         _below("mean weight", abs(found.weight_z), WEIGHT_Z_MAX, _mean_weight(found)),
@@ -54,9 +57,9 @@ def gates_of(found: Diagnostics, judged_by: Judge) -> tuple[Gate, ...]:
     return tuple(gates)
 
 
-def refused(why: str) -> Gate:
-    """Return the gate of a log that its reader refuses."""
-    return Gate(name="log", value=1.0, limit=0.0, passed=False, says=why)
+def refused(why: str) -> tuple[Gate, ...]:
+    """Return the gates of a log that its reader refuses."""
+    return (Gate(name="log", value=1.0, limit=0.0, passed=False, says=why),)
 
 
 def no_draws(unknown: int, duplicated: int, forced: int) -> tuple[Gate, ...]:

@@ -38,7 +38,8 @@ DRAW_COLUMNS = {
     "drawn_ms": "int64", "resolved_ms": "int64", "policy": "string", "experiment": "string", "variant": "string",
     "held_out": "bool", "list_price": "int64", "cost": "int64", "price": "int64", "propensity": "double",
     "forced": "bool", "exposed": "bool", "learnable": "bool", "unlearnable": "list", "quantity": "int64",
-    "intent": "int64", "sequence": "int64", "preference": "double", "prices": "prices", "probabilities": "numbers",
+    "intent": "int64", "sequence": "int64", "preference": "double", "churn": "double", "churn_days": "int64",
+    "prices": "prices", "probabilities": "numbers",
 }  # fmt: skip
 """Columns of every table of draws. Money in minor units, times in ms of event time; fields as in contracts.outcomes, but:
 `partition` of the log; `sequence`: the user's count of events at the draw; `quantity`: pieces bought at the draw's price, 0

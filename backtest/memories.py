@@ -186,7 +186,7 @@ def _learn(player: Player, visitor: _Visitor, arm: int, bought: bool, last: bool
     if visitor.waiting is not None:
         after = Next(DAY_MS, x, shift, player.arms.shifts[0])
         visitor.trace = values.learn(rule, *visitor.waiting, after, visitor.trace)
-    visitor.waiting = (x, shift, float(player.arms.gains[0, arm]) if bought else 0.0)
+    visitor.waiting = (x, shift, player.arms.reward(arm, bought))
     if last:
         values.learn(rule, *visitor.waiting, None, visitor.trace)
 

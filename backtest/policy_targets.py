@@ -1,16 +1,18 @@
 """Feedback on a policy file, from a log of this engine: what the policy would have drawn at every logged draw.
 
 Of the draws those count that a user saw and that may be learned from (contracts.outcomes); forced ones only as such. Not here:
-how the draws are replayed (backtest.logged_draws).
+how the draws are replayed (backtest.logged_draws), what they are expected to earn (backtest.expected_draws).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from backtest.expected_draws import expected_of
 from backtest.feedback import Feedback
 from backtest.logged_draws import Reward, logged_draws
 from contracts.errors import BadInput
@@ -38,16 +40,19 @@ def feedback_on_policy(
         )
     policy = read_policy(Path(file))
     draws = logged_draws(log, [policy], models)
-    flags = {name: draws.column(name).astype(np.bool_) for name in ("exposed", "learnable", "forced")}
-    kept = flags["exposed"] & (flags["learnable"] | flags["forced"])
+    exposed, learnable, forced = (draws.column(name).astype(np.bool_) for name in ("exposed", "learnable", "forced"))
+    draws = replace(draws, table=draws.table.filter(exposed & (learnable | forced)))
+    of_drawn, of_target = expected_of(draws, policy.name, reward) if len(draws) else (None, None)
     return Feedback(
-        reward=draws.rewards(reward)[kept],
-        propensity=draws.propensities()[kept],
-        target=draws.target(policy.name)[kept],
-        users=draws.clusters()[kept],
-        forced=flags["forced"][kept],
-        times_ms=draws.column("drawn_ms")[kept],
-        unsupported=np.clip(draws.unsupported(policy.name)[kept], 0.0, 1.0),
+        reward=draws.rewards(reward),
+        propensity=draws.propensities(),
+        target=draws.target(policy.name),
+        users=draws.clusters(),
+        forced=draws.column("forced").astype(np.bool_),
+        times_ms=draws.column("drawn_ms"),
+        unsupported=np.clip(draws.unsupported(policy.name), 0.0, 1.0),
+        expected_logged=of_drawn,
+        expected_target=of_target,
         adaptive=adaptive is not False,
         refusal=draws.refusal,
     )

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from backtest.worlds import COST_PERMILLE, LIST_PRICE, World
 from contracts.policies import Policy
-from contracts.rules import LinearQ, Money, Sarsa
-from pricing.arms import Arms, one
+from contracts.rules import LinearQ, Sarsa
+from pricing.arms import Arms, of_rule
 from pricing.choosers import Knowledge, chooser_of, ignorance
 from pricing.contexts import Seen, scene_of
 from pricing.demand import Posterior
@@ -76,9 +76,8 @@ def is_held_out(decision_id: str, share: float) -> bool:
 
 def arms_of(permille: tuple[int, ...], policy: Policy) -> Arms:
     """Return the arms of every visit under `policy`; its rails are not asked, the world says what may be charged."""
-    money = getattr(policy.rule, "money", None) or Money()
     prices = [LIST_PRICE * each // 1000 for each in permille]
-    return one(prices, LIST_PRICE, LIST_PRICE * COST_PERMILLE // 1000, money)
+    return of_rule(policy.rule, prices, LIST_PRICE, LIST_PRICE * COST_PERMILLE // 1000)
 
 
 class Player:
@@ -105,9 +104,8 @@ class Player:
         if isinstance(self.knowledge, Posterior):
             self.knowledge.learn(self.x, shift, bought)
         elif isinstance(self.knowledge, Values):
-            reward = float(self.arms.gains[0, arm]) if bought else 0.0
             assert isinstance(rule, LinearQ | Sarsa)
-            self.knowledge.learn(rule, self.x, shift, reward, None, None)
+            self.knowledge.learn(rule, self.x, shift, self.arms.reward(arm, bought), None, None)
 
 
 def drawn(chances: list[float], u: float) -> int:

@@ -42,7 +42,8 @@ _OUTCOME_COLUMNS = {
     "features": "numbers", "feature_version": "int64", "learned": "string",
     "cost_source": "string", "propensity": "double", "forced": "bool", "drawn_ms": "int64",
     "version": "int64", "resolved_ms": "int64", "exposure": "string", "exposed": "bool", "learnable": "bool",
-    "unlearnable": "list", "experiment": "string", "variant": "string", "held_out": "bool",
+    "unlearnable": "list", "experiment": "string", "variant": "string", "held_out": "bool", "churn": "double",
+    "churn_days": "int64",
     "decision_id": "string", "purchase_id": "string", "event_time_ms": "int64", "quantity": "int64", "drawn_price": "int64",
 }  # fmt: skip
 _NESTED_COLUMNS = {

@@ -29,6 +29,7 @@ def run(lab: Lab) -> Report:
     model = lab.work / "model"
     _write_random_model(model, items)
     encoder = Encoder(load_artifact(model), USERS_MAX)
+    lab.cold  # noqa: B018 - warms the broker
     rows: list[tuple[Cell, ...]] = []
     shares, wrong = [], []
     for _ in range(1 if lab.quick else ROUNDS):

@@ -4,7 +4,8 @@ In a world where nothing changes (the first half of LOGIT, and OWN): Thompson sa
 same outcomes are fitted at once (Newton's method, the same prior, nothing forgotten), and both predict visits that nobody has
 learned from, at every price. True chances are known there, so luck is not in the calibration. LOGIT's response is exponential
 in the features and the model's is linear, so that much of the error there is the model's; in OWN demand is what the model
-takes it for. Not here: what a policy earns (bench_policies).
+takes it for. What is the model's shows in a third fit, of the true chances in the place of what came of them: no luck is in it.
+Not here: what a policy earns (bench_policies).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ SEEDS, SEEDS_QUICK = range(4, 10), range(4, 6)
 VISITS, VISITS_QUICK = 20_000, 4_000
 HELD_BACK = 0.2
 """Share of the first half that is predicted, not learned."""
-MEMORIES = (100_000, 10_000_000)
+MEMORIES = (Prior().memory, 10_000_000)
 BINS = 10
 Z_90 = 1.6449
 
@@ -46,14 +47,16 @@ def run(lab: Lab) -> Report:
         name="posterior",
         title=f"The online posterior beside the fit of the same {learned_of(visits):,} outcomes, {len(seeds)} seeds",
         columns=("world", "memory", "rms distance, sd", "largest, sd", "|chance - fit's|", "|chance - true|", "|fit's - true|",
-                 "bins' error", "in the 90 % interval"),
+                 "bins' error", "truth in the 90 % interval", "fit without luck in it", "misfit"),
         rows=rows,
         notes=[
-            "memory: outcomes after which half is forgotten; 100,000 is the default.",
+            f"memory: outcomes after which half is forgotten; {Prior().memory:,} is the default.",
             "Distances of chances are means over visits and prices, in percentage points.",
             "Distances in sd are between the means of a weight and its fit, in standard deviations of the fit (Laplace).",
             f"bins' error: of {BINS} bins of the predicted chance, the mean distance to the mean true chance, by visits.",
-            "in the 90 % interval: share of visits and prices whose true log-odds lie in the posterior's interval.",
+            "truth in the 90 % interval: share of visits and prices whose true log-odds lie in the posterior's interval.",
+            "fit without luck in it: the same for the log-odds that the model comes to when it is shown the chances themselves.",
+            "misfit: root mean square of what is between those and the true ones, in log-odds; more outcomes do not take it away.",
         ],
     )  # fmt: skip
 
@@ -65,24 +68,26 @@ def measure(name: str, seed: int, visits: int, memory: int) -> list[float]:
     )
     world = own_world(seed, visits) if name == "OWN" else world_of(name, seed, visits)
     learned = learned_of(visits)
-    player, x, shifts, bought = played(policy, world, seed, learned)
+    player, x, shifts, bought, chances = played(policy, world, seed, learned)
     posterior = player.knowledge
     assert isinstance(posterior, Posterior)
     z = np.concatenate((x, shifts[:, None] * x), axis=1)
     prior = Posterior(replace(Prior(), memory=memory), x.shape[1])
     fit, spread = fitted(z, bought, prior.mean, np.diag(prior.covariance))
+    calm, _ = fitted(z, chances, prior.mean, np.diag(prior.covariance))
     distance = np.abs(posterior.mean - fit) / spread
     rest = slice(learned, visits // 2)
     mine, deviation, theirs, true = predicted(player, posterior, fit, world, rest)
     odds = np.log(true / (1.0 - true))
     corrected = _sigmoid(mine / np.sqrt(1.0 + np.pi * deviation**2 / 8.0))
-    inside = np.abs(odds - mine) <= Z_90 * deviation
+    without_luck = predicted(player, posterior, calm, world, rest)[2]
+    inside = [100.0 * float((np.abs(one - mine) <= Z_90 * deviation).mean()) for one in (odds, without_luck)]
     errors = [
         100.0 * np.abs(a - b).mean()
         for a, b in ((corrected, _sigmoid(theirs)), (corrected, true), (_sigmoid(theirs), true))
     ]
     return [float(np.sqrt((distance**2).mean())), float(distance.max()), *map(float, errors), binned(corrected, true),
-            100.0 * float(inside.mean())]  # fmt: skip
+            *inside, float(np.sqrt(((odds - without_luck) ** 2).mean()))]  # fmt: skip
 
 
 def own_world(seed: int, visits: int) -> World:
@@ -103,9 +108,9 @@ def learned_of(visits: int) -> int:
     return int(visits / 2 * (1 - HELD_BACK))
 
 
-def played(policy: Policy, world: World, seed: int, visits: int) -> tuple[Player, Floats, Floats, Floats]:
-    """Return the player after the first visits, and features (n, D), shifts (n,) and outcomes (n,) of its draws."""
-    player, rows, shifts, bought = Player(policy, world.permille), [], [], []
+def played(policy: Policy, world: World, seed: int, visits: int) -> tuple[Player, Floats, Floats, Floats, Floats]:
+    """Return the player after the first visits, and features (n, D), shifts, outcomes and true chances (n,) of its draws."""
+    player, rows, shifts, bought, chances = Player(policy, world.permille), [], [], [], []
     for visit, u in enumerate(uniforms(policy.seed, decision_ids(seed, visits))):
         arm = drawn(player.weigh(world.x[visit]), u)
         buys = bool(world.luck[visit] < world.chances[visit, arm])
@@ -113,11 +118,12 @@ def played(policy: Policy, world: World, seed: int, visits: int) -> tuple[Player
         rows.append(player.x)
         shifts.append(float(player.arms.shifts[0, arm]))
         bought.append(float(buys))
-    return player, np.array(rows), np.array(shifts), np.array(bought)
+        chances.append(float(world.chances[visit, arm]))
+    return player, np.array(rows), np.array(shifts), np.array(bought), np.array(chances)
 
 
 def fitted(z: Floats, bought: Floats, mean: Floats, variances: Floats) -> tuple[Floats, Floats]:
-    """Return the maximum of the log posterior and its standard deviations there, by Newton's method."""
+    """Return the maximum of the log posterior and its standard deviations there, by Newton's method; `bought` in 0 to 1."""
     weights = mean.copy()
     for _ in range(50):
         chances = _sigmoid((z * weights).sum(-1))

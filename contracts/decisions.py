@@ -111,6 +111,11 @@ class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field=
     """What each feature adds to the log-odds that a discount of 20 % of list brings."""
     cost_source: Literal["catalogue", "assumed", "none"] | None = None
     """Where the cost behind the policy's aim is from; none: it aims at revenue, and margin is not available."""
+    churn: float | None = None
+    """The chance that the user stays away, to six decimals (features.churn): no event on any of the `churn_days` days (UTC) after
+    the draw's. No price depends on it. Absent from records of before it was known."""
+    churn_days: int | None = None
+    """The horizon of `churn`."""
 
 
 class Applied(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="record", tag="applied", gc=False):

@@ -95,6 +95,9 @@ class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="
     """As in contracts.decisions, and so are the two below."""
     variant: str | None = None
     held_out: bool = False
+    churn: float | None = None
+    """As in contracts.decisions, and so is the one below. Whether the user came back, later events tell: backtests look."""
+    churn_days: int | None = None
     exposed: bool
     bought: Bought | None
     learnable: bool

@@ -1,9 +1,11 @@
 """A policy as a person writes it: TOML with the fields of contracts.policies.Policy, but for its number, which publishing
-gives. Knows no kind of rule by name. Not here: publishing (streams.policy_changes), what a rule computes (pricing).
+gives. Knows no kind of rule by name, but which of them learn. Not here: publishing (streams.policy_changes), what a rule
+computes (pricing).
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import tomllib
@@ -17,6 +19,7 @@ from msgspec import inspect
 
 from contracts.errors import BadInput
 from contracts.policies import BUILTIN, Policy
+from contracts.rules import LearningRule
 
 _NOT_GIVEN = ("record", "number")
 _PROBLEM = re.compile(r"(?P<what>.*?)(?: - at `\$\.(?P<path>[^`]*)`)?", re.DOTALL)
@@ -35,12 +38,40 @@ def read_policy(file: Path) -> Policy:
     Raises:
         BadInput: it cannot be read, or is no policy; one sentence with file, line, key, what is wrong and what to do.
     """
+    return decode_policy_file(_text_of(file), str(file))
+
+
+def read_publishable(file: Path) -> Policy:
+    """Return the policy in `file`, as `read_policy`, if workers may be given it: it names the model that its features are of.
+
+    Numbers that one model makes of a user mean nothing to what was learned with another. Where no models are exchanged, in a
+    simulation or a backtest that names its artifact, a file may leave it open.
+
+    Raises:
+        BadInput: as `read_policy`; or features come from a model that the file does not name.
+    """
+    text = _text_of(file)
+    policy = decode_policy_file(text, str(file))
+    if not isinstance(policy.rule, LearningRule) or policy.model is not None:
+        return policy
+    features = policy.rule.features
+    if features.of_a_model:
+        what = f"the rule reads {' and '.join(features.of_a_model)}, which a model makes, and no model is named"
+        others = json.dumps([name for name in features.names if name not in features.of_a_model])
+        remedy = (
+            'name the digest that it is made for and what prices without it, model = "DIGEST" and fallback = "NAME@NUMBER"; or '
+            f"leave features of a model out, rule.features.names = {others}"
+        )
+        raise BadInput(_sentence(str(file), text, ("rule", "features", "names"), what, remedy))
+    return policy
+
+
+def _text_of(file: Path) -> str:
     try:
-        text = file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise BadInput(f"{file} cannot be read: {reason}; name a TOML file with a policy") from None
-    return decode_policy_file(text, str(file))
 
 
 def decode_policy_file(text: str, source: str) -> Policy:

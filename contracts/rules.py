@@ -7,7 +7,7 @@ around a rule (contracts.policies), the arithmetic (pricing).
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -17,7 +17,7 @@ FEATURE_VERSION = 1
 ALLOWED_FEATURES = ("vector", "preference", "intent", "price")
 """`vector`: the model's user vector, projected to `dims` numbers. `preference`: its logit of a purchase of this item at list
 price (r_ui). `intent`: what this session did with the item. `price`: the logarithm of the list price."""
-NEED_A_MODEL = frozenset({"vector", "preference"})
+OF_A_MODEL = ("vector", "preference")
 _LOYALTY = ("tenure", "frequency", "recency", "orders", "spend", "loyalty", "lifetime_value", "churn")
 _PROTECTED = (
     "age", "gender", "sex", "race", "ethnicity", "colour", "nationality", "religion", "disability", "pregnancy", "orientation",
@@ -29,6 +29,7 @@ DISCOUNT_WEIGHT_MAX = 10.0
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Permille = Annotated[int, Meta(ge=0, le=10_000)]
 Spread = Annotated[float, Meta(gt=0.0, le=100.0)]
+Days = Annotated[float, Meta(gt=0.0, le=1_000.0)]
 
 
 class Features(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,9 +56,9 @@ class Features(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return 1 + sum(self.dims if name == "vector" else 1 for name in self.names)
 
     @property
-    def need_a_model(self) -> bool:
-        """Whether a feature comes from the user transformer."""
-        return not NEED_A_MODEL.isdisjoint(self.names)
+    def of_a_model(self) -> tuple[str, ...]:
+        """Names of the features that come from the user transformer."""
+        return tuple(name for name in self.names if name in OF_A_MODEL)
 
 
 def _require_allowed(name: str) -> None:
@@ -113,6 +114,33 @@ class Money(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     discount_budget: DiscountBudget | None = None
 
 
+class Churn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whether users come back. Each draw logs the chance that its user stays away (features.churn), and the horizon; backtests
+    hold both against what happened. No price ever depends on a person's hazard, or who comes often would pay more. What
+    prices do to everybody's return may be weighed, alike for all, but only if it was measured on randomised decisions.
+    """
+
+    horizon_days: Annotated[int, Meta(ge=1, le=30)] = 7
+    """Days (UTC) after the draw's own on which a user who comes back has an event."""
+    returns: Days = 0.7
+    """With `absences` the prior of a user's chance to come on a day: days taken to be seen, on which they came."""
+    absences: Days = 14.5
+    """Likewise, on which they did not. Both are fitted to a sample of a grocer's receipts (decision 0027): a shop has its own."""
+    weight: Annotated[float, Meta(ge=0.0, le=1_000.0)] = 0.0
+    """What a user who stays away costs, in list prices of what they looked at."""
+    slope: Literal["assumed", "randomised"] = "assumed"
+    """Where `slope_value` is from: `randomised` decisions, as `pricetide backtest --report` estimates it, or anything else."""
+    slope_value: Annotated[float, Meta(ge=-1.0, le=1.0)] = 0.0
+    """What a discount of 20 % of list adds to the chance that a user comes back within the horizon."""
+
+    def __post_init__(self) -> None:
+        if self.weight > 0.0 and self.slope != "randomised":
+            raise ValueError(
+                "churn.weight must be 0 unless what prices do to it comes from randomised decisions, a correlation is no effect: "
+                'take churn.slope_value from a report of logged draws and say churn.slope = "randomised"'
+            )
+
+
 class Prior(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is believed of demand before the first outcome. In log-odds; `response` is what a discount of 20 % adds."""
 
@@ -136,6 +164,7 @@ class Thompson(Struct, frozen=True, kw_only=True, tag_field="kind", tag="thompso
     prior: Prior = Prior()
     money: Money = Money()
     guard: Guard = Guard()
+    churn: Churn = Churn()
     samples: Annotated[int, Meta(ge=2, le=SAMPLES_MAX)] = 64
     """Points of the fixed table of normals over which the best price is counted."""
     temper: Share = 0.3
@@ -154,6 +183,7 @@ class Greedy(Struct, frozen=True, kw_only=True, tag_field="kind", tag="greedy", 
     prior: Prior = Prior()
     money: Money = Money()
     guard: Guard = Guard()
+    churn: Churn = Churn()
     explore: Share = 0.0
 
 
@@ -163,6 +193,7 @@ class LinearQ(Struct, frozen=True, kw_only=True, tag_field="kind", tag="linear_q
     features: Features = Features()
     money: Money = Money()
     guard: Guard = Guard()
+    churn: Churn = Churn()
     explore: Share = 0.05
     rate: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.02
     """Share of the error that one outcome corrects, for an outcome of typical size."""
@@ -179,6 +210,7 @@ class Sarsa(Struct, frozen=True, kw_only=True, tag_field="kind", tag="sarsa", fo
     features: Features = Features()
     money: Money = Money()
     guard: Guard = Guard()
+    churn: Churn = Churn()
     explore: Share = 0.05
     rate: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.02
     discount: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0

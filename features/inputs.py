@@ -1,7 +1,8 @@
 """What the user transformer reads of a token: the numbers beside the item's vector. Version TOKENISATION of that reading.
 
-The same function feeds training and the live path, one token at a time with the scalar functions of libm, so a token has
-the same bits in whatever batch it comes. Not here: item vectors (features.artifact), the bytes of a token (features.tokens).
+`token_features` says what they are, and training reads one token after another; the live path reads a batch at once, to the
+same bits in whatever batch a token comes: logarithms are libm's, one by one, and sums and products are exact or correctly
+rounded in every lane. Not here: item vectors (features.artifact), the bytes of a token (features.tokens).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from features.tokens import HEADER_BYTES, token_fields, tokens
+from features.tokens import HEADER_BYTES, read_headers, tokens
 
 TOKENISATION = "1"
 """Raised with every change of this module's results; an artifact made under another one is refused."""
@@ -78,23 +79,39 @@ def read_inputs(history: bytes, befores: Mapping[int, int | None], rows: Mapping
             front of it: a user's first token here. Token 0 must be in it.
         rows: from item id to row.
     """
-    kinds: list[int] = []
-    items: list[int] = []
-    numbers: list[float] = []
-    times: list[int] = []
-    before: int | None = None
-    for number, (kind, item, price, list_price, time_ms) in enumerate(token_fields(history)):
-        kinds.append(kind)
-        items.append(rows.get(item, UNKNOWN_ITEM))
-        numbers += token_features(price, list_price, time_ms, befores.get(number, before))
-        times.append(time_ms)
-        before = time_ms
+    starts = _starts(history)
+    ends = [*starts[1:], len(history)]
+    kinds, prices, list_prices, times = read_headers(history, starts)
+    items = [history[start + HEADER_BYTES : end].decode() for start, end in zip(starts, ends, strict=True)]
+    befores_ms = np.concatenate((times[:1], times[:-1]))
+    first = np.zeros(len(times), np.bool_)
+    for number, before_ms in befores.items():
+        first[number] = before_ms is None
+        befores_ms[number] = times[number] if before_ms is None else before_ms
     return Inputs(
-        rows=np.array(items, np.int64),
-        kinds=np.array(kinds, np.int64),
-        features=np.array(numbers, np.float32).reshape(-1, len(FEATURE_NAMES)),
-        times=times,
+        rows=np.array([rows.get(item, UNKNOWN_ITEM) for item in items], np.int64),
+        kinds=kinds,
+        features=_features(prices, list_prices, times - befores_ms, first),
+        times=times.tolist(),
     )
+
+
+def _features(
+    prices: NDArray[np.int64], list_prices: NDArray[np.int64], gaps_ms: NDArray[np.int64], first: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Return the `token_features` of n tokens, (n, FEATURE_NAMES); `gaps_ms` counts from the token before, 0 for a first one."""
+    features = np.zeros((len(prices), len(FEATURE_NAMES)))
+    log_prices = np.array([log(price) for price in (prices + 1).tolist()])
+    features[:, 0] = log_prices * _SCALE
+    known = list_prices > 0
+    (other,) = np.nonzero(known & (prices != list_prices))
+    of_list = np.array([log(price) for price in (list_prices[other] + 1).tolist()])
+    features[other, 1] = np.clip(log_prices[other] - of_list, -_RATIO_MAX, _RATIO_MAX)
+    features[:, 2] = known
+    (later,) = np.nonzero(gaps_ms > 0)
+    features[later, 3] = np.array([log1p(gap) for gap in (gaps_ms[later] * 0.001).tolist()]) * _SCALE
+    features[:, 4] = first
+    return features.astype(np.float32)
 
 
 class Suffix(NamedTuple):

@@ -70,7 +70,10 @@ class GraphRuns:
         self._vector = shape.vector
         self._items = self._on_device(artifact.item_rows)
         self._empty = self._values(shape.empty(0))
-        slabs = self._values(shape.empty(slots))
+        rings = shape.empty(slots)
+        for ring in rings.values():
+            ring.fill(0)  # the pages now: at a user's first token they would cost half as much as the run
+        slabs = self._values(rings)
         self._buffers = [_Buffers(self, size, slots, slabs) for size in sizes]
         self.width = sizes[-1]
 

@@ -71,21 +71,25 @@ class Taste(NamedTuple):
 
 
 def tastes_of(encoded: Encoded) -> list[Taste]:
-    """Return the answers one by one; a preference is the logistic function of its logit.
+    """Return the answers one by one; a preference is the logistic function of its logit, to six decimals.
 
     Raises:
         BrokenInvariant: a logit is no number: the model, or the machine, is broken.
     """
-    logits: list[float] = encoded.logits.tolist()
     if not np.isfinite(encoded.logits).all():
         raise BrokenInvariant(
             "The model gave a logit that is not finite: run `pricetide model verify` on its artifact, and report it"
         )
-    return [Taste(_logistic(logit), vector) for logit, vector in zip(logits, encoded.vectors, strict=True)]
+    return list(map(Taste, _preferences(encoded.logits), encoded.vectors))
 
 
-def _logistic(logit: float) -> float:
-    """Return 1 / (1 + exp(-logit)) to six decimals. Scalar math: its bits cannot depend on the batch."""
-    odds = exp(-abs(logit))  # never above 1: no logit is too large
-    share = odds / (1.0 + odds)
-    return round(1.0 - share if logit > 0 else share, 6)
+def _preferences(logits: NDArray[np.float32]) -> list[float]:
+    """Return 1 / (1 + exp(-logit)) to six decimals, halves up.
+
+    The exponentials are libm's, one by one, and what follows is exact or correctly rounded in every lane: the bits of a preference
+    cannot depend on its batch.
+    """
+    odds = np.array([exp(-size) for size in np.abs(logits).tolist()])  # never above 1: no logit is too large
+    shares = odds / (1.0 + odds)
+    rounded: list[float] = (np.floor(np.where(logits > 0, 1.0 - shares, shares) * 1e6 + 0.5) / 1e6).tolist()
+    return rounded

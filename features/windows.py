@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
+from struct import Struct
 from typing import NamedTuple
 
 from contracts.events import Click, Purchase, ShopEvent, View
@@ -31,6 +32,7 @@ _DWELL = (1 << (_SPEND_SHIFT - _DWELL_SHIFT)) - 1
 _COUNTERS = (1 << _INDEX_SHIFT) - 1
 _ONE = {View: 1, Click: 1 << _CLICKS_SHIFT, Purchase: 1 << _PURCHASES_SHIFT}
 _from_bytes = int.from_bytes
+_each_tile = Struct(f"{TILE_BYTES}s").iter_unpack
 
 
 class Totals(NamedTuple):
@@ -156,25 +158,27 @@ def totals(state: UserState, now_ms: int) -> tuple[Totals, Totals, Totals]:
 def month(state: UserState, now_ms: int) -> Totals:
     """Return the totals of the last 30 days alone, as `totals` has them."""
     day = now_ms // DAY_MS - DAYS
-    return _unpack(_sum(state.days, day) + _sum(state.hours, day * 24 + 23) + _sum(state.minutes, day * 1440 + 1439))
+    total = _sum(state.minutes, day * 1440 + 1439)
+    if state.hours or state.days:
+        total += _sum(state.days, day) + _sum(state.hours, day * 24 + 23)
+    return _unpack(total)
 
 
 def _sum(tiles: bytes, gone: int) -> int:
     """Return the sum of the counters of the tiles after `gone`."""
-    if not tiles:
-        return 0
+    if tiles and _from_bytes(tiles[:4], "big") <= gone:  # not the most frequent case
+        tiles = tiles[_end_of(tiles, gone) :]
     total = 0
-    begin = 0 if _from_bytes(tiles[:4], "big") > gone else _end_of(tiles, gone)  # the most frequent case first
-    for start in range(begin, len(tiles), TILE_BYTES):
-        total += _from_bytes(tiles[start : start + TILE_BYTES], "big")
+    for (tile,) in _each_tile(tiles):
+        total += _from_bytes(tile)
     return total & _COUNTERS  # the indices, which stand above the counters, have been added up, too
 
 
 def _unpack(total: int) -> Totals:
-    return Totals(
-        views=total & _COUNT,
-        clicks=total >> _CLICKS_SHIFT & _COUNT,
-        purchases=total >> _PURCHASES_SHIFT & _COUNT,
-        spend=total >> _SPEND_SHIFT,
-        dwell_ms=total >> _DWELL_SHIFT & _DWELL,
+    return Totals(  # names would cost as much again
+        total & _COUNT,
+        total >> _CLICKS_SHIFT & _COUNT,
+        total >> _PURCHASES_SHIFT & _COUNT,
+        total >> _SPEND_SHIFT,
+        total >> _DWELL_SHIFT & _DWELL,
     )

@@ -12,7 +12,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.rules import Money
+from contracts.policies import Rule
+from contracts.rules import LearningRule, Money, Thompson
 
 SHIFTS_PER_LIST = 5.0
 """Shifts in the whole list price: a discount of 20 % is one shift."""
@@ -32,8 +33,17 @@ class Arms(NamedTuple):
     """(n, k): 5 * (1 - price / list)."""
     gains: Floats
     """(n, k): worth of a purchase over list price; the same for padding."""
+    aims: Floats
+    """(n, k): gains less the rule's hurdle, which grows with the distance from list price: what prices are compared by."""
     counts: NDArray[np.int64]
     """(n, 1): feasible prices."""
+    besides: Floats | None = None
+    """(n, k): what charging the price is worth whether or not it sells, over list price; None: nothing, of no arm."""
+
+    def reward(self, arm: int, bought: bool) -> float:
+        """Return what came of charging `arm`, where there is one draw, over list price."""
+        sold = float(self.gains[0, arm]) if bought else 0.0
+        return sold if self.besides is None else sold + float(self.besides[0, arm])
 
 
 def cost_of(cost: int | None, list_price: int, money: Money) -> tuple[float, CostSource]:
@@ -45,7 +55,25 @@ def cost_of(cost: int | None, list_price: int, money: Money) -> tuple[float, Cos
     return 0.0, "none"
 
 
-def one(prices: Sequence[int], list_price: int, cost: int | None, money: Money, discount_weight: float = 0.0) -> Arms:
+def of_rule(rule: Rule, prices: Sequence[int], list_price: int, cost: int | None, discount_weight: float = 0.0) -> Arms:
+    """Return the arms of one draw as `rule` values them; other arguments as of `one`."""
+    if not isinstance(rule, LearningRule):
+        return one(prices, list_price, cost, Money())
+    hurdle, churn = rule.hurdle if isinstance(rule, Thompson) else 0.0, rule.churn
+    arms = one(prices, list_price, cost, rule.money, discount_weight, hurdle)
+    if churn.weight == 0.0:
+        return arms
+    return arms._replace(besides=churn.weight * churn.slope_value * arms.shifts)
+
+
+def one(
+    prices: Sequence[int],
+    list_price: int,
+    cost: int | None,
+    money: Money,
+    discount_weight: float = 0.0,
+    hurdle: float = 0.0,
+) -> Arms:
     """Return the arms of one draw.
 
     Args:
@@ -54,22 +82,27 @@ def one(prices: Sequence[int], list_price: int, cost: int | None, money: Money, 
         cost: the catalogue's.
         money: what a purchase is worth.
         discount_weight: lambda of the discount budget, on top of that of `money`.
+        hurdle: contracts.rules.Thompson.hurdle.
     """
     amounts = np.array([prices], dtype=np.int64)
     m = amounts / list_price
     spent = cost_of(cost, list_price, money)[0] / list_price
     gains = m - spent - (money.discount_weight + discount_weight) * np.maximum(1.0 - m, 0.0)
+    shifts = SHIFTS_PER_LIST * (1.0 - m)
+    aims = gains if hurdle == 0.0 else gains - hurdle / SHIFTS_PER_LIST * np.abs(shifts * gains)
     counts = np.full((1, 1), len(prices), dtype=np.int64)
-    return Arms(amounts, np.full((1, 1), list_price, dtype=np.int64), SHIFTS_PER_LIST * (1.0 - m), gains, counts)
+    return Arms(amounts, np.full((1, 1), list_price, dtype=np.int64), shifts, gains, aims, counts)
 
 
 def stacked(many: Sequence[Arms]) -> Arms:
     """Return the arms of several draws as one."""
     width = max(each.prices.shape[1] for each in many)
-    rows = [[_padded(array, width) for array in (each.prices, each.shifts, each.gains)] for each in many]
-    prices, shifts, gains = (np.concatenate(column) for column in zip(*rows, strict=True))
+    rows = [[_padded(array, width) for array in (each.prices, each.shifts, each.gains, each.aims)] for each in many]
+    prices, shifts, gains, aims = (np.concatenate(column) for column in zip(*rows, strict=True))
     lists, counts = (np.concatenate(column) for column in zip(*[(e.list_prices, e.counts) for e in many], strict=True))
-    return Arms(prices, lists, shifts, gains, counts)
+    weighed = [each.besides for each in many if each.besides is not None]
+    besides = np.concatenate([_padded(one, width) for one in weighed]) if len(weighed) == len(many) else None
+    return Arms(prices, lists, shifts, gains, aims, counts, besides)
 
 
 def _padded(row: NDArray, width: int) -> NDArray:  # type: ignore[type-arg]  # of any dtype

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from contracts.outcomes import Outcome
 from contracts.rules import ValueRule
-from pricing.arms import SHIFTS_PER_LIST, one
+from pricing.arms import SHIFTS_PER_LIST, of_rule
 from pricing.q_linear import Next, Values
 
 Floats = NDArray[np.float64]
@@ -79,8 +79,8 @@ class Chains:
 
 def _learn(rule: ValueRule, values: Values, waiting: _Waiting, after: Next | None, weight: float) -> Floats:
     outcome = waiting.outcome
-    arm = one((outcome.price,), outcome.list_price, outcome.cost, rule.money, weight)
-    reward = float(arm.gains[0, 0]) if outcome.bought is not None else 0.0
+    arm = of_rule(rule, (outcome.price,), outcome.list_price, outcome.cost, weight)
+    reward = arm.reward(0, outcome.bought is not None)
     return values.learn(rule, np.array(outcome.features), float(arm.shifts[0, 0]), reward, after, waiting.trace)
 
 

@@ -118,7 +118,7 @@ class OnDemand:
 
     def values(self, rows: Floats, arms: Arms) -> Floats:
         """Return what each arm earns under the mean, less the rule's hurdle."""
-        return thompson.values(self._rule, rows, arms)
+        return thompson.values(rows, arms)
 
 
 class OnValues:

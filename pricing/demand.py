@@ -171,14 +171,17 @@ def sigmoid(value: float) -> float:
 
 
 def worths(levels: Floats, responses: Floats, arms: Arms) -> Floats:
-    """Return what is earned on average, gain * P(buy), by n draws with s pairs of level and response: (n, s, k)."""
+    """Return what is earned on average, aim * P(buy) and what comes besides, by n draws with s levels and responses: (n, s, k)."""
     odds = responses[:, :, None] * arms.shifts[:, None]
     odds += levels[:, :, None]
     np.negative(odds, out=odds)
     np.minimum(odds, _LARGE, out=odds)
     np.exp(odds, out=odds)
     odds += 1.0
-    return np.divide(arms.gains[:, None], odds, out=odds)
+    np.divide(arms.aims[:, None], odds, out=odds)
+    if arms.besides is not None:
+        odds += arms.besides[:, None]
+    return odds
 
 
 def _sums(products: Floats) -> Floats:

@@ -39,6 +39,8 @@ class LearnedDraw(NamedTuple):
     level_contributions: tuple[float, ...] | None
     response_contributions: tuple[float, ...] | None
     cost_source: str
+    churn: float | None
+    churn_days: int | None
 
 
 class Known(NamedTuple):
@@ -118,8 +120,10 @@ def seen_of(list_price: int, intent: int, taste: Taste | None) -> Seen:
     return Seen(list_price, intent, taste.preference, taste.vector)
 
 
-def record_of(sight: Sight, chances: Chances, u: float, arm: int, priced: PricedItem) -> LearnedDraw:
-    """Return what a decision says of the draw of `arm`."""
+def record_of(
+    sight: Sight, chances: Chances, u: float, arm: int, priced: PricedItem, churn: float | None
+) -> LearnedDraw:
+    """Return what a decision says of the draw of `arm` by a user whose churn hazard is `churn`; None: it is not known."""
     rule = priced.policy.rule
     assert isinstance(rule, LearningRule)
     level: tuple[float, ...] | None = None
@@ -137,4 +141,6 @@ def record_of(sight: Sight, chances: Chances, u: float, arm: int, priced: Priced
         level,
         response,
         cost_of(priced.item.cost, priced.list_price, rule.money)[1],
+        churn,
+        None if churn is None else rule.churn.horizon_days,
     )

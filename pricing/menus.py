@@ -18,9 +18,9 @@ from contracts.catalogue import CatalogueItem
 from contracts.decisions import TrailStep
 from contracts.errors import BrokenInvariant
 from contracts.policies import Policy
-from contracts.rules import LearningRule, Money
+from contracts.rules import LearningRule
 from pricing import policies, rails, reasons
-from pricing.arms import Arms, one
+from pricing.arms import Arms, of_rule
 from pricing.choosers import Sight
 from pricing.lattice import charm_drops, full_lattice
 
@@ -205,9 +205,7 @@ class PricedItem:
 
     def arms(self, prices: tuple[int, ...], discount_weight: float = 0.0) -> Arms:
         """Return `prices` of this item as numbers to compute with; `discount_weight` is lambda of the discount budget."""
-        rule = self.policy.rule
-        money = rule.money if isinstance(rule, LearningRule) else Money()
-        return one(prices, self.list_price, self.item.cost, money, discount_weight)
+        return of_rule(self.policy.rule, prices, self.list_price, self.item.cost, discount_weight)
 
     def values(self, sight: Sight) -> NDArray[np.float64]:
         """Return what a learning policy expects of every point of the full lattice, rails or not."""

@@ -13,6 +13,8 @@ from bisect import bisect_right
 from msgspec import Struct
 
 from contracts.prices import Status
+from contracts.rules import LearningRule
+from features.churn import Tiles, hazard_of
 from features.state import Offer
 from features.vectors import Taste
 from pricing import reasons
@@ -55,6 +57,10 @@ class Ask(Struct, gc=False):
     """What the model makes of user and item; None without a model."""
     sight: Sight | None = None
     """What a learning policy sees of the draw, if it is to be one; None for a policy that does not learn."""
+    tiles: Tiles | None = None
+    """Of the user's state, this event included; None where a decision is made again from its record."""
+    churn: float | None = None
+    """The churn hazard on that record."""
 
 
 class Verdict(Struct, gc=False):
@@ -169,10 +175,17 @@ def draw(offers: Offers, priced: PricedItem, ask: Ask, last_price: int) -> Verdi
         forced,
         propensity,
         ask.intent,
-        () if sight is None or forced else record_of(sight, chances, ask.u, arm, priced),
+        () if sight is None or forced else record_of(sight, chances, ask.u, arm, priced, _churn(ask, priced)),
         chances,
         last_price,
     )
+
+
+def _churn(ask: Ask, priced: PricedItem) -> float | None:
+    """Return the user's churn hazard, by what the policy, which learns, says of the horizon."""
+    rule = priced.policy.rule
+    assert isinstance(rule, LearningRule)
+    return ask.churn if ask.tiles is None else hazard_of(rule.churn, ask.tiles, ask.last_ms)
 
 
 def _hold(offer: Offer, priced: PricedItem, market: str | None) -> Verdict:

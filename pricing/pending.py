@@ -70,11 +70,14 @@ class _Tail(Struct, gc=False):
 # The outcome in two parts, the fields of the contract in its order, so the same bytes (a test holds them equal).
 _FIELDS = Outcome.__struct_fields__
 _SPLIT = _FIELDS.index("exposed")
-_STAMPS = len(NO_STAMP)
+_NO_CHURN = (None, None)
+_ABSENT = (*NO_STAMP, *_NO_CHURN)
+"""What the last fields of a head say where it has none of them."""
+_DEFAULTS = _SPLIT - len(_ABSENT)
 _Head = msgspec.defstruct(
     "_Head",
-    [(name, Any) for name in _FIELDS[: _SPLIT - _STAMPS]]
-    + [(name, Any, value) for name, value in zip(_FIELDS[_SPLIT - _STAMPS : _SPLIT], NO_STAMP, strict=True)],
+    [(name, Any) for name in _FIELDS[:_DEFAULTS]]
+    + [(name, Any, value) for name, value in zip(_FIELDS[_DEFAULTS:_SPLIT], _ABSENT, strict=True)],
     tag_field="record",
     tag="outcome",
     omit_defaults=True,
@@ -174,6 +177,7 @@ def pending_of(
         due_ms,
         exposure,
         *(NO_STAMP if treatment is None else treatment.stamp),
+        *((known.churn, known.churn_days) if known else _NO_CHURN),
     )
     marks = (FORCED if verdict.forced else 0) | (EXPOSED if exposure == "all" else 0)
     return Pending(decision_key(user, ask.decision_id), _to_json(head), marks)

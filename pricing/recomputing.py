@@ -2,8 +2,8 @@
 
 A record names all that it was made of: versions of policy and catalogue, the digest of what was learned, the experiment, the
 draw that it holds. Whoever has those (`Background`) can have the decision again; `lacking` says what is missing. What only
-the user's state knew is taken from the record: the level of intent, the features, that an earlier offer had ended. Not
-here: finding a record or its background (the shells), its numbers for people (pricing.explanation).
+the user's state knew is taken from the record: the level of intent, the features, the churn hazard, that an earlier offer had
+ended. Not here: finding a record or its background (the shells), its numbers for people (pricing.explanation).
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def _verdict(decision: Decision, background: Background, priced: PricedItem, las
     ask.u = uniforms(policy.seed, [decision.decision_id])[0]
     ask.holdout, ask.held_out = background.holdout or 0.0, decision.held_out
     if isinstance(policy.rule, LearningRule):
-        ask.sight = _sight(decision, policy, background.known)
+        ask.sight, ask.churn = _sight(decision, policy, background.known), decision.churn
     offers: Offers = {item: _closed(decision, last_price)}
     return respond(offers, priced, ask, 2)
 

@@ -16,6 +16,7 @@ from contracts.errors import BadEvent
 from contracts.events import Click, Consent, Purchase, ShopEvent, View
 from contracts.intake import Inbound
 from contracts.semantics import Semantics
+from features.churn import tiles_of
 from features.fold import Folded, fold, fold_consent
 from features.signals import signals_of
 from features.state import DrawRef, UserState, decode_state, encode_state, expired_state
@@ -189,6 +190,7 @@ class Run:
             return Unpriced(inbound, self.applied, "refused_item", event.user, state.offers, state.draws, suspect)
         intent = intent_level(state, event.item)
         ask = Ask(now_ms, event.market, decision_id, u, intent, state.last_ms)
+        ask.tiles = tiles_of(state)
         if treatment is not None:
             ask.holdout, ask.held_out = treatment.holdout, treatment.held_out
         rule = self._prescription(event, state)

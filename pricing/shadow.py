@@ -86,7 +86,7 @@ class Shadow:
             return
         u, sight = self._chances[real.decision_id]
         ask = Ask(real.now_ms, real.market, real.decision_id, u, real.intent, real.last_ms)
-        ask.taste, ask.sight = real.taste, sight
+        ask.taste, ask.sight, ask.tiles = real.taste, sight, real.tiles
         verdict = draw({}, priced, ask, last_price)
         if treatment.fallback:
             verdict.reasons = (reasons.MODEL_MISMATCH, *verdict.reasons)

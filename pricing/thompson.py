@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.rules import Greedy, Thompson
-from pricing.arms import SHIFTS_PER_LIST, Arms
+from pricing.arms import Arms
 from pricing.demand import worths
 from pricing.normals import normals
 
@@ -53,17 +53,10 @@ def sampled(rule: Thompson | Greedy, seed: int, moments: Floats) -> Floats:
     return rows
 
 
-def _compared(rule: Thompson | Greedy, arms: Arms) -> Arms:
-    """Return `arms` with what each gains less the rule's hurdle, which grows with the distance from list price."""
-    if isinstance(rule, Greedy) or rule.hurdle == 0.0:
-        return arms
-    return arms._replace(gains=arms.gains - rule.hurdle / SHIFTS_PER_LIST * np.abs(arms.shifts * arms.gains))
-
-
-def values(rule: Thompson | Greedy, rows: Floats, arms: Arms) -> Floats:
+def values(rows: Floats, arms: Arms) -> Floats:
     """Return what each arm earns under the mean, as the rule compares them, (n, k); `rows` as `sampled` gives them."""
     samples = rows.shape[1] // 2
-    return worths(rows[:, :1], rows[:, samples : samples + 1], _compared(rule, arms))[:, 0]
+    return worths(rows[:, :1], rows[:, samples : samples + 1], arms)[:, 0]
 
 
 def weigh(rule: Thompson | Greedy, rows: Floats, arms: Arms) -> Floats:
@@ -78,7 +71,7 @@ def weigh(rule: Thompson | Greedy, rows: Floats, arms: Arms) -> Floats:
     samples = rows.shape[1] // 2
     first = 1 if samples > 1 else 0  # the mean has a vote only where nothing is sampled
     # the lowest price wins a tie, so padding never does
-    votes = worths(rows[:, first:samples], rows[:, samples + first :], _compared(rule, arms)).argmax(-1)
+    votes = worths(rows[:, first:samples], rows[:, samples + first :], arms).argmax(-1)
     if draws > 1:
         votes += width * np.arange(draws)[:, None]
     counts = np.bincount(votes.ravel(), minlength=draws * width).reshape(draws, width)
@@ -89,7 +82,9 @@ def softened(counts: Floats | NDArray[np.int64], each: float, explore: float, ar
     """Return `each` probability per count (n, k), and an even share of `explore` for every feasible price."""
     mixed: Floats = np.multiply(counts, each)
     if explore > 0.0:
-        mixed += explore / arms.counts
-        if len(mixed) > 1:  # else there is no padding
+        if len(mixed) == 1:  # no padding
+            mixed += explore / mixed.shape[1]
+        else:
+            mixed += explore / arms.counts
             mixed[np.arange(mixed.shape[1]) >= arms.counts] = 0.0
     return mixed

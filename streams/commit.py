@@ -26,7 +26,7 @@ from features.state import expired_bytes
 from pricing.engine import Isolated, Step
 from streams.dead_letters import dead_letter
 from streams.ledger import LEDGER_KEY, Ledger, encode_ledger
-from streams.producer import Sent, send_records
+from streams.producer import Headed, Sent, send_side_by_side, with_headers
 from streams.settings import Settings
 from streams.store import StateStore
 
@@ -57,47 +57,55 @@ class Commit:
         states += step.pending.items()
         states.append((LEDGER_KEY, encode_ledger(ledger)))
         await self._begin()
-        changelog = await self._send(step, states)
+        sent = await self._send(step, states)
         await self._send_offsets(ledger)
-        offset = await changelog.last_offset()
+        offset = await self._acknowledged(sent)
         await self._end()
         self._write(states, offset)
 
     async def erase(self, keys: Mapping[str, Iterable[bytes]], states: list[StateRecord]) -> None:
         """Take back what was published under `keys`, by topic, and write `states`; in one transaction, too."""
         await self._begin()
-        for topic, of_topic in keys.items():
-            tombstones = [(key, None) for key in of_topic]
-            await send_records(self._producer, topic, self.partition, tombstones, HEADERS)
-        changelog = await send_records(self._producer, self._topics.changelog, self.partition, states, [])
-        offset = await changelog.last_offset()
+        flows = [(topic, with_headers([(key, None) for key in of_topic], HEADERS)) for topic, of_topic in keys.items()]
+        flows.append((self._topics.changelog, with_headers(states, [])))
+        offset = await self._acknowledged(await send_side_by_side(self._producer, self.partition, flows))
         await self._end()
         self._write(states, offset)
 
     async def _begin(self) -> None:
         await self._producer.begin_transaction()
 
-    async def _send(self, step: Step, states: list[StateRecord]) -> Sent:
-        producer, topics, partition = self._producer, self._topics, self.partition
-        if step.prices:
-            await send_records(producer, topics.price_updates, partition, step.prices, HEADERS)
-        if step.decisions:
-            await send_records(producer, topics.decisions, partition, step.decisions, HEADERS)
-        if step.outcomes:
-            await send_records(producer, topics.outcomes, partition, step.outcomes, HEADERS)
-        if step.shadows:
-            await send_records(producer, topics.shadow_decisions, partition, step.shadows, HEADERS)
-        for inbound, error in step.dead:
-            await self._send_dead(inbound, error)
-        return await send_records(producer, topics.changelog, partition, states, [])
+    async def _send(self, step: Step, states: list[StateRecord]) -> list[Sent]:
+        topics = self._topics
+        flows = [
+            (topics.price_updates, with_headers(step.prices, HEADERS)),
+            (topics.decisions, with_headers(step.decisions, HEADERS)),
+            (topics.outcomes, with_headers(step.outcomes, HEADERS)),
+            (topics.shadow_decisions, with_headers(step.shadows, HEADERS)),
+            (topics.dead_letters, map(self._dead_letter, step.dead)),
+            (topics.changelog, with_headers(states, [])),
+        ]
+        return await send_side_by_side(self._producer, self.partition, flows)
 
-    async def _send_dead(self, inbound: Inbound, error: BadEvent) -> None:
+    def _dead_letter(self, dead: tuple[Inbound, BadEvent]) -> Headed:
+        inbound, error = dead
         source = self._topics.topology.sources[inbound.source]
         traceback = self._isolated.get((inbound.source, inbound.offset), "")
         key, value, headers = dead_letter(
             inbound, error, source, self.partition, self._dead_letter_bytes_max, traceback=traceback
         )
-        await send_records(self._producer, self._topics.dead_letters, self.partition, [(key, value)], headers)
+        return (key, value), headers
+
+    @staticmethod
+    async def _acknowledged(sent: list[Sent]) -> int:
+        """Wait for the broker's word on every batch, and return the offset of the last record of the last topic.
+
+        Of every topic, for a transaction can be ended although the broker has refused a part of it.
+        """
+        offset = -1
+        for of_topic in sent:
+            offset = await of_topic.last_offset()
+        return offset
 
     async def _send_offsets(self, ledger: Ledger) -> None:
         """Send the positions that have moved; the first time all of them, so that the group has every one."""

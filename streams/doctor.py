@@ -14,20 +14,30 @@ from typing import Any
 
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
-from kafka.errors import CoordinatorLoadInProgressError, CoordinatorNotAvailableError
+from kafka.errors import CoordinatorLoadInProgressError, CoordinatorNotAvailableError, NotCoordinatorError
 
 from contracts.errors import BadSettings, BrokerUnavailable, PricetideError
 from contracts.rules import LearningRule
 from streams.broker import administering, partition_counts, reading, records_until
 from streams.ledger import LEDGER_KEY, Ledger, decode_ledger, starting_point
 from streams.policy_log import read_policy_log
-from streams.settings import Settings
+from streams.settings import Settings, unknown_variables
 from streams.topics import Finding, check_topics, counted
 
 FREE_BYTES_MIN = 1 << 30
 COORDINATOR_TRIES = 20
 LEDGER_RECORDS_BACK = 10_000
 """How far from the end of a changelog its last ledger is looked for; every transaction writes one."""
+
+LIMITS = (
+    "transaction.state.log.replication.factor",
+    "transaction.state.log.min.isr",
+    "transaction.max.timeout.ms",
+    "group.min.session.timeout.ms",
+    "group.max.session.timeout.ms",
+)
+"""Configurations of a broker that settings must fit."""
+_NO_COORDINATOR_YET = (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError)
 
 
 def examine(settings: Settings) -> list[Finding]:
@@ -62,6 +72,10 @@ def _semantics(settings: Settings) -> Iterator[Finding]:
         yield Finding("wrong", "settings", str(error).partition("; ")[0], str(error).partition("; ")[2])
         return
     default = "granted" if semantics.consent_default else "denied"
+    unknown = unknown_variables()
+    if unknown:
+        message = f"no settings, and not read: {', '.join(unknown)}"
+        yield Finding("warning", "environment", message, "correct the names; docs/operations.md has them")
     yield Finding("ok", "settings", f"consent_default {default}, {semantics.currency}, epoch {semantics.epoch}")
 
 
@@ -109,7 +123,15 @@ def _broker(admin: KafkaAdminClient, settings: Settings) -> list[Finding]:
     ]
     answer = admin.describe_configs([ConfigResource(ConfigResourceType.BROKER, one)], config_filter="all")
     configs = {key: entry["value"] for key, entry in answer["broker"][one].items()}
-    return [*found, *_transactions(configs, len(brokers), settings), *_group_limits(configs, settings)]
+    return [*found, *_limits(configs, len(brokers), settings)]
+
+
+def _limits(configs: dict[str, str], brokers: int, settings: Settings) -> list[Finding]:
+    untold = [key for key in LIMITS if configs.get(key) is None]  # a hosted cluster may keep them to itself
+    if untold:
+        remedy = "see that it allows transaction_timeout_ms and session_timeout_ms as they are set"
+        return [Finding("warning", "broker", f"does not tell {', '.join(untold)}", remedy)]
+    return [*_transactions(configs, brokers, settings), *_group_limits(configs, settings)]
 
 
 def _transactions(configs: dict[str, str], brokers: int, settings: Settings) -> Iterator[Finding]:
@@ -186,7 +208,7 @@ def _committed(admin: KafkaAdminClient, group: str) -> dict[TopicPartition, int]
     for _ in range(COORDINATOR_TRIES):
         try:
             answer: dict[TopicPartition, Any] = admin.list_group_offsets(group)[group]
-        except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError):
+        except _NO_COORDINATOR_YET:
             time.sleep(0.25)
             continue
         return {place: entry.offset for place, entry in answer.items() if entry.offset >= 0}

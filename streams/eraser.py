@@ -27,6 +27,7 @@ from msgspec import Struct
 from pricing.erasure import Erasure, decode_erasure, encode_erasure, erasure_key
 from pricing.pending import ERASED, decode_pending, encode_pending, user_key_of
 from pricing.traces import Traces
+from streams.closing import stop
 from streams.commit import Commit
 from streams.metrics import Metrics
 from streams.settings import Settings
@@ -97,7 +98,7 @@ class Sweep:
 
     async def stop(self) -> None:
         """Disconnect."""
-        await self._consumer.stop()
+        await stop(self._consumer)
 
 
 class Eraser:

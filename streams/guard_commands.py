@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from contracts.errors import BadSettings
 from streams.options import with_settings
 from streams.settings import Settings
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     from pricing.review import Guarded
 
 _path = click.Path(path_type=Path)
@@ -55,9 +58,7 @@ def guard(
     _log_to_stderr(settings)
     watching = Guard(settings, guarded, alarm_only=alarm_only, tenure_kills=tenure_kills)
     if metrics_port is not None:
-        from prometheus_client import start_http_server
-
-        start_http_server(metrics_port, addr=settings.host, registry=watching.metrics.registry)
+        _serve(watching.metrics.registry, settings.host, metrics_port)
     reason = None
     with suppress(KeyboardInterrupt):
         reason = watching.watch(until_idle)
@@ -65,6 +66,20 @@ def guard(
         click.echo(f"The kill switch is on: {reason}. Look at `pricetide policy history`; when it is mended, "
                    "`pricetide killswitch off`.", err=True)  # fmt: skip
         raise SystemExit(1)
+
+
+def _serve(registry: CollectorRegistry, host: str, port: int) -> None:
+    """Serve /metrics.
+
+    Raises:
+        BadSettings: the port is taken, or the host is not this machine's.
+    """
+    from prometheus_client import start_http_server
+
+    try:
+        start_http_server(port, addr=host, registry=registry)
+    except OSError as error:
+        raise BadSettings(f"Cannot listen on {host}:{port}: {error.strerror}. Correct --metrics-port or host") from None
 
 
 def _log_to_stderr(settings: Settings) -> None:

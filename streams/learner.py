@@ -20,7 +20,7 @@ from streams.learner_metrics import LearnerMetrics
 from streams.lesson_session import Classroom, LessonBatch, LessonSession
 from streams.reference import References
 from streams.settings import Settings
-from streams.shell import end_process, end_tasks
+from streams.shell import end_process, end_tasks, supervised
 
 logger = logging.getLogger(__name__)
 FOLLOW_S = 1.0
@@ -46,7 +46,7 @@ class LearnerShell:
 
     def begin(self) -> None:
         """Learn until closed; anything unexpected ends the process."""
-        self._running = asyncio.create_task(self._guard(self._run()), name="learner")
+        self._running = asyncio.create_task(supervised(self._run()), name="learner")
 
     async def _run(self) -> None:
         await self.references.read_to_end()
@@ -59,7 +59,7 @@ class LearnerShell:
                 await self._stop(version)
             for version in wanted.keys() - self.sessions.keys():
                 session = self.sessions[version] = LessonSession(self._room, wanted[version])
-                self._tasks[version] = asyncio.create_task(self._guard(session.run()), name=f"learn-{version}")
+                self._tasks[version] = asyncio.create_task(supervised(session.run()), name=f"learn-{version}")
                 logger.info("%s is learned for from now on", version)
             await asyncio.sleep(FOLLOW_S)
 
@@ -107,14 +107,6 @@ class LearnerShell:
         with suppress(TimeoutError):
             await asyncio.gather(*(self._stop(version) for version in list(self.sessions)))
         await self.references.close()
-
-    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:
-            end_process(error)
 
 
 def _publish_ended(task: asyncio.Task[None]) -> None:

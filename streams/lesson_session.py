@@ -14,7 +14,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import suppress
 from operator import attrgetter
 from typing import Any
 
@@ -29,6 +28,7 @@ from contracts.outcomes import Outcome, decode_outcome
 from contracts.policies import Policy
 from contracts.rules import Features, LearningRule
 from pricing.lessons import Lesson, Lessons
+from streams.closing import stop
 from streams.learner_metrics import LearnerMetrics
 from streams.policy_log import PolicyLog, read_policy_log
 from streams.reference import References
@@ -269,7 +269,4 @@ class LessonSession:
         if self.committing is not None and not self.committing.done():
             await asyncio.wait({self.committing}, timeout=timeout_s)
             self.committing.cancel()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._consumer.stop()
-                await self._writer.close()
+        await stop(self._consumer, self._writer, timeout_s=timeout_s)

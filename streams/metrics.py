@@ -7,6 +7,8 @@ encode), `commit` (send, offsets, transaction, RocksDB). Gauges are set when som
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from pricing.engine import Step
@@ -67,6 +69,13 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+
+    def leave(self, topics: Iterable[str], partition: int) -> None:
+        """Forget the gauges of a partition that is given up, `topics` its sources: its next owner has them."""
+        for topic in topics:
+            self.lag.remove(topic, partition)
+        for gauge in (self.restoring, self.users, self.pending_draws, self.erasures_waiting, self.last_commit):
+            gauge.remove(partition)
 
     def count(self, step: Step) -> None:
         """Add the counts of a step; their names are `family:label` (pricing.engine)."""

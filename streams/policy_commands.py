@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from contracts.policies import Policy
-from contracts.policy_files import read_policy
+from contracts.policy_files import read_publishable
 from streams.options import with_settings
 from streams.settings import Settings
 
@@ -28,8 +28,8 @@ def policy() -> None:
 @_file
 @click.option("--model", type=click.Path(path_type=Path), help="Artifact that the policy should have been made for.")
 def check(file: Path, model: Path | None) -> None:
-    """Say whether FILE.toml is a policy, and what is wrong if it is not. Asks no broker."""
-    draft = read_policy(file)
+    """Say whether FILE.toml is a policy that workers may be given, and what is wrong if it is not. Asks no broker."""
+    draft = read_publishable(file)
     click.echo(f"{file} is a policy: {draft.name}, {_kind(draft)}")
     if draft.fallback is not None:
         click.echo(f"Whether its fallback {draft.fallback} is published, `pricetide policy apply` will see.")
@@ -44,7 +44,7 @@ def apply(settings: Settings, file: Path, no_activate: bool) -> None:
     """Publish FILE.toml as the next version of its name and make it current; workers follow with their next batch."""
     from streams.policy_changes import apply_policy
 
-    draft = read_policy(file)
+    draft = read_publishable(file)
     _say_model(draft, settings.encoder.model)
     change = apply_policy(settings, draft, activate=not no_activate)
     if change.published_at is None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
+from streams.closing import stop
 from streams.ledger import MARKER_KEY
 from streams.producer import send_records
 from streams.settings import Settings
@@ -61,7 +62,7 @@ async def restore(
         consumer.seek(place, store.changelog_offset + 1)
         return await _apply(consumer, place, store, marker, progress)
     finally:
-        await consumer.stop()
+        await stop(consumer)
 
 
 async def _apply(

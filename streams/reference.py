@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from contracts.catalogue import Catalogue
 from contracts.errors import BadReference
 from contracts.policies import PolicyBook
+from streams.closing import stop
 from streams.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -78,8 +79,7 @@ class References:
 
     async def close(self) -> None:
         """Stop reading."""
-        if self._consumer is not None:
-            await self._consumer.stop()
+        await stop(self._consumer)
 
     def _apply(self, fetched: dict[TopicPartition, list[ConsumerRecord]]) -> None:
         for place, records in fetched.items():

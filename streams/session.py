@@ -28,6 +28,7 @@ from pricing.engine import Engine, PartitionState, Step
 from pricing.menus import MenuShelf
 from pricing.timers import Timers
 from streams import recovery
+from streams.closing import stop
 from streams.commit import Commit
 from streams.crashes import CrashCounts
 from streams.eraser import Eraser
@@ -386,12 +387,7 @@ class Session:
         if self.committing is not None and not self.committing.done():
             await asyncio.wait({self.committing}, timeout=timeout_s)
             self.committing.cancel()
-        with suppress(TimeoutError):  # a producer flushes before it stops, for ever if the broker is gone
-            async with asyncio.timeout(timeout_s):
-                if self._consumer is not None:
-                    await self._consumer.stop()
-                if self._producer is not None:
-                    await self._producer.stop()
+        await stop(self._consumer, self._producer, timeout_s=timeout_s)
         if self._store is not None:
             await self._store.settle()
             self._store.close()

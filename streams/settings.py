@@ -7,22 +7,47 @@ Every field can be given as an environment variable `PRICETIDE_<FIELD>` (nested 
 from __future__ import annotations
 
 import os
+import re
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 from contracts.errors import BadSettings
 from contracts.semantics import Semantics, Topology
 
 CONFIG_VARIABLE = "PRICETIDE_CONFIG"
+_SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:,\[\]]+)(:\d{1,5})?")
 _UNSET_HINTS = {
     "semantics.consent_default": "say whether users who never gave or withdrew consent get personal prices: "
     "set semantics.consent_default to true or false",
 }
+_PROBLEMS = {"extra_forbidden": "there is no such setting; docs/operations.md has them"}
+"""By pydantic's type of problem, where its own words do not say what to do."""
+
+
+@contextmanager
+def _readable(setting: str, *files: Path | None) -> Iterator[None]:
+    """Turn what reading the `files` of `setting` raises into BadSettings."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # SSLError is an OSError
+        names = " and ".join(str(file) for file in files if file is not None)
+        reason = (error.strerror or str(error)) if isinstance(error, OSError) else "it is no text"
+        raise BadSettings(
+            f"Settings: {setting}: {names} cannot be used ({reason}): correct the path, or the file"
+        ) from None
 
 
 class _Group(BaseModel):
@@ -53,6 +78,13 @@ class KafkaSettings(_Group):
     broker_version: Annotated[str, Field(pattern=r"^\d+\.\d+$")] | None = None
     """Kafka version that kafka-python assumes instead of asking, for a broker that cannot say, like the demo's ("2.0")."""
 
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _servers_are_addresses(cls, value: str) -> str:
+        if not all(map(_SERVER.fullmatch, value.split(","))):
+            raise ValueError(f"{value!r} is not HOST:PORT, or several of them with commas between")
+        return value
+
     @model_validator(mode="after")
     def _sasl_is_whole(self) -> KafkaSettings:
         if self.security_protocol.startswith("SASL"):
@@ -64,21 +96,34 @@ class KafkaSettings(_Group):
 
     @property
     def password(self) -> str | None:
-        """The SASL password, from the file if one is named."""
+        """The SASL password, from the file if one is named.
+
+        Raises:
+            BadSettings: the file cannot be read.
+        """
         if self.sasl_password_file is not None:
-            return self.sasl_password_file.read_text().strip()
+            with _readable("kafka.sasl_password_file", self.sasl_password_file):
+                return self.sasl_password_file.read_text().strip()
         return self.sasl_password.get_secret_value() if self.sasl_password else None
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """Return the TLS context, or None for plain text."""
+        """Return the TLS context, or None for plain text.
+
+        Raises:
+            BadSettings: a certificate or key cannot be read, or is none.
+        """
         if "SSL" not in self.security_protocol.replace("SASL_", ""):
             return None
-        context = ssl.create_default_context(cafile=str(self.ssl_ca_file) if self.ssl_ca_file else None)
+        with _readable("kafka.ssl_ca_file", self.ssl_ca_file):
+            context = ssl.create_default_context(cafile=str(self.ssl_ca_file) if self.ssl_ca_file else None)
         if self.ssl_cert_file:
-            password = self.ssl_key_password.get_secret_value() if self.ssl_key_password else None
-            context.load_cert_chain(
-                str(self.ssl_cert_file), str(self.ssl_key_file) if self.ssl_key_file else None, password
-            )
+            password = (
+                self.ssl_key_password.get_secret_value() if self.ssl_key_password else ""
+            )  # None would ask a terminal
+            with _readable("kafka.ssl_cert_file and kafka.ssl_key_file", self.ssl_cert_file, self.ssl_key_file):
+                context.load_cert_chain(
+                    str(self.ssl_cert_file), str(self.ssl_key_file) if self.ssl_key_file else None, password
+                )
         return context
 
     def client(self) -> dict[str, Any]:
@@ -109,23 +154,27 @@ class KafkaSettings(_Group):
         return self.client() | {"fetch_max_wait_ms": self.fetch_max_wait_ms, "check_crcs": self.check_crcs}
 
 
+TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+"""What Kafka takes for one."""
+
+
 class TopicSettings(_Group):
     """Topic names. Input kinds may share one topic; outputs and inputs have `partitions` partitions, references have one."""
 
-    consents: str = "consents"
-    views: str = "views"
-    clicks: str = "clicks"
-    purchases: str = "purchases"
+    consents: TopicName = "consents"
+    views: TopicName = "views"
+    clicks: TopicName = "clicks"
+    purchases: TopicName = "purchases"
     partitions: Annotated[int, Field(ge=1, le=4096)] = 4
-    price_updates: str = "price-updates"
-    decisions: str = "decisions"
-    outcomes: str = "outcomes"
-    shadow_decisions: str = "shadow-decisions"
+    price_updates: TopicName = "price-updates"
+    decisions: TopicName = "decisions"
+    outcomes: TopicName = "outcomes"
+    shadow_decisions: TopicName = "shadow-decisions"
     """What a shadow policy decides; nobody is charged by it."""
-    dead_letters: str = "dead-letters"
-    changelog: str = "pricetide-changelog"
-    catalogue: str = "catalogue"
-    policies: str = "policies"
+    dead_letters: TopicName = "dead-letters"
+    changelog: TopicName = "pricetide-changelog"
+    catalogue: TopicName = "catalogue"
+    policies: TopicName = "policies"
     replication_factor: Annotated[int, Field(ge=1)] = 1
     decisions_retention_ms: Annotated[int, Field(ge=1)] = 90 * 86_400_000
     """Of outcomes and shadow decisions, too."""
@@ -183,7 +232,7 @@ class Settings(BaseSettings):
     """Fields of contracts.semantics.Semantics; `consent_default` is required."""
     encoder: EncoderSettings = EncoderSettings()
     learner: LearnerSettings = LearnerSettings()
-    group: str = "pricetide"
+    group: Annotated[str, Field(min_length=1)] = "pricetide"
     """Consumer group, and the prefix of the transactional ids."""
     data_dir: Path = Path("data")
     """RocksDB and crash counts; one directory per worker."""
@@ -265,6 +314,10 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:  # noqa
         *groups, last = dotted.split(".")
         for group in groups:
             target = target.setdefault(group, {})
+            if not isinstance(target, dict):
+                raise BadSettings(
+                    f"Settings: {dotted}: {group} was given a value of its own: give its fields one by one"
+                )
         target[last] = value
     try:
         return Settings(**nested)
@@ -272,9 +325,20 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:  # noqa
         raise BadSettings(
             "Settings: "
             + "; ".join(
-                f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+                f"{'.'.join(str(part) for part in problem['loc'])}: {_PROBLEMS.get(problem['type'], problem['msg'])}"
                 for problem in error.errors(include_input=False)
             )
         ) from None
+    except SettingsError as error:
+        raise BadSettings(
+            f"Settings: {error}: set its fields one by one, as PRICETIDE_KAFKA__COMPRESSION=gzip"
+        ) from None
     except ValueError as error:  # a TOML file that is none
         raise BadSettings(f"Settings file {path!r}: {error}") from None
+
+
+def unknown_variables() -> list[str]:
+    """Return the environment variables that are named like settings and are none: a mistake, or another program's."""
+    prefix = "PRICETIDE_"
+    known = {CONFIG_VARIABLE} | {f"{prefix}{name}".upper() for name in Settings.model_fields}
+    return sorted(name for name in os.environ if name.startswith(prefix) and name.partition("__")[0] not in known)

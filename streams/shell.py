@@ -59,6 +59,11 @@ def verdict(error: BaseException) -> tuple[int, str]:
         return error.exit_code, str(error)
     if isinstance(error, _FENCED):
         return EXIT_RETRY, "Another worker has taken this partition over (fenced); starting again joins the group anew"
+    if isinstance(error, asyncio.CancelledError):
+        return (
+            EXIT_RETRY,
+            "A Kafka client gave up what it was doing, unasked; a supervisor should start the process again",
+        )
     if isinstance(error, _SETTINGS):
         return EXIT_SETTINGS, f"{error!r}: run `pricetide doctor`, which says what to do"
     if isinstance(error, kafka_errors.KafkaError | ConnectionError | asyncio.TimeoutError):
@@ -76,6 +81,17 @@ def end_process(error: BaseException) -> NoReturn:
     sys.stdout.flush()
     print(f"pricetide: {sentence}", file=sys.stderr, flush=True)  # noqa: T201 - the last word, whatever the log level
     os._exit(code)
+
+
+async def supervised(work: Coroutine[Any, Any, None]) -> None:
+    """Await `work`; whatever it raises ends the process, but for a cancellation of the present task."""
+    try:
+        await work
+    except BaseException as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise
+        end_process(error)  # one that nobody asked for is a failure, too, and must not pass for an end
 
 
 async def end_tasks(tasks: Iterable[asyncio.Task[None]]) -> None:
@@ -138,6 +154,14 @@ class WorkerShell:
         sources = self.settings.topics.topology.sources
         partitions = sorted({place.partition for place in places if place.topic in sources})
         for partition in partitions:
+            if partition >= self.settings.topics.partitions:
+                self.end(
+                    BadSettings(
+                        f"Partition {partition} was assigned, the settings say {self.settings.topics.partitions}: topics were "
+                        "repartitioned, and their users are on other partitions now. Start anew with topics, changelog and "
+                        "--group of that count"
+                    )
+                )
             missing = [source for source in sources if TP(source, partition) not in places]
             if missing:
                 self.end(
@@ -146,7 +170,7 @@ class WorkerShell:
                     )
                 )
             session = self.sessions[partition] = Session(self._worker, partition)
-            self._tasks[partition] = asyncio.create_task(self._guard(self._live(session)), name=f"session-{partition}")
+            self._tasks[partition] = asyncio.create_task(supervised(self._live(session)), name=f"session-{partition}")
         self.joined = True
         logger.info("assigned partitions %s", partitions)
 
@@ -156,7 +180,7 @@ class WorkerShell:
 
     async def _references_are_read(self) -> None:
         if self._following is None:
-            self._following = asyncio.create_task(self._guard(self._read_and_follow()), name="references")
+            self._following = asyncio.create_task(supervised(self._read_and_follow()), name="references")
         await self.references.ready.wait()
 
     async def _read_and_follow(self) -> None:
@@ -175,7 +199,11 @@ class WorkerShell:
         self.sessions, self._tasks = {}, {}
         await end_tasks(tasks.values())
         timeout_s = self.settings.session_timeout_ms / 2000
-        await asyncio.gather(*(session.close(timeout_s) for session in sessions.values()))
+        closed = await asyncio.gather(*(one.close(timeout_s) for one in sessions.values()), return_exceptions=True)
+        for partition, error in zip(sessions, closed, strict=True):
+            if error is not None:  # in a rebalance: aiokafka would write it down and go on
+                self.end(error)
+            self.metrics.leave(self.settings.topics.topology.sources, partition)
 
     async def close(self) -> None:
         """Release everything, for good."""
@@ -200,14 +228,6 @@ class WorkerShell:
 
     def _commit_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.end(error)
-
-    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:
             self.end(error)
 
     def end(self, error: BaseException) -> NoReturn:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from streams.closing import stop
 from streams.settings import Settings
 
 FETCH_BYTES_MAX = 1 << 20
@@ -34,5 +35,5 @@ async def group_offsets(settings: Settings, places: Iterable[TopicPartition]) ->
         asker.assign(wanted)
         offsets = {place: await asker.committed(place) for place in wanted}
     finally:
-        await asker.stop()
+        await stop(asker)
     return {place: offset for place, offset in offsets.items() if offset is not None}

@@ -94,7 +94,7 @@ class PriceBook:
         self.stream_ms = max(self.stream_ms, update.valid_from_ms)
         place = (update.user, update.item)
         known = self._prices.get(place)
-        if known is not None and known.version >= update.version:
+        if known is not None and known.version >= update.version and not _over(known, update.valid_from_ms):
             return None
         self._prices[place] = update
         self._prices.move_to_end(place)
@@ -124,22 +124,22 @@ class PriceBook:
         update = self._prices.get((user, item))
         if update is None:
             return None
-        now = self.now_ms() if now_ms is None else now_ms
-        if update.valid_until_ms is not None and update.valid_until_ms <= now:
+        if _over(update, self.now_ms() if now_ms is None else now_ms):
             return None
         return _at_list_price(update) if self.kill_switch else update
 
     def sweep(self) -> int:
         """Forget the prices that have expired by this book's clock; return how many."""
         now = self.now_ms()
-        gone = [
-            place
-            for place, update in self._prices.items()
-            if update.valid_until_ms is not None and update.valid_until_ms <= now
-        ]
+        gone = [place for place, update in self._prices.items() if _over(update, now)]
         for place in gone:
             del self._prices[place]
         return len(gone)
+
+
+def _over(update: PriceUpdate, now_ms: int) -> bool:
+    """Return whether `update` has expired at `now_ms`: another may follow, also from a deployment that counts versions anew."""
+    return update.valid_until_ms is not None and update.valid_until_ms <= now_ms
 
 
 def _at_list_price(update: PriceUpdate) -> PriceUpdate:

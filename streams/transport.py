@@ -14,7 +14,8 @@ one. The group's offsets are committed inside the session's transactions and now
 
 What it overrides in faust-streaming 0.15.3, and why
 ----------------------------------------------------
-`_drain_messages`     polls without fetching: aiokafka leaves a group whose consumer is not polled (max_poll_interval)
+`_drain_messages`     polls without fetching: aiokafka leaves a group whose consumer is not polled (max_poll_interval);
+                      and ends the worker if the routine that joins the group has ended, which aiokafka tells nobody
 `wait_empty`          Faust calls it before partitions go, and before it stops: the sessions finish their batch and close
 `perform_seek`, `commit`, `verify_event_path`   belong to the stock loop: there is nothing to seek, ack or watch
 `RebalanceListener`   pauses what was assigned, in the consumer's own thread, before a fetch can start
@@ -26,10 +27,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+
+from contracts.errors import BrokerUnavailable
 
 POLL_S = 1.0
 
@@ -42,6 +45,9 @@ class Shell(Protocol):
 
     async def release(self) -> None:
         """Finish what is in flight and close every session."""
+
+    def end(self, error: BaseException) -> NoReturn:
+        """End the process."""
 
 
 class PausedListener(driver.ConsumerRebalanceListener):  # type: ignore[misc]  # faust ships no types
@@ -56,6 +62,13 @@ class PausedListener(driver.ConsumerRebalanceListener):  # type: ignore[misc]  #
 
 class MembershipThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # faust ships no types
     """The thread in which the group's consumer lives: its heartbeats do not wait for a batch."""
+
+    def require_membership(self) -> None:
+        """Raise BrokerUnavailable if the routine by which aiokafka joins the group has ended: nobody would join it again."""
+        if self._ensure_consumer()._coordinator._coordination_task.done():
+            raise BrokerUnavailable(
+                "This worker has dropped out of the group for good; a supervisor should start it again"
+            )
 
     def _create_worker_consumer(self, transport: Any) -> Any:  # noqa: ANN401 - aiokafka ships no types
         consumer = super()._create_worker_consumer(transport)
@@ -80,10 +93,18 @@ class MembershipConsumer(driver.Consumer):  # type: ignore[misc]  # faust ships 
         try:
             while not (self._stopped.is_set() or fetcher._stopped.is_set() or self.should_stop):
                 await self._getmany(set(), POLL_S)
+                self._require_membership()
                 await asyncio.sleep(POLL_S)
         except (asyncio.CancelledError, *self.consumer_stopped_errors):
             if not self.app.should_stop:
                 raise  # else it is the thread's last answer: it cancels what still waits for it as it stops
+
+    def _require_membership(self) -> None:
+        if not self.app.should_stop:
+            try:
+                self._thread.require_membership()
+            except BrokerUnavailable as error:
+                self._shell.end(error)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Let Faust settle the assignment, then open its sessions."""

@@ -89,6 +89,6 @@ class VersionWriter:
             count += 1
         return [policy_key(one) for one, _ in self._published[:count]]
 
-    async def close(self) -> None:
+    async def stop(self) -> None:
         """Let go."""
         await self._producer.stop()

@@ -19,6 +19,7 @@ from streams.broker import administering, broker_errors, committed_records, requ
 from streams.ledger import LEDGER_KEY, Ledger, decode_ledger, encode_ledger
 from streams.options import with_settings
 from streams.settings import Settings
+from streams.topics import plan
 
 REFUSED_PAUSE_S = 0.5
 REFUSED_SLACK_S = 5.0
@@ -60,24 +61,19 @@ def _lock(data_dir: Path) -> None:
 
 
 def require_partitions(settings: Settings) -> None:
-    """Refuse to start on topics that are missing or have other partition counts than the settings say.
+    """Refuse to start on topics that are missing, have other partition counts than the settings say, or are two in one.
 
     Raises:
         BadSettings: which topic, what it has, what to do.
         BrokerUnavailable: no answer.
     """
-    topics = settings.topics
-    expected = dict.fromkeys(
-        [*topics.topology.sources, *topics.outputs, topics.changelog],
-        topics.partitions,
-    ) | {topics.catalogue: 1, topics.policies: 1}
+    expected = {topic.name: topic for topic in plan(settings)}
     counts = require_topics(settings, expected)
-    for topic, count in expected.items():
-        exact = topic not in (topics.catalogue, topics.policies)
-        if counts[topic] != count and exact:
+    for topic in expected.values():
+        if counts[topic.name] != topic.partitions and topic.role not in ("catalogue", "policies"):
             raise BadSettings(
-                f"Topic {topic} has {counts[topic]} partitions, the settings say {count}: inputs, outputs and changelog "
-                "must have equal counts, and a topic that was repartitioned has its users on other partitions. Set "
+                f"Topic {topic.name} has {counts[topic.name]} partitions, the settings say {topic.partitions}: inputs, outputs "
+                "and changelog must have equal counts, and a topic that was repartitioned has its users on other partitions. Set "
                 "topics.partitions back, or start anew with topics, changelog and --group of that count"
             )
 

@@ -63,6 +63,10 @@ class Draws:
     learnable: Bools
     quantity: Ints
     """Pieces bought at the drawn price; 0: not bought."""
+    churn: Floats
+    """The logged chance that the user stays away; not a number where none was logged."""
+    churn_days: Ints
+    """Its horizon; -1: none."""
     row: Ints
     """In the file of logged draws."""
     lattices: Lattices
@@ -99,7 +103,7 @@ class Draws:
 
 _COLUMNS = {
     "price": "price", "list_price": "list_price", "cost": "cost", "intent": "intent", "sequence": "sequence",
-    "time_ms": "drawn_ms", "quantity": "quantity", "partition": "partition", "version": "version",
+    "time_ms": "drawn_ms", "quantity": "quantity", "churn_days": "churn_days", "partition": "partition", "version": "version",
 }  # fmt: skip
 """Whole numbers: our name -> the table's."""
 _LISTS = {PRICES: "prices", LOGGED: "probabilities"}
@@ -132,14 +136,29 @@ def read_draws(
     writer = LatticeWriter(scratch, kinds)
     parts: dict[str, list[Any]] = {}
     flat = [f"{kind}.{name}" for kind in ("target", "outside") for name in head.targets]
-    wanted = [*_COLUMNS.values(), "user", "item", "market", "propensity", "forced", "exposed", "learnable", *flat]
+    wanted = [
+        *_COLUMNS.values(),
+        "user",
+        "item",
+        "market",
+        "propensity",
+        "churn",
+        "forced",
+        "exposed",
+        "learnable",
+        *flat,
+    ]
     for batch in batches_of(file, [*wanted, *lists.values()]):
         writer.append({name: batch[column] for name, column in lists.items()})
         found: dict[str, Any] = {
             name: ints_of(batch[column], 0 if name == "quantity" else -1) for name, column in _COLUMNS.items()
         }
         found |= {"user": users.array(batch["user"]), "item": items.array(batch["item"])}
-        found |= {"market": texts_of(batch["market"], "none"), "propensity": floats_of(batch["propensity"])}
+        found |= {
+            "market": texts_of(batch["market"], "none"),
+            "propensity": floats_of(batch["propensity"]),
+            "churn": floats_of(batch["churn"]),
+        }
         found |= {name: bools_of(batch[name]) for name in ("forced", "exposed", "learnable")}
         found |= {name: floats_of(batch[name]) for name in flat}
         for name, values in found.items():

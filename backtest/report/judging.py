@@ -13,6 +13,7 @@ import numpy as np
 
 from backtest.estimates import Settings
 from backtest.report import scope
+from backtest.report.churn import churn_columns
 from backtest.report.divisions import Divisions, Extent
 from backtest.report.draws import Draws, describe_demand, write_draws
 from backtest.report.facts import Codes, Floats
@@ -88,7 +89,8 @@ def judge(
     describe_folds(figures, draws, runs.divisions)
     scope.describe_files(figures, "draws", out)
     progress(len(targets), len(targets))
-    write_draws(out, draws, runs.divisions, {one.name: one.probability for one in targets}, _more(judged))
+    more = _more(judged) | churn_columns(figures, draws, runs.events, runs.extent.last_ms)
+    write_draws(out, draws, runs.divisions, {one.name: one.probability for one in targets}, more)
 
 
 def _more(judged: Judged) -> dict[str, Floats]:

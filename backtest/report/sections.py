@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from backtest.report import plots
 from backtest.report.blocks import (
+    Block,
     Card,
     Cards,
     Cell,
@@ -102,7 +103,7 @@ def value_section(figures: Figures) -> Section | None:
 
 def goals_section(figures: Figures) -> Section | None:
     """Return money, units and users who stay away, apart."""
-    if not figures.where("goals"):
+    if not figures.where("goals") and not figures.where("churn"):
         return None
     section = Section(
         "goals",
@@ -118,7 +119,26 @@ def goals_section(figures: Figures) -> Section | None:
         ]
         section.blocks.append(Table(("", "logged", "the policy", "lift", "relative"), rows, policy))
     section.blocks.append(Notes([row.text for _, row in figures.where("scope", measure="horizon")]))
+    section.blocks.extend(_churn_blocks(figures))
     return section
+
+
+def _churn_blocks(figures: Figures) -> list[Block]:
+    """Return whether the chance to stay away that draws logged was right, and what prices do to it; nothing without figures."""
+    notes = [row.text for _, row in figures.where("churn", measure="note")]
+    if not figures.where("churn", measure="hazard"):
+        return [Notes(notes)] if notes else []
+    measures = ("draws", "hazard", "stayed away")
+    groups = ["", *figures.names("churn", "group")]
+    rows = [row_of(figures, group or "all", "churn", measures, group=group) for group in dict.fromkeys(groups)]
+    table = Table(("", "draws", "logged hazard", "stayed away"), rows, "Logged churn hazard, in bins of its rank")
+    effect = cell_of(figures, "churn", measure="slope_value")
+    slope = Table(
+        ("", "change"),
+        [Row("chance to come back, for 20 % of list off", [effect])],
+        "Effect of prices, by the lot of draws",
+    )
+    return [table, slope]
 
 
 def truth_section(figures: Figures) -> Section | None:

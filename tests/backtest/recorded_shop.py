@@ -18,11 +18,21 @@ UNIFORM = Policy(name="uniform", number=1, seed=7, rule=UniformRandom())
 
 
 def rewritten(
-    source, directory, *, offers="shown", policies=(), catalogue=None, rows=None, outcomes=None, file_format="jsonl"
+    source,
+    directory,
+    *,
+    offers="shown",
+    policies=(),
+    catalogue=None,
+    rows=None,
+    outcomes=None,
+    file_format="jsonl",
+    exposure="all",
 ):
     """Write the log in `source` again, with other tables where they are given."""
     log = open_log(source)
-    manifest = msgspec.structs.replace(log.manifest, offers=offers)
+    semantics = msgspec.structs.replace(log.manifest.semantics, exposure=exposure)
+    manifest = msgspec.structs.replace(log.manifest, offers=offers, semantics=semantics)
     with LogWriter(directory, manifest, file_format) as writer:
         writer.rows(list(log.rows()) if rows is None else rows)
         writer.catalogue(list(chain.from_iterable(log.catalogue())) if catalogue is None else catalogue)

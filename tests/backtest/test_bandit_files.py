@@ -76,6 +76,18 @@ def test_a_decision_that_comes_twice_is_counted_and_left_out(tmp_path):
     assert (log.duplicated, log.reward.tolist()) == (1, [1.0, 0.0])
 
 
+def test_a_decision_that_comes_again_with_another_reward_or_another_number_of_its_row_is_a_repetition(tmp_path):
+    rows = [f"{n},u{n % 90},{'ab'[n % 2]},{int(n % 5 == 0)},0.5" for n in range(400)]
+    again = [row.replace(",0,0.5", ",1,0.5") for row in rows[:40]]
+    header = "time,user,action,reward,propensity"
+    log = read_bandit_log(written(tmp_path, *rows, *again, header=header))
+    assert (log.duplicated, len(log.reward), int(log.reward.sum())) == (40, 400, 80)
+    numbered = [f"{number},{row}" for number, row in enumerate([*rows, *again])]
+    assert read_bandit_log(written(tmp_path, *numbered, header=f"row,{header}")).duplicated == 40
+    users = [f"1,{n},a,0,0.5" for n in range(50)]
+    assert read_bandit_log(written(tmp_path, *users, header=header)).duplicated == 0, "users are no numbers of rows"
+
+
 def test_rows_that_nothing_tells_apart_are_no_repetitions(tmp_path):
     assert read_bandit_log(written(tmp_path, *["a,0,0.5"] * 9, header="action,reward,propensity")).duplicated == 0
 
@@ -104,6 +116,7 @@ BAD_LOGS = {
     "a propensity of words": ("action,reward,propensity\n1,0,half\n", "column 'propensity' holds string, no numbers"),
     "a reward that is missing": ("action,reward,propensity\n1,0,0.5\n1,,0.5\n", "reward of row 2 is nan, no finite number"),
     "an action that is missing": ("action,reward,propensity\n1,0,0.5\n,1,0.5\n", "1 rows have no 'action'"),
+    "a time without end": ("time,action,reward,propensity\n1.5,1,0,0.5\ninf,1,0,0.5\n", "time of row 2 is inf, no time"),
     "times that are none": ("time,action,reward,propensity\nnoon,1,0,0.5\n", "column 'time' holds string, no times"),
 }  # fmt: skip
 

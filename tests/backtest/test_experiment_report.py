@@ -117,6 +117,21 @@ def test_a_breached_guardrail_stops_even_what_sells_more():
     assert report_on(watched, mild).verdict == "promote"
 
 
+def test_a_winner_whose_guardrail_nobody_can_watch_is_not_promoted():
+    watched = replace(SPRING, guardrails=(Guardrail(metric="margin", worse_by=0.1),))
+    loses_money = fair(treatment=130.0)
+    for one in loses_money.users.values():
+        one.margin = -one.revenue if one.arm == "bold" else one.margin
+    for found in (loses_money, fair(treatment=130.0, costs_known=False)):
+        report = report_on(watched, found)
+        assert (report.verdict, report.winner) == ("continue", None)
+        assert "margin of bold is not available, and nothing is promoted unwatched" in report.why[0]
+    console = Console(width=160, record=True, file=StringIO())
+    console.print(page_of(report))
+    assert "holds" not in console.export_text()
+    assert report_on(watched, fair(treatment=130.0)).verdict == "promote"
+
+
 def test_a_margin_without_costs_is_not_available_and_no_verdict_is_made_of_it():
     report = report_on(replace(SPRING, metric="margin"), fair(treatment=200.0, costs_known=False))
     assert report.verdict == "continue"
@@ -144,6 +159,17 @@ def test_of_two_winners_the_better_one_is_promoted_and_alpha_is_shared():
     assert (report.verdict, report.winner) == ("promote", "brave")
     alone = report_on(replace(SPRING, holdout=0.0), data(arm("plain", 3_000, 100.0, 1), arm("bold", 3_000, 130.0, 2)))
     assert report.lifts[0].high - report.lifts[0].low != alone.lifts[0].high - alone.lifts[0].low
+
+
+def test_every_treatment_has_its_share_of_alpha():
+    plain, bold, brave = (
+        arm(name, 2_000, mean, n) for n, (name, mean) in enumerate((("plain", 100), ("bold", 110), ("brave", 90)))
+    )
+    thirds = tuple(Variant(name=name, weight=1 / 3, policy="builtin") for name in ("plain", "bold", "brave"))
+    three = replace(SPRING, holdout=0.0, alpha=0.1, variants=thirds)
+    two = replace(SPRING, holdout=0.0, alpha=0.05)
+    among, alone = report_on(three, data(plain, bold, brave)).lifts[0], report_on(two, data(plain, bold)).lifts[0]
+    assert (among.arm, among.low, among.high) == (alone.arm, pytest.approx(alone.low), pytest.approx(alone.high))
 
 
 def test_the_page_says_everything_that_a_person_needs():

@@ -113,6 +113,10 @@ def outcomes_of(log):
     return list(chain.from_iterable(chain.from_iterable(open_log(log).published("outcomes", n) for n in range(3))))
 
 
+def first_draw(rows):
+    return next(row.record for row in rows if b'"record":"outcome"' in row.record)
+
+
 def changed(rows, **fields):
     """Change the first outcome of a draw."""
     place = next(n for n, row in enumerate(rows) if b'"record":"outcome"' in row.record)
@@ -122,6 +126,16 @@ def changed(rows, **fields):
 
 DAMAGES = {
     "another propensity": (lambda rows: changed(rows, propensity=0.123), "propensity was recorded as 0.123"),
+    "other probabilities": (
+        lambda rows: changed(rows, probabilities=[*json.loads(first_draw(rows))["probabilities"][::-1], 0.0]),
+        "probabilities was recorded as",
+    ),
+    "another exposure": (lambda rows: changed(rows, exposed=False), "exposed was recorded as False"),
+    "a purchase that nobody made": (
+        lambda rows: changed(rows, bought={"quantity": 9, "price": 1, "event_id": "e", "event_time_ms": 1_572_566_400_000}),
+        "bought was recorded as",
+    ),
+    "another reason to learn nothing": (lambda rows: changed(rows, learnable=False), "learnable was recorded as False"),
     "another price": (lambda rows: changed(rows, price=1), "price was recorded as 1"),
     "an outcome twice": (lambda rows: [rows[0], *rows], "_id was recorded as"),
     "an outcome missing": (lambda rows: rows[1:], "_id was recorded as"),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from backtest.estimates import Settings
 from backtest.evaluation import evaluate, lift_over
 from backtest.feedback import feedback_of
+from backtest.gates import gates_of
 from contracts.errors import BadInput
 
 FEW = Settings(resamples=200)
@@ -83,7 +85,38 @@ def test_a_log_that_supports_no_answer_is_refused_and_the_gate_says_why(spoil, g
     found = evaluate(spoil(draws()), FEW)
     assert found.verdict == "REFUSE"
     assert gate in failed(found)
-    assert any(gate in why or gate == "draws" for why in found.why)
+    assert any(gate in why or gate in ("draws", "log") for why in found.why)
+
+
+def test_of_a_log_that_its_reader_refuses_no_value_and_no_lift_is_given():
+    found = evaluate(changed(draws(), refusal="nobody saw these prices"), FEW)
+    assert (found.verdict, found.why) == ("REFUSE", ("nobody saw these prices",))
+    assert (found.logged, found.estimates, found.lift, found.diagnostics) == (None, (), None, None)
+
+
+LIMITS = {
+    "ess": ("ess", 500.0, 499.9), "ess share": ("ess_share", 0.01, 0.0099), "mean weight": ("weight_z", 2.99, 3.0),
+    "mean weight below 1": ("weight_z", -2.99, -3.0), "largest weight": ("weight_share", 0.0499, 0.05),
+    "largest reward": ("reward_share", 0.199, 0.2), "unsupported target": ("unsupported", 0.0099, 0.01),
+    "pareto k": ("pareto_k", 0.699, 0.7), "recomputed propensities": ("recomputed_gap", 9e-10, 1e-9),
+    "users": ("users", 30, 29), "unknown propensities": ("unknown", 0, 1), "duplicated decisions": ("duplicated", 0, 1),
+}  # fmt: skip
+"""As docs/evaluation.md has them: gate, field, what just passes, what just fails."""
+
+
+@pytest.mark.parametrize(("gate", "case"), LIMITS.items(), ids=LIMITS)
+def test_a_gate_closes_at_its_limit_and_no_other_with_it(gate, case):
+    field, passes, fails = case
+    good = evaluate(draws(), FEW).diagnostics
+    assert not [one.name for one in gates_of(replace(good, **{field: passes}), "bootstrap") if not one.passed]
+    closed = [one.name for one in gates_of(replace(good, **{field: fails}), "bootstrap") if not one.passed]
+    assert closed == [gate.removesuffix(" below 1")]
+
+
+def test_where_nothing_was_earned_the_reason_is_not_that_one_draw_earned_it_all():
+    log = draws()
+    for spoiled in (changed(log, reward=np.zeros(len(log))), changed(log, target=np.zeros(len(log)))):
+        assert any("has earned anything" in why for why in evaluate(spoiled, FEW).why)
 
 
 def test_a_tail_too_heavy_for_any_log_is_refused():

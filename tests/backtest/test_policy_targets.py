@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from random import Random
 
+import pyarrow
+import pyarrow.compute
 import pytest
 from click.testing import CliRunner
 
+from backtest import policy_targets
+from backtest.estimates import Settings
 from backtest.evaluate_commands import evaluate
+from backtest.evaluation import evaluate as judge
+from backtest.logged_draws import LoggedDraws
 from backtest.policy_targets import feedback_on_policy
 from contracts.errors import BadInput
 from tests.backtest.recorded_shop import recorded_shop, rewritten
@@ -41,6 +49,75 @@ def test_a_log_whose_offers_nobody_saw_is_refused_with_that_reason(log, same, tm
     assert done.exit_code == 1
     assert "verdict: REFUSE" in done.stdout
     assert "offers: not_shown" in done.stdout
+    assert "SNIPS" not in done.stdout, "and of no value, and of no lift"
+
+
+ROWS = [
+    # user, exposed, learnable, forced, bought, logged probabilities, the target's, outside
+    ("ann", True, True, False, 2, (0.5, 0.5), (0.25, 0.75), 0.0),
+    ("ann", False, True, False, 1, (0.5, 0.5), (0.25, 0.75), 0.0),  # nobody saw it
+    ("bob", True, False, False, 1, (0.5, 0.5), (0.25, 0.75), 0.0),  # implausible traffic, say
+    ("bob", True, False, True, 0, (1.0,), (1.0,), 0.0),
+    ("ann", True, True, False, 0, (1.0, 0.0), (0.4, 0.5), 0.1),  # the log never draws the second price
+]
+"""Drawn was always the first price, 900; it costs 600."""
+
+
+def draws_with(rows):
+    """The logged draws of `rows`, as ROWS has them."""
+    user, exposed, learnable, forced, bought, logged, target, outside = (
+        list(column) for column in zip(*rows, strict=True)
+    )
+    n = len(rows)
+    table = pyarrow.table(
+        {
+            "user": user, "exposed": exposed, "learnable": learnable, "forced": forced, "quantity": bought,
+            "price": [900] * n, "cost": [600] * n, "drawn_ms": range(n), "propensity": [row[0] for row in logged],
+            "probabilities": logged, "target.uniform": [row[0] for row in target], "targets.uniform": target,
+            "outside.uniform": outside, "item": ["lamp"] * n, "market": ["us"] * n, "list_price": [1000] * n, "intent": [0] * n,
+            "sequence": [1] * n, "prices": [[900, 1000][: len(row)] for row in logged], "draw_id": [str(one) for one in range(n)],
+        }
+    )  # fmt: skip
+    return LoggedDraws(table, ("uniform",), None, 0)
+
+
+def test_what_is_judged_are_draws_that_were_seen_and_may_be_learned_from_and_users_belong_together(same, monkeypatch):
+    monkeypatch.setattr(policy_targets, "logged_draws", lambda *_: draws_with(ROWS))
+    found = feedback_on_policy(Path("log"), str(same), "margin")
+    assert found.times_ms.tolist() == [0, 3, 4]
+    assert found.reward.tolist() == [600.0, 0.0, 0.0]
+    assert found.forced.tolist() == [False, True, False]
+    assert (found.users == found.users[0]).tolist() == [True, False, True]
+    assert (found.propensity.tolist(), found.target.tolist()) == ([0.5, 1.0, 1.0], [0.25, 1.0, 0.4])
+    assert found.unsupported.tolist() == pytest.approx([0.0, 0.0, 0.6])
+    assert found.adaptive, "unless somebody says that it did not learn"
+    assert not feedback_on_policy(Path("log"), str(same), "margin", adaptive=False).adaptive
+    assert found.expected_logged.tolist() == pytest.approx([0.0, 300.0, 0.0]), "each by the draws of the other user"
+
+
+def test_what_draws_are_expected_to_earn_is_there_so_that_every_estimator_is(same, monkeypatch):
+    random = Random(1)
+    one = (True, True, False)
+    rows = [(f"u{n % 300}", *one, int(random.random() < 0.4), (0.5, 0.5), (1.0, 0.0), 0.0) for n in range(900)]
+    draws = draws_with(rows)
+    at_list = pyarrow.array([n % 2 == 0 for n in range(900)])
+    columns = {
+        "price": pyarrow.compute.if_else(at_list, 1000, 900),
+        "quantity": pyarrow.compute.if_else(
+            at_list, [int(random.random() < 0.1) for _ in rows], draws.table["quantity"]
+        ),
+        "target.uniform": pyarrow.compute.if_else(at_list, 0.0, 1.0),
+    }
+    table = draws.table
+    for name, column in columns.items():
+        table = table.set_column(table.column_names.index(name), name, column)
+    monkeypatch.setattr(policy_targets, "logged_draws", lambda *_: LoggedDraws(table, ("uniform",), None, 0))
+    found = feedback_on_policy(Path("log"), str(same), "margin")
+    assert found.expected_target.mean() == pytest.approx(0.4 * 300, rel=0.2)
+    assert found.expected_logged[::2].mean() == pytest.approx(0.1 * 400, rel=0.4)
+    estimates = {one.name for one in judge(found, Settings(resamples=100)).estimates}
+    assert {"dm", "dr", "sndr", "switch_dr", "dros"} < estimates
+    assert feedback_on_policy(Path("log"), str(same), "units").expected_target.mean() == pytest.approx(0.4, rel=0.2)
 
 
 def test_a_table_is_no_target_for_it(log):

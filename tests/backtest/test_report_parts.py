@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from backtest.report import spill
+from backtest.report.churn import bins_of, describe_churn, effect_of_discounts, stayed_away
 from backtest.report.clusters import CLUSTERS_MAX, Slope, UserSums, clustered_mean
 from backtest.report.divisions import Divisions, Extent, divide, tenure_bands
 from backtest.report.draws import LOGGED, PRICES, Draws, wilson
@@ -38,6 +39,7 @@ def draws_like(count: int, seed: int, better: int = 900) -> Draws:
         price=price, list_price=np.full(count, 1000), cost=np.full(count, 100), intent=zeros, sequence=zeros + 1,
         propensity=np.full(count, 1 / 3), forced=~truths, time_ms=np.arange(count), exposed=truths, learnable=truths,
         quantity=(price <= better).astype(np.int64), row=np.arange(count), lattices=lattices,
+        churn=np.full(count, np.nan), churn_days=zeros - 1,
     )  # fmt: skip
 
 
@@ -91,15 +93,93 @@ def test_a_user_stays_away_who_has_no_event_between_the_window_and_the_horizon(
         "user": np.array([random.randrange(6) for _ in range(40)]),
         "time_ms": np.array(sorted(random.randrange(1_000) for _ in range(40))),
     })  # fmt: skip
-    spilt = Spill(tmp_path, "events", 2, len(events))
-    for half in (events[:25], events[25:]):
-        rows = np.array([(user, at) for at, user in half])
-        spilt.append(rows[:, 0], rows)
-    found = stays_away(draws, spilt, 30, 200, end_ms=1_000)
+    found = stays_away(draws, _spilt(tmp_path, [(user, at) for at, user in events]), 30, 200, end_ms=1_000)
     for row in range(40):
         at, user = int(draws.time_ms[row]), int(draws.user[row])
         came = any(one == user and at + 30 <= when <= at + 200 for when, one in events)
         assert math.isnan(found[row]) if at + 200 > 1_000 else found[row] == (not came)
+
+
+def _renamed(draws: Draws, **columns: np.ndarray) -> Draws:
+    return Draws(**{name: getattr(draws, name) for name in Draws.__slots__} | columns)
+
+
+def _spilt(directory: Path, events: list[tuple[int, int]]) -> Spill:
+    """Return events as a report keeps them: (user, time), by user."""
+    spilt = Spill(directory, "events", 2, len(events))
+    for some in (events[:25], events[25:]):
+        rows = np.array([(user, at) for user, at in some])
+        spilt.append(rows[:, 0], rows)
+    return spilt
+
+
+@pytest.mark.parametrize("part_rows", [7, 1_000])
+def test_who_has_no_event_on_the_days_after_a_draw_has_stayed_away(
+    part_rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spill, "PART_ROWS", part_rows)
+    random, day = Random(8), 86_400_000
+    events = [(random.randrange(6), random.randrange(20 * day)) for _ in range(60)]
+    drawn = np.array([random.randrange(20 * day) for _ in range(80)])
+    users, days = (
+        np.array([random.randrange(6) for _ in range(80)]),
+        np.array([random.choice((-1, 1, 4)) for _ in range(80)]),
+    )
+    found = stayed_away(
+        _renamed(draws_like(80, seed=9), user=users, time_ms=drawn, churn_days=days), _spilt(tmp_path, events),
+        max(at for _, at in events),
+    )  # fmt: skip
+    last = max(at for _, at in events) // day
+    for row in range(80):
+        today, ahead = int(drawn[row]) // day, int(days[row])
+        came = any(user == users[row] and today < at // day <= today + ahead for user, at in events)
+        if ahead < 0 or today + ahead >= last:
+            assert math.isnan(found[row])
+        else:
+            assert found[row] == (not came)
+    assert {0.0, 1.0} <= set(found.tolist())
+
+
+def test_the_effect_of_prices_on_coming_back_is_that_of_the_lot_not_of_who_was_offered_what() -> None:
+    # keen users come back anyway and are offered list price more often: by rows discounts look harmful, and they help
+    random, count, effect = Random(10), 12_000, 0.1
+    keen = np.array([random.random() < 0.5 for _ in range(count)])
+    chances = [[0.1, 0.2, 0.7] if one else [0.7, 0.2, 0.1] for one in keen]
+    price = np.array([random.choices((800, 900, 1000), one)[0] for one in chances])
+    back = 0.3 + 0.4 * keen + effect * (1.0 - price / 1000) * 5.0
+    away = np.array([float(random.random() >= one) for one in back])
+    draws = draws_like(count, seed=11)
+    lattices = draws.lattices.beside(LOGGED, np.array(chances).reshape(-1))
+    draws = _renamed(draws, price=price, lattices=lattices, user=np.arange(count) // 3)
+    naive = np.polyfit((1.0 - price / 1000) * 5.0, 1.0 - away, 1)[0]
+    assert naive < 0.0
+    for hazard in (np.full(count, 0.5), 0.7 - 0.4 * keen):
+        found = effect_of_discounts(_renamed(draws, churn=hazard), away)
+        assert found is not None
+        value, half = found
+        assert abs(value - effect) < 1.5 * half < 0.08
+    figures = Figures()
+    describe_churn(figures, _renamed(draws, churn=0.7 - 0.4 * keen), away)
+    assert sum(row.value or 0.0 for _, row in figures.where("churn", measure="draws") if row.group) == count
+    ((_, slope),) = figures.where("churn", measure="slope_value")
+    assert slope.value == value
+    forced = _renamed(draws, forced=np.ones(count, np.bool_), churn=np.full(count, 0.5))
+    assert effect_of_discounts(forced, away) is None
+
+
+def test_equal_hazards_lie_in_one_bin_and_bins_follow_the_hazard() -> None:
+    hazard = np.array([0.5] * 50 + [0.25, 0.125] + [0.75] * 30 + [0.875] * 20)
+    place = bins_of(hazard)
+    assert [len(set(place[hazard == one].tolist())) for one in np.unique(hazard)] == [1] * 5
+    assert np.all(np.diff(place[np.argsort(hazard)]) >= 0)
+    assert bins_of(np.linspace(0.0, 1.0, 80)).tolist() == [number for number in range(8) for _ in range(10)]
+
+
+def test_a_log_too_short_for_the_horizon_says_so() -> None:
+    figures = Figures()
+    describe_churn(figures, _renamed(draws_like(40, seed=12), churn=np.full(40, 0.5)), np.full(40, np.nan))
+    ((_, note),) = figures.where("churn")
+    assert note.text.startswith("0 draws with a churn hazard have their whole horizon in this log")
 
 
 def test_a_mean_over_users_has_the_interval_of_sums_by_user() -> None:

@@ -48,6 +48,14 @@ def test_the_kill_switch_is_apart_from_the_policy():
     assert not book_of(KillSwitch(on=True), KillSwitch(on=False)).kill_switch
 
 
+def test_the_twin_of_a_policy_is_the_newest_version_that_is_equal_but_for_its_number():
+    again = msgspec.structs.replace(FIRST, number=3)
+    book = book_of(FIRST, SECOND, again)
+    assert book.twin_of(msgspec.structs.replace(FIRST, number=7)) == again
+    assert book.twin_of(SECOND) == SECOND
+    assert book.twin_of(msgspec.structs.replace(FIRST, name="bold")) is None
+
+
 def test_a_version_is_never_rewritten():
     changed = msgspec.structs.replace(FIRST, seed=9)
     with pytest.raises(BadReference, match="publish the next number"):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from contracts.errors import BadInput
 from contracts.policies import BUILTIN, ListPrice, Policy, Rails, SessionIntent
-from contracts.policy_files import decode_policy_file, line_of
+from contracts.policy_files import decode_policy_file, line_of, read_publishable
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "deploy/policies").glob("*.toml"))
 
@@ -88,6 +89,40 @@ def test_what_is_no_policy_is_refused_with_file_line_key_and_remedy(text, says):
         decode_policy_file(text, "p.toml")
     assert says in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+LEARNS = 'name = "learns"\n{more}[rule]\nkind = "greedy"\n'
+OF_A_MODEL = [
+    ("", "p.toml, line 2: the rule reads vector and preference, which a model makes, and no model is named; name the digest that "
+     'it is made for and what prices without it, model = "DIGEST" and fallback = "NAME@NUMBER"; or leave features of a model out, '
+     'rule.features.names = ["intent", "price"]'),
+    ('features.names = ["price", "preference"]\n', 'line 4: the rule reads preference, which a model makes'),
+    ('features.names = ["price", "preference"]\n', 'leave features of a model out, rule.features.names = ["price"]'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("features", "says"), OF_A_MODEL)
+def test_a_rule_that_reads_what_a_model_makes_is_not_published_unless_it_names_the_model(tmp_path, features, says):
+    path = tmp_path / "p.toml"
+    path.write_text(LEARNS.format(more="") + features, encoding="utf-8")
+    with pytest.raises(BadInput, match=re.escape(says)):
+        read_publishable(path)
+
+
+@pytest.mark.parametrize(
+    ("more", "features"),
+    [('model = "0123456789abcdef"\nfallback = "list@1"\n', ""), ("", 'features.names = ["intent", "price"]\n')],
+    ids=["it names one", "it reads none"],
+)
+def test_a_rule_that_learns_is_published_if_it_names_its_model_or_needs_none(tmp_path, more, features):
+    path = tmp_path / "p.toml"
+    path.write_text(LEARNS.format(more=more) + features, encoding="utf-8")
+    assert read_publishable(path) == decode_policy_file(path.read_text(encoding="utf-8"), "p.toml")
+
+
+def test_what_is_no_file_is_refused_before_it_is_published(tmp_path):
+    with pytest.raises(BadInput, match="cannot be read: No such file or directory; name a TOML file with a policy"):
+        read_publishable(tmp_path / "none.toml")
 
 
 LINES = """\

@@ -69,6 +69,17 @@ def test_what_is_wrong_is_said(more, why):
         read(HEAD + more)
 
 
+@pytest.mark.parametrize("slope", ["", 'churn.slope = "assumed"\n'])
+def test_a_weight_on_churn_is_refused_unless_what_prices_do_to_it_was_randomised(slope):
+    weighed = f"{HEAD}churn.weight = 0.5\nchurn.slope_value = 0.02\n"
+    with pytest.raises(
+        BadInput, match=r"churn\.weight must be 0 unless what prices do to it comes from randomised decisions"
+    ):
+        read(weighed + slope)
+    rule = read(weighed + 'churn.slope = "randomised"\n').rule
+    assert (rule.churn.weight, rule.churn.slope_value) == (0.5, 0.02)
+
+
 def test_the_allow_list_names_nothing_about_a_person_but_this_session_and_the_model():
     assert set(ALLOWED_FEATURES) == {"vector", "preference", "intent", "price"}
 
@@ -77,5 +88,5 @@ def test_the_width_counts_the_constant_and_the_projected_vector():
     assert Features().width == 1 + 16 + 3
     assert Features(names=("intent",)).width == 2
     assert Features(names=("price", "vector"), dims=4).width == 6
-    assert Features().need_a_model
-    assert not Features(names=("intent", "price")).need_a_model
+    assert Features().of_a_model == ("vector", "preference")
+    assert Features(names=("intent", "price")).of_a_model == ()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.inputs import FEATURE_NAMES, last_token, read_inputs, suffix, token_features
-from features.tokens import tokens
+from features.tokens import KINDS, tokens
 
 T = 1_572_566_400_000
 ROWS = {"known": 7, "other": 9}
@@ -72,6 +72,17 @@ def test_a_token_is_read_alike_alone_and_among_others(made):
         assert alone.kinds[0] == together.kinds[number]
         assert alone.features[0].tobytes() == together.features[number].tobytes()
         before = alone.times[0]
+
+
+@given(Tokens)
+def test_many_tokens_have_the_bits_of_each(made):
+    read = read_inputs(b"".join(made), {0: None}, ROWS)
+    before = None
+    for number, one in enumerate(tokens(b"".join(made))):
+        alone = token_features(one.price, one.list_price, one.event_time_ms, before)
+        assert read.features[number].tobytes() == np.float32(alone).tobytes()
+        assert (KINDS[read.kinds[number]], read.times[number]) == (one.kind, one.event_time_ms)
+        before = one.event_time_ms
 
 
 def test_items_have_their_row_and_unknown_ones_row_zero():

@@ -30,6 +30,7 @@ name = "closed"
 kind = "thompson"
 samples = 16
 explore = 0.2
+features.names = ["intent", "price"]
 """
 
 

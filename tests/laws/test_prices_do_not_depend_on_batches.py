@@ -12,6 +12,7 @@ from contracts.events import Click, Consent, Event, Purchase, View
 from contracts.experiments import Experiment, RunningExperiments, Variant
 from contracts.intake import Inbound
 from contracts.policies import BUILTIN, Policy, SessionIntent, encode_policy, policy_key
+from contracts.rules import Features, Thompson
 from tests.pricing.shop import MINUTE_MS, START_MS, Shop, item
 
 USERS = ("ann", "bob", "cyd")
@@ -120,6 +121,22 @@ def an_experimenting_shop() -> Shop:
 @given(records, st.data())
 def test_any_split_into_batches_gives_the_same_bytes_while_an_experiment_runs(drawn, data):
     whole, split = an_experimenting_shop(), an_experimenting_shop()
+    batch = inbounds(whole, drawn)
+    cuts = data.draw(st.lists(st.integers(0, len(batch)), max_size=8))
+    assert run(split, batch, cuts) == run(whole, batch, [])
+
+
+def a_learning_shop() -> Shop:
+    shop = a_shop()
+    rule = Thompson(features=Features(names=("intent", "price")), samples=8, explore=0.2)
+    shop.publish(Policy(name="learns", number=1, seed=5, rule=rule))
+    return shop
+
+
+@settings(max_examples=60)
+@given(records, st.data())
+def test_any_split_into_batches_gives_the_same_bytes_under_a_policy_that_learns(drawn, data):
+    whole, split = a_learning_shop(), a_learning_shop()
     batch = inbounds(whole, drawn)
     cuts = data.draw(st.lists(st.integers(0, len(batch)), max_size=8))
     assert run(split, batch, cuts) == run(whole, batch, [])

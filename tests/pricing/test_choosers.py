@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from contracts.ids import DecisionIds
 from contracts.policies import FixedPrice, ListPrice, Policy, SessionIntent, UniformRandom
-from contracts.rules import Features, Greedy, LinearQ, Money, Prior, Sarsa, Thompson
-from pricing.arms import cost_of, one, stacked
+from contracts.rules import Churn, Features, Greedy, LinearQ, Money, Prior, Sarsa, Thompson
+from pricing.arms import cost_of, of_rule, one, stacked
 from pricing.choosers import chooser_of, ignorance
 from pricing.contexts import Scene
 from pricing.draws import uniforms
@@ -60,7 +61,7 @@ def scene(count, seed):
 @settings(max_examples=60, deadline=None)
 def test_probabilities_sum_to_one_lie_on_feasible_prices_and_do_not_depend_on_company(rule, prices, seed):
     chooser, seen = chooser_of(policy_of(rule), taught(rule, seed)), scene(len(prices), seed)
-    arms = [one(each, 10_000, 6_000, Money()) for each in prices]
+    arms = [of_rule(rule, each, 10_000, 6_000) for each in prices]
     rows = chooser.project(seen)
     together = chooser.weigh(rows, stacked(arms))
     assert together.shape == (len(prices), max(map(len, prices)))
@@ -85,7 +86,7 @@ def test_what_does_not_learn_chooses_as_the_menus_do(rule, prices, intent):
 def test_every_price_is_drawn_as_often_as_its_probability_says(rule):
     chooser = chooser_of(policy_of(rule), taught(rule))
     prices = list(range(8_000, 10_001, 500))
-    chances = chooser.weigh(chooser.project(scene(1, 3)), one(prices, 10_000, 6_000, rule.money))[0].tolist()
+    chances = chooser.weigh(chooser.project(scene(1, 3)), of_rule(rule, prices, 10_000, 6_000))[0].tolist()
     of = DecisionIds(0, "views", 1).of
     cumulative = (*accumulate(chances[:-1]), 1.0)
     drawn = [bisect_right(cumulative, u) for u in uniforms(7, [of(offset, "a") for offset in range(100_000)])]
@@ -103,7 +104,7 @@ def test_thompson_counts_over_its_table_how_often_a_price_is_the_best_one_less_i
     knowledge, prices = taught(rule), list(range(7_000, 10_001, 250))
     seen = scene(1, 5)
     chances = chooser_of(policy_of(rule), knowledge).weigh(
-        chooser_of(policy_of(rule), knowledge).project(seen), one(prices, 10_000, 6_000, rule.money)
+        chooser_of(policy_of(rule), knowledge).project(seen), of_rule(rule, prices, 10_000, 6_000)
     )[0]
     level, response, deviation, shared, own = knowledge.project(seen.x)[0]
     votes = [0] * len(prices)
@@ -121,7 +122,7 @@ def test_a_higher_hurdle_keeps_prices_nearer_to_list():
     for hurdle in (0.0, 0.2, 0.5, 1.0):
         rule = Thompson(features=FEATURES, explore=0.0, hurdle=hurdle, prior=Prior(response=2.0))
         chooser = chooser_of(policy_of(rule))
-        chances = chooser.weigh(chooser.project(seen), one(prices, 10_000, 6_000, rule.money))[0]
+        chances = chooser.weigh(chooser.project(seen), of_rule(rule, prices, 10_000, 6_000))[0]
         means.append(float((chances * prices).sum()))
     assert means == sorted(means)
     assert means[0] < means[-1]
@@ -150,6 +151,26 @@ def test_without_a_known_cost_revenue_counts_and_the_source_is_said():
     assert one([900, 1_000], 1_000, 600, Money()).gains[0].tolist() == pytest.approx([0.3, 0.4])
 
 
+def test_a_price_that_brings_people_back_is_worth_it_alike_for_all_and_whether_or_not_it_sells():
+    prices, seen = [8_000, 9_000, 10_000], scene(50, 1)
+    base = Thompson(features=FEATURES, explore=0.0)
+    knowledge, paid = taught(base), []
+    for effect in (0.0, 0.05, 0.5):
+        rule = replace(base, churn=Churn(weight=1.0, slope="randomised", slope_value=effect))
+        chooser = chooser_of(policy_of(rule), knowledge)
+        arms = of_rule(rule, prices, 10_000, 6_000)
+        assert arms.reward(0, False) == pytest.approx(effect)
+        assert arms.reward(1, True) == pytest.approx(0.3 + effect / 2)
+        assert arms.reward(2, False) == 0.0
+        rows = chooser.project(seen)
+        worth = chooser.values(rows, stacked([arms] * 50)) - chooser_of(policy_of(base), knowledge).values(
+            rows, stacked([of_rule(base, prices, 10_000, 6_000)] * 50)
+        )
+        assert worth == pytest.approx(np.tile([effect, effect / 2, 0.0], (50, 1)))
+        paid.append(float((chooser.weigh(rows, stacked([arms] * 50)) * prices).sum(-1).mean()))
+    assert paid[0] > paid[1] > paid[2] == 8_000.0
+
+
 def test_a_charged_discount_moves_the_choice_towards_list():
     rule = Thompson(features=FEATURES, explore=0.0)
     knowledge, seen, prices = taught(rule), scene(50, 1), [8_000, 9_000, 10_000]
@@ -157,7 +178,7 @@ def test_a_charged_discount_moves_the_choice_towards_list():
     rows = chooser.project(seen)
     paid = []
     for weight in (0.0, 0.5, 10.0):
-        arms = stacked([one(prices, 10_000, 6_000, Money(discount_weight=weight))] * 50)
+        arms = stacked([of_rule(rule, prices, 10_000, 6_000, weight)] * 50)
         paid.append(float((chooser.weigh(rows, arms) * prices).sum(-1).mean()))
     assert paid[0] <= paid[1] <= paid[2] == 10_000.0
     assert paid[0] < paid[2]

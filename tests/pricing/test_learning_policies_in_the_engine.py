@@ -198,3 +198,26 @@ def test_what_is_learned_of_one_policy_is_not_anothers():
     assert shop.one(shop.view()).learned == taught(Thompson()).digest()
     shop.publish(policy_of(Thompson()))
     assert shop.one(shop.view(1, user="bob")).learned == ignorance(Thompson()).digest()
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+def test_a_draw_and_its_outcome_log_the_chance_that_the_user_stays_away_and_no_price_depends_on_it(rule):
+    shop = shop_of(rule, modelled=False)
+    for day in range(5):
+        shop.feed(shop.view(1440 * day, user="often", what="rug"))
+    often, new = shop.feed(shop.view(1440 * 5, user="often"), shop.view(1440 * 5, user="new"))
+    assert (often.churn_days, new.churn_days) == (7, 7)
+    assert 0.0 < often.churn < new.churn < 1.0
+    assert (often.probabilities, often.intent) == (new.probabilities, new.intent)
+    shop.feed(shop.view(1440 * 6, user="often"))
+    outcomes = {one.draw_id: one for one in (decode_outcome(value) for _, value in shop.last.outcomes)}
+    assert (outcomes[often.draw_id].churn, outcomes[often.draw_id].churn_days) == (often.churn, 7)
+    held = shop.one(shop.view(1440 * 6 + 1, user="often"))
+    assert (held.status, held.churn, held.churn_days) == ("held", None, None)
+
+
+def test_policies_that_do_not_learn_log_no_churn():
+    shop = Shop(policy=policy_of(UniformRandom()))
+    assert shop.one(shop.view()).churn is None
+    shop.feed(shop.view(60))
+    assert all(b"churn" not in value for _, value in shop.last.outcomes)

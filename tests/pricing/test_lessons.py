@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from contracts.errors import BadReference
+from contracts.outcomes import NextDraw
 from contracts.policies import Policy
-from contracts.rules import DiscountBudget, Features, Guard, LinearQ, Money, Thompson
+from contracts.rules import DiscountBudget, Features, Guard, LinearQ, Money, Sarsa, Thompson
 from pricing.arms import one
 from pricing.choosers import chooser_of
 from pricing.contexts import Scene
@@ -98,6 +99,32 @@ def test_a_version_of_another_width_is_no_beginning():
     other = Policy(name="p", number=1, rule=Thompson(features=Features(names=("price", "intent"))))
     with pytest.raises(BadReference, match="is not one over 6 weights"):
         Lessons(other, 1, version, lambda _: None)
+
+
+@pytest.mark.parametrize(("windows_later", "credited"), [(1, True), (2, False)])
+def test_an_outcome_waits_for_the_next_draw_of_its_user_into_the_next_window_of_memory_and_no_longer(
+    windows_later, credited
+):
+    """The draw earned nothing itself; the next one is worth something by what others taught."""
+    rule = Sarsa(features=FEATURES, discount=0.5, explore=0.1, guard=Guard(user_window_ms=HOUR_MS))
+    mind = lessons_for(rule)
+    good = [outcome(n, f"user{n}", drawn_ms=START_MS, bought=bought(9_000)) for n in range(20)]
+    nothing = {"learnable": False, "unlearnable": ("consent",)}
+    after = outcome(31, "ann", drawn_ms=START_MS + windows_later * HOUR_MS, **nothing)
+    following = NextDraw(draw_id="draw31", item="lamp", price=9_000, drawn_ms=after.drawn_ms)
+    first = outcome(30, "ann", drawn_ms=START_MS + 1, next=following)
+    taught(mind, *good, first)
+    before = mind.knowledge.weights.copy()
+    between = outcome(40, "eve", drawn_ms=START_MS + (windows_later - 1) * HOUR_MS + 2, **nothing)
+    taught(mind, between)
+    waits = (mind.knowledge.weights == before).all()
+    taught(mind, after)
+    assert waits
+    worth = float((before * np.array([1.0, 0.5]) * np.array([[1.0], [0.5], [0.25]])).sum())
+    reach = rule.discount ** ((after.drawn_ms - first.drawn_ms) / rule.tau_ms)
+    moved = float((mind.knowledge.weights - before)[0, 0])
+    error = -worth + (reach * worth if credited else 0.0)
+    assert moved == pytest.approx(rule.rate * error / 2)
 
 
 # -- the discount budget -------------------------------------------------------------------------------------------------

@@ -128,6 +128,15 @@ def test_a_purchase_at_another_price_is_a_mismatch_and_no_reward():
     assert resolved(shop)[0].bought is None
 
 
+def test_a_purchase_at_no_price_of_two_draws_of_one_instant_names_the_one_applied_later():
+    shop = a_shop()
+    shop.feed(shop.view(0), shop.purchase(0, price=10_000))
+    second = shop.one(shop.view(0))
+    shop.feed(shop.purchase(1, price=9_000))
+    (mismatch,) = said(shop)
+    assert (type(mismatch), mismatch.draw_id) == (PriceMismatch, second.decision_id)
+
+
 def test_a_purchase_of_an_item_that_has_left_the_catalogue_counts():
     shop = a_shop()
     shop.feed(shop.view(0))

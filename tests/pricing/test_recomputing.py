@@ -170,3 +170,13 @@ def test_without_the_policy_the_feasible_prices_are_known_unless_endings_bind():
         shop.feed(shop.view(what="desk"))
         decision = decode_decision(shop.last.decisions[0][1])
         assert (feasible_prices(decision, None) is not None) is known
+
+
+def test_a_record_of_before_churn_was_logged_is_made_again_without_it():
+    policy = Policy(name="any", number=1, rule=Thompson(explore=0.2), rails=Rails())
+    shop = Counter(*items(), policy=policy)
+    archive, decision = Archive(shop, policy), shop.one(shop.view(what="lamp"))
+    old = replace(decision, churn=None, churn_days=None)
+    for record in (decision, old):
+        assert recompute(record, archive.background(record)).value == encode_decision(record)
+    assert decision.churn is not None

@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 import pytest
+from kafka.errors import CoordinatorNotAvailableError, NotCoordinatorError
 
-from streams.doctor import _data_dir, _out_of_range, _transactions, examine
+from streams.doctor import LIMITS, _committed, _data_dir, _limits, _out_of_range, _semantics, _transactions, examine
 from streams.settings import load_settings
 
 HOLD = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True); sys.stdin.read()"
@@ -25,6 +26,18 @@ def test_without_a_broker_the_rest_is_still_examined(free_port, tmp_path):
     assert "consent_default" in found["settings"].remedy
     assert found[f"data directory {settings.data_dir}"].level == "ok"
     assert (found["broker"].level, found["broker"].remedy[:5]) == ("wrong", "Check")
+
+
+def test_a_variable_that_is_named_like_a_setting_and_is_none_is_a_warning(monkeypatch):
+    """Nothing refuses it: Kubernetes sets some of its own. But a mistaken name must not go unnoticed either."""
+    for name in ("PRICETIDE_GRUOP", "PRICETIDE_GROUP", "PRICETIDE_CONFIG", "PRICETIDE_KAFKA__COMPRESSION"):
+        monkeypatch.setenv(name, "gzip" if name.endswith("COMPRESSION") else "")
+    monkeypatch.setenv("PRICETIDE_GROUP", "mine")
+    settings = load_settings(**{"semantics.consent_default": True})
+    found = [finding for finding in _semantics(settings) if finding.subject == "environment"]
+    assert [(one.level, "PRICETIDE_GRUOP" in one.message, "_GROUP" in one.message) for one in found] == [
+        ("warning", True, False)
+    ]
 
 
 def test_a_store_that_another_process_holds_is_seen(tmp_path):
@@ -55,6 +68,14 @@ def test_a_transaction_log_that_wants_more_brokers_than_there_are_is_wrong():
     assert [finding.level for finding in _transactions(configs, 3, load_settings())] == ["ok"]
 
 
+def test_a_broker_that_does_not_tell_its_limits_is_a_warning_that_names_them():
+    """Hosted clusters keep some of them to themselves."""
+    told = dict.fromkeys(LIMITS, "3") | {"transaction.max.timeout.ms": None}
+    (finding,) = _limits(told, 3, load_settings())
+    assert (finding.level, finding.message) == ("warning", "does not tell transaction.max.timeout.ms")
+    assert "transaction_timeout_ms" in finding.remedy
+
+
 @pytest.mark.parametrize(
     ("offset", "begin", "end", "sentence"),
     [
@@ -72,3 +93,18 @@ def test_committed_offsets_outside_of_the_log_are_wrong(offset, begin, end, sent
 @pytest.mark.parametrize(("offset", "begin", "end"), [(0, 0, 0), (4, 4, 17), (17, 4, 17)])
 def test_committed_offsets_within_the_log_are_well(offset, begin, end):
     assert _out_of_range("group g", "views/0", offset, begin, end) is None
+
+
+def test_a_broker_whose_coordinator_is_not_settled_yet_is_asked_again():
+    """A fresh one makes its offsets topic when it is asked for the first time."""
+    answers: list = [CoordinatorNotAvailableError(), NotCoordinatorError(), {"g": {}}]
+
+    class Admin:
+        def list_group_offsets(self, group):
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    assert _committed(Admin(), "g") == {}
+    assert answers == []

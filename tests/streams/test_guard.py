@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +14,7 @@ from msgspec.structs import replace
 from backtest.run import run_backtest
 from backtest.shoppers import generate_log
 from contracts.decisions import decode_decision, encode_decision
-from contracts.errors import BadInput
+from contracts.errors import BadInput, BadSettings
 from contracts.policies import CurrentPolicy, KillSwitch, Policy, SessionIntent, encode_policy, policy_key
 from contracts.semantics import Topology
 from pricing.price_watch import Limits
@@ -165,3 +166,13 @@ def test_recorded_decisions_are_judged_offline(tmp_path):
     assert {breach["what"] for breach in found["breaches"]} == {"mean_min_permille"}
     assert len(found["breaches"]) == len(found["windows"]) > 3
     assert decode_decision(encode_decision(draws(1)[0])).price == 1
+
+
+def test_a_metrics_port_that_is_taken_is_a_sentence():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        outcome = CliRunner().invoke(guard_command, ["--metrics-port", str(port)])
+    assert isinstance(outcome.exception, BadSettings)
+    assert str(outcome.exception).startswith(f"Cannot listen on 127.0.0.1:{port}: Address already in use")

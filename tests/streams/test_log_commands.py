@@ -1,7 +1,10 @@
-"""The flags that `pricetide produce` recommends give a worker the semantics and topology of the log."""
+"""The flags that `pricetide produce` recommends give a worker the semantics and topology of the log; files that are none."""
+
+import pytest
 
 from contracts.log import Manifest
 from contracts.semantics import Semantics, Topology
+from pricetide import main
 from streams.log_commands import worker_flags
 from streams.settings import load_settings
 
@@ -28,3 +31,16 @@ def test_a_log_with_defaults_needs_but_the_consent_default():
         semantics=Semantics(consent_default=False), topology=Topology(partitions=4), source="a test", offers="not_shown"
     )
     assert worker_flags(manifest) == "--consent-default denied"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["digest", "{}/none.jsonl"], ["digest", "{}"], ["generate", "--out", "{}/file/log"]]
+)
+def test_a_file_that_cannot_be_used_is_a_sentence_that_names_it(tmp_path, capsys, arguments):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as end:
+        main([argument.format(tmp_path) for argument in arguments])
+    said = capsys.readouterr().err
+    assert end.value.code == 2
+    assert said.startswith(f"pricetide: {tmp_path}")
+    assert said.endswith("Correct the path, or its permissions\n")

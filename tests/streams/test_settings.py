@@ -48,6 +48,38 @@ def test_a_secret_may_come_from_a_file(tmp_path):
     assert load_settings(**flags).kafka.password == SECRET
 
 
+@pytest.mark.parametrize("servers", ["kafka", "kafka:9092", "a:1,b-2.example:65535", "127.0.0.1:9092", "[::1]:9092"])
+def test_addresses_of_brokers_are_taken_as_they_are(servers):
+    assert load_settings(**{"kafka.bootstrap_servers": servers}).kafka.bootstrap_servers == servers
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "letter").write_text("no certificate, no key")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("setting", "file"),
+    [
+        ("kafka.sasl_password_file", "missing"),
+        ("kafka.sasl_password_file", "."),
+        ("kafka.sasl_password_file", "binary"),
+        ("kafka.ssl_ca_file", "missing"),
+        ("kafka.ssl_ca_file", "letter"),
+        ("kafka.ssl_cert_file", "missing"),
+        ("kafka.ssl_cert_file", "letter"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named_with_its_setting(files, setting, file):
+    settings = load_settings(**(SASL | {setting: str(files / file)}))
+    with pytest.raises(BadSettings, match=rf"{setting}.*cannot be used \(.*\): correct the path") as error:
+        settings.kafka.client()
+    assert str(files / file) in str(error.value)
+    assert SECRET not in str(error.value)
+
+
 def test_plain_text_has_no_tls():
     assert "ssl_context" not in load_settings().kafka.client()
     assert load_settings(**{"kafka.security_protocol": "SSL"}).kafka.ssl_context() is not None
@@ -63,7 +95,14 @@ def test_plain_text_has_no_tls():
         ({"topics.partitions": 5_000}, "topics.partitions"),
         ({"port": 70_000}, "port"),
         ({"log_level": "loud"}, "log_level"),
-        ({"kafka.bootstrap": "x"}, "kafka.bootstrap"),
+        ({"kafka.bootstrap": "x"}, "kafka.bootstrap: there is no such setting"),
+        ({"kafka": "x", "kafka.compression": "gzip"}, "kafka.compression: kafka was given a value of its own"),
+        ({"kafka.bootstrap_servers": ""}, "'' is not HOST:PORT"),
+        ({"kafka.bootstrap_servers": "kafka:port"}, "'kafka:port' is not HOST:PORT"),
+        ({"kafka.bootstrap_servers": "a:1,,b:2"}, "is not HOST:PORT"),
+        ({"topics.views": ""}, "topics.views"),
+        ({"topics.views": "all views"}, "topics.views"),
+        ({"group": ""}, "group"),
     ],
 )
 def test_a_wrong_setting_is_named(flags, words):
@@ -101,3 +140,9 @@ def test_a_file_that_is_no_toml_is_named(tmp_path):
     file.write_text("group = \n")
     with pytest.raises(BadSettings, match=r"settings\.toml"):
         load_settings(file)
+
+
+def test_a_group_of_settings_in_one_variable_is_told_how_to_give_its_fields(monkeypatch):
+    monkeypatch.setenv("PRICETIDE_KAFKA", "broker:9092")
+    with pytest.raises(BadSettings, match=r'field "kafka".*set its fields one by one'):
+        load_settings()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka import errors as kafka_errors
+from aiokafka.consumer.fetcher import Fetcher
 from faust.assignor.partition_assignor import PartitionAssignor
 from faust.types import TP
+from streams.closing import stop
 
 from contracts.errors import BadSettings, BrokenInvariant, BrokerUnavailable
 from pricing.engine import EventCrash
@@ -17,7 +20,7 @@ from streams import transport
 from streams.app import build_app
 from streams.crashes import CrashCounts
 from streams.settings import Settings, load_settings
-from streams.shell import EXIT_BUG, EXIT_RETRY, EXIT_SETTINGS, WorkerShell, verdict
+from streams.shell import EXIT_BUG, EXIT_RETRY, EXIT_SETTINGS, WorkerShell, supervised, verdict
 
 
 class Ended(BaseException):
@@ -149,6 +152,43 @@ async def test_a_partition_that_comes_without_one_of_its_topics_ends_the_worker(
     assert "Partition 0 was assigned without ['purchases']" in capsys.readouterr().err
 
 
+async def test_a_partition_beyond_those_of_the_settings_ends_the_worker(shell, codes, capsys):
+    """Topics that grow under a group have their users on other partitions: every key would become a dead letter."""
+    grown = {TP(topic, 2) for topic in shell.settings.topics.topology.sources}
+    with pytest.raises(Ended):
+        await shell.assigned(grown)
+    assert codes == [EXIT_SETTINGS]
+    assert "Partition 2 was assigned, the settings say 2: topics were repartitioned" in capsys.readouterr().err
+
+
+async def test_a_partition_that_is_given_up_leaves_no_gauges(shell):
+    """The trap: its lag of that moment would stand beside its next owner's for ever, and ring for commits that are not its own."""
+
+    async def close(timeout_s: float) -> None:
+        pass
+
+    metrics = shell.metrics
+    for partition in (0, 1):
+        metrics.lag.labels("views", partition).set(7)
+        for gauge in (
+            metrics.restoring,
+            metrics.users,
+            metrics.pending_draws,
+            metrics.erasures_waiting,
+            metrics.last_commit,
+        ):
+            gauge.labels(partition).set(7)
+    shell.sessions[0] = SimpleNamespace(close=close)  # type: ignore[assignment]
+    await shell.release()
+    left = [
+        sample.labels
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if "partition" in sample.labels
+    ]
+    assert [labels["partition"] for labels in left] == ["1"] * 6
+
+
 async def test_the_group_is_joined_with_the_assignor_that_keeps_topics_together(settings):
     """The trap: without tables Faust falls back to round-robin, which parts partition 1 of views from that of clicks."""
     app = build_app(settings)
@@ -178,7 +218,8 @@ async def test_assigned_partitions_are_paused_before_anything_can_fetch(monkeypa
 
 def membership(**parts: Any) -> Any:
     flag = SimpleNamespace(is_set=lambda: False)
-    return SimpleNamespace(_stopped=flag, should_stop=False, consumer_stopped_errors=(), **parts)
+    whole = {"_stopped": flag, "should_stop": False, "consumer_stopped_errors": (), "_require_membership": lambda: None}
+    return SimpleNamespace(**whole | parts)
 
 
 async def test_a_consumer_that_reads_nothing_still_polls(monkeypatch):
@@ -207,6 +248,88 @@ async def test_a_poll_that_is_cancelled_is_the_end_only_while_stopping(stopping)
     else:
         with pytest.raises(asyncio.CancelledError):
             await transport.MembershipConsumer._drain_messages(consumer, consumer)
+
+
+@pytest.mark.parametrize(("ended", "stopping"), [(True, False), (False, False), (True, True)])
+async def test_a_worker_whose_routine_of_joining_has_ended_ends_unless_it_stops(shell, codes, ended, stopping):
+    """The trap: an error in a rebalance can end that routine without a word, and nobody would join the group again."""
+    routine = asyncio.create_task(asyncio.sleep(0 if ended else 60))
+    await asyncio.sleep(0.01)
+    thread = object.__new__(transport.MembershipThread)
+    thread._ensure_consumer = lambda: SimpleNamespace(_coordinator=SimpleNamespace(_coordination_task=routine))
+    consumer = SimpleNamespace(app=SimpleNamespace(should_stop=stopping), _thread=thread, _shell=shell)
+    ends = pytest.raises(Ended) if ended and not stopping else nullcontext()
+    with ends:
+        transport.MembershipConsumer._require_membership(consumer)
+    assert codes == ([EXIT_RETRY] if ended and not stopping else [])
+    routine.cancel()
+
+
+class Client:
+    """An aiokafka client that ends in its own way."""
+
+    def __init__(self, error: BaseException | None = None, seconds: float = 0.0) -> None:
+        self.error, self.seconds, self.stopped = error, seconds, False
+
+    async def stop(self) -> None:
+        await asyncio.sleep(self.seconds)
+        self.stopped = True
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), kafka_errors.KafkaConnectionError("gone"), None])
+async def test_a_client_is_stopped_whatever_it_raises(error):
+    """The trap: aiokafka's fetcher lets out the cancellation of a fetch that rests after a failure, into whoever stops it."""
+    clients = [Client(error), Client(), None]
+    await stop(*clients)
+    assert [client.stopped for client in clients[:2]] == [True, True]
+    assert asyncio.current_task().cancelling() == 0
+
+
+async def test_a_fetcher_that_rests_after_a_failed_fetch_does_not_cancel_whoever_stops_it():
+    async def failed_fetch() -> None:
+        await asyncio.sleep(60)  # the backoff, outside of what catches a cancellation
+
+    fetcher = object.__new__(Fetcher)
+    fetcher._fetch_task = asyncio.create_task(asyncio.sleep(60))
+    fetcher._fetch_waiters, fetcher._pending_tasks = set(), {asyncio.create_task(failed_fetch())}
+    await asyncio.sleep(0)
+    await stop(SimpleNamespace(stop=fetcher.close))
+
+
+async def test_a_client_that_does_not_end_is_left_to_its_fate():
+    slow, quick = Client(seconds=60), Client()
+    await stop(slow, quick, timeout_s=0.02)
+    assert (slow.stopped, quick.stopped) == (False, True)
+
+
+async def test_a_cancellation_that_nobody_asked_for_ends_the_process(codes):
+    async def cut_off() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(Ended):
+        await supervised(cut_off())
+    assert codes == [EXIT_RETRY]
+
+
+async def test_a_cancelled_task_ends_and_the_process_does_not(codes):
+    task = asyncio.create_task(supervised(asyncio.sleep(60)))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert codes == []
+
+
+async def test_a_session_that_cannot_be_closed_ends_the_process(shell, codes):
+    async def close(timeout_s: float) -> None:
+        raise asyncio.CancelledError
+
+    shell.sessions[0] = SimpleNamespace(close=close)  # type: ignore[assignment]
+    with pytest.raises(Ended):
+        await shell.release()
+    assert codes == [EXIT_RETRY]
 
 
 async def test_a_cancellation_that_a_library_swallows_does_not_hold_up_a_release(shell):

@@ -58,6 +58,16 @@ def test_a_price_holds_until_but_not_at_its_end():
     assert book.price("u", "i", now_ms=2_000) is None
 
 
+def test_an_expired_price_gives_way_to_a_deployment_that_counts_its_versions_anew():
+    """Topics, changelog and group begun anew, subscribers not: the price that has expired must not hold off its successors."""
+    book = PriceBook()
+    put(book, update(1_000))
+    assert put(book, update(1, price=800, valid_from_ms=1_999)) == [None]
+    assert book.price("u", "i", now_ms=1_999).price == 900
+    put(book, update(2, price=700, valid_from_ms=2_000, valid_until_ms=3_000))
+    assert book.price("u", "i", now_ms=2_000).price == 700
+
+
 def test_a_price_without_an_end_stays():
     book = PriceBook()
     put(book, update(valid_until_ms=None, status="list", draw_id=None))

@@ -1,0 +1,86 @@
+"""What a report judges by: draws that were seen and may be learned from, and models and prices chosen on other users' draws."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import msgspec
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from backtest.estimates import Settings
+from backtest.report import scope
+from backtest.report.figures import Figures
+from backtest.report.study import Ask, files_of, write_report
+from backtest.report.targets import best_uniform, folds_of
+from backtest.what_if import Wanted
+from contracts.log import open_log
+from contracts.outcomes import Outcome, decode_outcome
+from contracts.policies import Policy
+from contracts.rules import Thompson
+from tests.backtest.recorded_shop import UNIFORM, published_outcomes, recorded_shop, rewritten
+from tests.backtest.test_report_parts import draws_like
+
+replace = msgspec.structs.replace
+
+
+def draws_of(directory):
+    """Return the outcomes of draws, by id."""
+    found = [decode_outcome(row.record) for row in published_outcomes(directory)]
+    return {one.draw_id: one for one in found if isinstance(one, Outcome)}
+
+
+@pytest.fixture(scope="module")
+def half_seen(tmp_path_factory):
+    """A log of whose draws some are named by their user's next event; and one user in five looks at prices that cannot be."""
+    folder = tmp_path_factory.mktemp("half_seen")
+    log = recorded_shop(folder, policy=replace(UNIFORM, seed=8), users=60, events=900, partitions=2)
+    waiting: dict[str, list[Outcome]] = {}
+    for one in sorted(draws_of(log).values(), key=lambda one: one.drawn_ms):
+        waiting.setdefault(one.user, []).append(one)
+    rows = []
+    for number, row in enumerate(open_log(log).rows()):
+        of_user = waiting.get(row.user or "", [])
+        before = [one for one in of_user if one.drawn_ms < (row.event_time_ms or 0) < one.resolved_ms]
+        if row.type in ("view", "click"):
+            row = replace(row, decision_id=before[-1].draw_id if before else None)
+            if number % 5 == 0:
+                row = replace(row, price=1)
+        rows.append(row)
+    stated = rewritten(log, folder / "stated", rows=rows, exposure="ids")
+    return rewritten(stated, folder / "recorded", exposure="ids", outcomes=published_outcomes(stated))
+
+
+def test_a_report_judges_draws_that_were_seen_and_may_be_learned_from_and_counts_the_others(half_seen, tmp_path):
+    (tmp_path / "same.toml").write_text('name = "same"\nrule = { kind = "uniform" }\n')
+    page = tmp_path / "out.html"
+    figures = write_report(Ask(Wanted(directory=half_seen), [tmp_path / "same.toml"], Settings(resamples=100)), page)
+    draws = draws_of(half_seen).values()
+    seen = [one for one in draws if one.exposed]
+    judged = [one for one in seen if one.learnable or one.forced]
+    assert 0 < len(judged) < len(seen) < len(draws), "the log has some of every kind"
+    table = pq.read_table(files_of(page).draws)
+    assert table.num_rows == len(judged)
+    assert sorted(table["time_ms"].to_pylist()) == sorted(one.drawn_ms for one in judged)
+    counts = {
+        row.measure: row.value for row in chain(figures) if row.section == "log" and row.measure.startswith("draws")
+    }
+    assert counts["draws that no user saw"] == len(draws) - len(seen)
+    assert counts["draws seen, of which nothing may be learned"] == len(seen) - len(judged)
+
+
+def test_a_log_with_a_policy_that_learns_is_judged_by_intervals_that_hold_at_every_look(half_seen, tmp_path):
+    learning = Policy(name="learning", number=1, rule=Thompson())
+    for policies, learns in (((), False), ((learning,), True)):
+        log = open_log(rewritten(half_seen, tmp_path / str(learns), policies=policies))
+        assert scope.learns(Figures(), log) == learns
+
+
+def test_the_best_uniform_price_of_a_user_is_not_chosen_on_that_users_draws():
+    draws = draws_like(4_000, seed=1)
+    lucky = folds_of(draws.user) == 0
+    reward = np.where(lucky & (draws.price == 800), 10_000.0, draws.margin)
+    before, after = best_uniform(draws, draws.margin), best_uniform(draws, reward)
+    assert np.array_equal(after.probability[lucky], before.probability[lucky])
+    assert not np.array_equal(after.probability[~lucky], before.probability[~lucky])
