@@ -10,7 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from backtest.diagnostics import diagnostics_of
 from backtest.evaluation import evaluate, lift_over
+from backtest.gates import gates_of
 from backtest.report.clusters import clustered_mean
 from backtest.report.divisions import Divisions, period_name
 from backtest.report.facts import Bools, Floats
@@ -100,13 +102,23 @@ class _Parts:
                 add(f"lift of {name}", lift, change, low, high)
 
     def cross(self, rows: Bools, place: Place) -> None:
-        """Add draws, purchases and the lift of one group in one period."""
+        """Add draws, purchases and, where the gates let it, the lift of one group in one period."""
         count = int((rows & ~self._feedback.forced).sum())
         bought = int((self._judged.draws.quantity[rows] > 0).sum())
         self._figures.add("parts", "draws", count, **place, unit="count")
         self._figures.add("parts", "purchases", bought, **place, unit="count")
         if count < PART_DRAWS_MIN:
             self._figures.add("parts", "lift", None, **place, unit="change of money", text="too few draws")
+            return
+        free = self._feedback.where(rows & ~self._feedback.forced)
+        users = np.unique(free.users, return_inverse=True)[1].reshape(-1)
+        gates = gates_of(
+            diagnostics_of(free, users, int(rows.sum()) - count), "anytime" if free.adaptive else "bootstrap"
+        )
+        failed = ", ".join(gate.name for gate in gates if not gate.passed)
+        if failed:
+            self._figures.add("parts", "lift", None, **place, unit="change of money", text="REFUSE")
+            self._figures.add("parts", "gates that failed", None, **place, unit="text", text=failed)
             return
         lift = self._lift(rows, self._feedback.reward)
         self._figures.add("parts", "lift", *lift, **place, unit="change of money")

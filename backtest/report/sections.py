@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from backtest.report import plots
 from backtest.report.blocks import (
+    EMPTY,
     Block,
     Card,
     Cards,
@@ -253,9 +254,18 @@ def parts_section(figures: Figures) -> Section | None:
                 "Lift over the logged policy over time, with 95 % intervals; a period that fails its gates has no point.",
             )
         )
-    measures = ("draws", "purchases", "logged value", "value", "lift", "relative lift", *_OVER, _ESS, "verdict")
-    head = ("", "draws", "purchases", "logged value", "value", "lift", "relative", "over list price", "over best uniform", "ESS",
-            "verdict")  # fmt: skip
+    measures = ("draws", "purchases", "verdict", "logged value", "value", "lift", *_OVER)
+    head = (
+        "",
+        "draws",
+        "purchases",
+        "verdict",
+        "logged value",
+        "value",
+        "lift",
+        "over list price",
+        "over best uniform",
+    )
     for policy in figures.names("parts", "policy"):
         rows = []
         for segment in [name for name in figures.names("parts", "segment", policy=policy) if name]:
@@ -278,15 +288,17 @@ def parts_section(figures: Figures) -> Section | None:
 
 
 _OVER = (f"lift over {LIST_PRICE}", f"lift over {BEST_UNIFORM}")
-_ESS = "effective sample size (ESS)"
 
 
 def _closer(figures: Figures, policy: str) -> list[Table]:
     """Return tables of what else is known of the parts of a log, a row per part."""
     found = figures.names("parts", "measure", policy=policy)
     shown_of = {
-        "Value by estimator": ["lift, at every look", *(one for one in found if one.startswith("value by "))],
-        "Lift of each goal (IPS), clustered by user": [one for one in found if one.startswith("lift of ")],
+        "Lift, and value by estimator": ["lift, at every look", *(one for one in found if one.startswith("value by "))],
+        "Lift of each goal (IPS), clustered by user": [
+            "relative lift",
+            *(one for one in found if one.startswith("lift of ")),
+        ],
         "Weights": figures.names("diagnostics", "measure", policy=policy),
     }
     places = dict.fromkeys(
@@ -297,9 +309,10 @@ def _closer(figures: Figures, policy: str) -> list[Table]:
         rows = []
         for segment, group, period in places:
             wanted = {"policy": policy, "segment": segment, "group": group, "period": period}
-            rows.append(
-                row_of(figures, f"{segment}: {group}" if segment else period, "parts", measures, False, **wanted)
-            )
+            label = f"{segment}: {group}" if segment else period
+            row = row_of(figures, label, "parts", measures, False, **wanted)
+            if any(one is not EMPTY for one in row.cells):
+                rows.append(row)
         heads = [one.removeprefix("value by ").removeprefix("lift of ") for one in measures]
         tables.append(Table(("", *heads), rows, caption))
     return tables
