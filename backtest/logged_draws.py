@@ -224,7 +224,7 @@ def _refusal(log: Log, states: Sequence[DrawState]) -> str | None:
     if log.manifest.offers != "shown":
         return (
             f"The manifest of {log.directory} says offers: {log.manifest.offers}. Its people saw other prices than these, so "
-            "nothing they did tells what a price brings"
+            "nothing they did tells what a price brings. If they saw these, record it with --offers shown"
         )
     if "outcomes" not in log.manifest.tables:
         return (

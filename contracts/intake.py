@@ -72,7 +72,8 @@ class Intake:
         self._topology = topology
         self._partition = partition
         self._kinds = [topology.kinds_of(source) for source in range(len(topology.sources))]
-        self._known: set[bytes] = set()
+        self._known: dict[bytes, str] = {}
+        """Keys that belong here, with the users that they name."""
 
     def read(self, source: int, offset: int, key: bytes | None, value: bytes | None, arrival_ms: int) -> Inbound:
         """Return the record with its event, or with the BadEvent that says why it has none. Never raises for bad input.
@@ -108,16 +109,16 @@ class Intake:
         return event
 
     def _check_place(self, event: Event, source: int, key: bytes | None) -> None:
+        if key is not None and self._known.get(key) == event.user:
+            return
         if key is None or key != event.user.encode("utf-8", "surrogatepass"):
             raise refuse("key_mismatch", f"The record key is {key!r:.80}, the event's user is {event.user!r:.80}")
-        if key in self._known:
-            return
         partition = partition_of(key, self._topology.partitions)
         if partition != self._partition:
             raise refuse("wrong_partition", f"The key belongs on partition {partition}, it came on {self._partition}")
         if len(self._known) >= _KNOWN_KEYS_MAX:
             self._known.clear()
-        self._known.add(key)
+        self._known[key] = event.user
 
     def _check_content(self, event: Event, source: int, arrival_ms: int) -> None:
         kind = event.__struct_config__.tag

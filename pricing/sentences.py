@@ -34,7 +34,7 @@ REASONS: Words = {
         "uniform": "the policy tries every allowed price alike",
         "demand": "it is the price that past purchases suggest for this visit",
         "value": "it is the price whose past outcomes were worth most in visits like this",
-        "explored": "a small share of offers tries other allowed prices",
+        "explored": "some offers try other allowed prices, to learn from them",
         "only_list_feasible": "the rails leave no other price",
     },
     "zh": {
@@ -53,7 +53,7 @@ REASONS: Words = {
         "uniform": "当前策略对每个允许的价格一视同仁地试用",
         "demand": "根据以往的购买情况，这是最适合本次访问的价格",
         "value": "在类似的访问中，这个价格以往带来的收益最高",
-        "explored": "有一小部分报价用于试用其他允许的价格",
+        "explored": "有一部分报价会试用其他允许的价格，以便从中学习",
         "only_list_feasible": "在各项限制之下没有其他价格可选",
     },
 }

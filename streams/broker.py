@@ -33,6 +33,16 @@ _REFUSED = (
     kafka_errors.IllegalSaslStateError,
 )
 
+_LOGIN = "knows the user, the password and the mechanism"
+_CERTIFICATE = "has a certificate of kafka.ssl_ca_file"
+_EXPECTED = {
+    "PLAINTEXT": " and takes connections without TLS there",
+    "SSL": f" and {_CERTIFICATE}",
+    "SASL_PLAINTEXT": f" and {_LOGIN}",
+    "SASL_SSL": f", {_LOGIN}, and {_CERTIFICATE}",
+}
+"""To kafka-python a broker that refuses a password is one that does not answer."""
+
 
 @contextmanager
 def broker_errors(kafka: KafkaSettings) -> Iterator[None]:
@@ -55,8 +65,8 @@ def broker_errors(kafka: KafkaSettings) -> Iterator[None]:
         ) from error
     except (kafka_errors.RetriableError, kafka_errors.KafkaConnectionError, OSError) as error:
         raise BrokerUnavailable(
-            f"No usable answer from Kafka at {where}: {_first_line(error)}. "
-            "Check that the broker runs and that kafka.bootstrap_servers is right, then try again"
+            f"No usable answer from Kafka at {where}: {_first_line(error)}. Check that kafka.bootstrap_servers is "
+            f"right and that the broker runs{_EXPECTED[kafka.security_protocol]}, then try again"
         ) from error
     except kafka_errors.KafkaError as error:
         raise BadSettings(f"Kafka at {where} refused: {_first_line(error)}") from error

@@ -176,7 +176,8 @@ class LessonSession:
                 try:
                     outcome = decode_outcome(record.value)
                 except msgspec.DecodeError as error:
-                    logger.error("%s/%d offset %d is no outcome: %s", record.topic, partition, record.offset, error)
+                    topic = self._room.settings.topics.outcomes
+                    logger.error("%s/%d offset %d is no outcome: %s", topic, partition, record.offset, error)
                     self._room.metrics.unreadable.labels(self.policy.version).inc()
             outcome = outcome if isinstance(outcome, Outcome) else None
             if outcome is not None:

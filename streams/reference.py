@@ -85,12 +85,12 @@ class References:
         for place, records in fetched.items():
             book = self.catalogue if place == self._catalogue_place else self.policies
             for record in records:
-                self._apply_one(book, record)
+                self._apply_one(book, place.topic, record)
 
-    def _apply_one(self, book: Catalogue | PolicyBook, record: ConsumerRecord) -> None:
+    def _apply_one(self, book: Catalogue | PolicyBook, topic: str, record: ConsumerRecord) -> None:
         try:
             book.apply(record.offset, record.key, record.value)
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError, BadReference) as error:
             # Every worker reads this topic, so none can dead-letter it: what held before holds on, and the alarm rings.
-            logger.error("refused %s offset %d: %s; publish a corrected record", record.topic, record.offset, error)
-            self._refused(record.topic)
+            logger.error("refused %s offset %d: %s; publish a corrected record", topic, record.offset, error)
+            self._refused(topic)

@@ -112,12 +112,40 @@ def test_the_anytime_valid_interval_takes_off_what_was_earned_before_each_draw(o
     assert (found.anytime.low, found.anytime.high) == (pytest.approx(mean - half), pytest.approx(mean + half))
 
 
+def around(increments, widened):
+    """The boundary around the mean of martingale differences, at the planned number of draws."""
+    n = len(increments)
+    mean = sum(increments) / n
+    deviation = sqrt(sum((one - mean) ** 2 for one in increments) / n)
+    half = widened * NormalDist().inv_cdf(1 - 0.9 * 0.05 / 4) * deviation / sqrt(n)
+    return pytest.approx(mean - half), pytest.approx(mean + half)
+
+
 def rare(n=4_000, seed=3):
     """Rewards of 1 %, and weights whose largest met none of them: what was seen varies too little."""
     random = np.random.default_rng(seed)
     target = np.where(random.random(n) < 0.02, 0.9, 0.05)
     reward = (random.random(n) < 0.01) & (target < 0.5)
     return feedback_of(reward.astype(float), np.full(n, 0.08), target)
+
+
+@pytest.mark.parametrize("log", [five(), rare()], ids=["five draws", "rare rewards"])
+def test_the_anytime_valid_intervals_of_values_and_lift_are_widened_sums_of_what_each_draw_brings(log):
+    earned, known = 0.0, []
+    for number, reward in enumerate(log.reward.tolist()):
+        known.append(earned / number if number else 0.0)
+        earned += reward
+    draws = list(zip(log.weight.tolist(), log.reward.tolist(), known, strict=True))
+    found = evaluate(log, PLAIN)
+    estimates = {one.name: one for one in found.estimates}
+    wanted = {
+        "ips": ([w * r for w, r, _ in draws], estimates["ips"]),
+        "snips": ([w * (r - k) + k for w, r, k in draws], estimates["snips"]),
+        "lift": ([(w - 1.0) * (r - k) for w, r, k in draws], found.lift),
+    }
+    for name, (increments, one) in wanted.items():
+        assert (one.anytime.low, one.anytime.high) == around(increments, one.widened), name
+    assert estimates["clipped_ips"].anytime is None, "nothing so simple has its expectation"
 
 
 @pytest.mark.parametrize("draws_of_a_user", [1, 4])

@@ -97,6 +97,6 @@ def test_an_unreachable_broker_is_worth_another_try(free_port):
     settings = load_settings(
         **{"kafka.bootstrap_servers": f"127.0.0.1:{free_port()}", "kafka.request_timeout_ms": 1_000}
     )
-    with pytest.raises(BrokerUnavailable, match="Check that the broker runs") as caught:
+    with pytest.raises(BrokerUnavailable, match="is right and that the broker runs") as caught:
         check_topics(settings)
     assert caught.value.exit_code == 75

@@ -63,22 +63,23 @@ def naive_demand(outcomes, width, prior):
     return naive_posterior(rows, width, **prior)
 
 
-def naive_values(outcomes, width, *, rate, discount, tau_ms, value_max, trace=None):
+def naive_values(outcomes, width, *, rate, discount, tau_ms, value_max, trace=None, besides=0.0):
     """Return the weights (3, D) of Q-learning (`trace` None) or SARSA, revenue the reward: a step when the next draw is known.
 
-    The draws of a user follow one another here without a break in the memory of the learner.
+    Every draw earns `besides`, too, per 20 % of list that it was below list. The draws of a user follow one another here without a
+    break in the memory of the learner.
     """
     weights = np.zeros((3, width))
     waits, traces = {}, {}
     for one in outcomes:
         former = waits.pop(one["draw_id"], None)
         if former is not None:
-            _step(weights, former, one, traces, rate, discount, tau_ms, value_max, trace)
+            _step(weights, former, one, traces, rate, discount, tau_ms, value_max, trace, besides)
         follower = one["next"]
         if follower is not None and follower["drawn_ms"] >= one["drawn_ms"] and discount > 0:
             waits[follower["draw_id"]] = one
         else:
-            _step(weights, one, None, traces, rate, discount, tau_ms, value_max, trace)
+            _step(weights, one, None, traces, rate, discount, tau_ms, value_max, trace, besides)
     return weights
 
 
@@ -87,9 +88,10 @@ def _phi(one, price):
     return np.outer([1.0, shift, shift**2], one["features"])
 
 
-def _step(weights, one, after, traces, rate, discount, tau_ms, value_max, trace):
+def _step(weights, one, after, traces, rate, discount, tau_ms, value_max, trace, besides):
     phi = _phi(one, one["price"])
     reward = one["price"] / one["list_price"] if one["bought"] is not None else 0.0
+    reward += besides * (one["list_price"] - one["price"]) * 5.0 / one["list_price"]
     error = reward - np.vdot(weights, phi)
     reach = 0.0
     if after is not None:

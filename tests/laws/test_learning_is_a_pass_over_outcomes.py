@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from contracts.learned import Learned
 from contracts.outcomes import Outcome, encode_outcome
 from contracts.policies import Policy, encode_policy
-from contracts.rules import DiscountBudget, Features, Guard, LinearQ, Money, Prior, Sarsa, Thompson
+from contracts.rules import Churn, DiscountBudget, Features, Guard, LinearQ, Money, Prior, Sarsa, Thompson
 from pricing.demand import Posterior
 from pricing.lessons import Lesson, Lessons
 from tests.laws.naive_lessons import in_order, naive_demand, naive_values, teaching
@@ -23,6 +23,7 @@ from tests.pricing.outcome_topic import made_up_topic
 FEATURES = Features(names=("intent", "price"))
 GUARD = Guard(user_outcomes_max=4, user_window_ms=7_200_000)
 BUDGET = Money(discount_budget=DiscountBudget(permille=80))
+CHURN = Churn(weight=2.0, slope="randomised", slope_value=0.1)
 RULES = [
     Thompson(features=FEATURES, guard=GUARD, money=BUDGET),
     LinearQ(features=FEATURES, guard=GUARD, discount=0.9),
@@ -113,7 +114,9 @@ def test_the_posterior_equals_a_naive_pass_over_the_topic(seed, partitions):
 
 
 @pytest.mark.parametrize(
-    "rule", [LinearQ(discount=0.9), Sarsa(discount=0.9, trace=0.7), Sarsa()], ids=["q", "sarsa", "bandit"]
+    "rule",
+    [LinearQ(discount=0.9), Sarsa(discount=0.9, trace=0.7), Sarsa(), Sarsa(discount=0.9, churn=CHURN)],
+    ids=["q", "sarsa", "bandit", "churn weighed"],
 )
 @pytest.mark.parametrize("seed", range(4))
 def test_values_that_look_ahead_equal_a_naive_pass_over_the_topic(rule, seed):
@@ -130,7 +133,8 @@ def test_values_that_look_ahead_equal_a_naive_pass_over_the_topic(rule, seed):
     settings_of = {name: getattr(rule, name) for name in ("rate", "discount", "tau_ms", "value_max")}
     trace = rule.trace if isinstance(rule, Sarsa) else None
     taught = [record for _, _, record in in_order(raw(topic)) if record is not None]
-    waits = naive_values(taught, FEATURES.width, **settings_of, trace=trace)
+    besides = rule.churn.weight * rule.churn.slope_value
+    waits = naive_values(taught, FEATURES.width, **settings_of, trace=trace, besides=besides)
     np.testing.assert_allclose(mind.knowledge.weights, waits, rtol=0, atol=1e-8)
     assert np.abs(waits).max() > 0.01
 

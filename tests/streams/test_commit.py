@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from aiokafka.errors import ProducerFenced
+from aiokafka.errors import MessageSizeTooLargeError, ProducerFenced
 
 from contracts.errors import BrokenInvariant
 from contracts.intake import Inbound, refuse
@@ -16,7 +16,7 @@ from features.state import UserState, encode_state
 from pricing.engine import PartitionState, Step
 from streams.commit import Commit
 from streams.ledger import LEDGER_KEY, Ledger, decode_ledger
-from streams.producer import BATCH_BYTES_MAX, send_records
+from streams.producer import BATCH_BYTES_MAX, send_records, send_side_by_side
 from streams.settings import load_settings
 
 LEDGER = Ledger(epoch=0, partitions=1, sources=("consents", "views", "clicks", "purchases"), positions=(1, 2, 3, 4),
@@ -32,6 +32,7 @@ class Builder:
 
     def __init__(self) -> None:
         self.records: list[tuple[bytes, bytes]] = []
+        self.headers: dict[bytes, Any] = {}
         self.size = 0
 
     def append(self, *, timestamp: None, key: bytes, value: bytes, headers: Any) -> object | None:
@@ -39,6 +40,8 @@ class Builder:
             return None
         self.size += len(value or b"")
         self.records.append((key, value))
+        if headers:
+            self.headers[key] = headers
         return object()
 
     def close(self) -> None:
@@ -48,9 +51,11 @@ class Builder:
 class Producer:
     """Notes what is asked of it; `acks` is what the broker says to batches."""
 
-    def __init__(self, acks: asyncio.Future[Any] | None = None) -> None:
+    def __init__(self, acks: asyncio.Future[Any] | None = None, refused: str = "") -> None:
         self.calls: list[Any] = []
+        self.headers: dict[bytes, Any] = {}
         self.acks = acks
+        self.refused = refused
 
     def create_batch(self) -> Builder:
         return Builder()
@@ -58,6 +63,11 @@ class Producer:
     async def send_batch(self, builder: Builder, topic: str, partition: int) -> asyncio.Future[Any]:
         self.calls.append((topic, [key for key, _ in builder.records]))
         self.last = builder.records
+        self.headers |= builder.headers
+        if topic == self.refused:
+            refusal = asyncio.get_running_loop().create_future()
+            refusal.set_exception(MessageSizeTooLargeError())
+            return refusal
         if self.acks is not None:
             return self.acks
         done = asyncio.get_running_loop().create_future()
@@ -160,6 +170,27 @@ async def test_records_that_fill_more_than_one_batch_keep_their_order_and_their_
     sent = await send_records(producer, "t", 0, records, [])  # type: ignore[arg-type]
     assert producer.calls == [("t", [b"0", b"1"]), ("t", [b"2", b"3"]), ("t", [b"4"])]
     assert await sent.last_offset() == 40
+
+
+async def test_topics_take_turns_so_that_what_waits_for_no_other_batch_leaves_in_one_request():
+    producer = Producer()
+    big = [((b"%d" % n, b"x" * 600_000), []) for n in range(3)]
+    letters = [((b"l%d" % n, b""), [("dlq-code", b"%d" % n)]) for n in range(3)]
+    sent = await send_side_by_side(producer, 0, [("a", big), ("none", []), ("letters", letters), ("b", big[:2])])  # type: ignore[arg-type]
+    assert producer.calls == [
+        ("a", [b"0"]), ("letters", [b"l0", b"l1", b"l2"]), ("b", [b"0"]), ("a", [b"1"]), ("b", [b"1"]), ("a", [b"2"])
+    ]  # fmt: skip
+    assert [await of_topic.last_offset() for of_topic in sent] == [40, -1, 42, 40]
+    assert producer.headers == {b"l%d" % n: [("dlq-code", b"%d" % n)] for n in range(3)}
+
+
+async def test_a_batch_that_the_broker_refuses_ends_nothing_whatever_topic_it_is_for():
+    """The trap: aiokafka ends a transaction although a batch of it was refused, and a decision is gone without a word."""
+    for refused in ("price-updates", "decisions", "outcomes", "shadow-decisions", "dead-letters"):
+        producer = Producer(refused=refused)
+        with pytest.raises(MessageSizeTooLargeError):
+            await commit_with(producer).commit(STEP, LEDGER, [])
+        assert [call for call in producer.calls if call == "end" or call[0] == "write"] == []
 
 
 async def test_no_records_are_no_batch():

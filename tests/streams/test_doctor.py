@@ -108,3 +108,17 @@ def test_a_broker_whose_coordinator_is_not_settled_yet_is_asked_again():
 
     assert _committed(Admin(), "g") == {}
     assert answers == []
+
+
+def test_of_a_broker_that_does_not_answer_the_remedy_names_the_credentials_that_it_would_not_take(free_port):
+    """To kafka-python a broker that refuses a password is one that does not answer."""
+    flags = {
+        "kafka.bootstrap_servers": f"127.0.0.1:{free_port()}",
+        "kafka.request_timeout_ms": 1_000,
+        "kafka.security_protocol": "SASL_PLAINTEXT",
+        "kafka.sasl_username": "u",
+        "kafka.sasl_password": "hidden",
+    }
+    (finding,) = (one for one in examine(load_settings(**flags)) if one.subject == "broker")
+    assert "knows the user, the password and the mechanism" in finding.remedy
+    assert "hidden" not in finding.message + finding.remedy

@@ -238,7 +238,7 @@ def test_records_that_are_no_outcome_are_gone_past_and_a_partitions_time_never_f
         encode_outcome(a_late_purchase(1)),
         encode_outcome(outcome(drawn_ms=5)),
     ]
-    records = [SimpleNamespace(topic="outcomes", offset=n, value=value) for n, value in enumerate(values)]
+    records = [SimpleNamespace(offset=n, value=value) for n, value in enumerate(values)]
     lessons = session._read(1, records)
     assert [(one.order_ms, one.offset, one.outcome is None) for one in lessons] == [
         (WINDOW_MS + 9, 0, False), (WINDOW_MS + 9, 1, True), (WINDOW_MS + 9, 2, True), (WINDOW_MS + 9, 3, True),

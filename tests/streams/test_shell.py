@@ -12,12 +12,12 @@ from aiokafka import errors as kafka_errors
 from aiokafka.consumer.fetcher import Fetcher
 from faust.assignor.partition_assignor import PartitionAssignor
 from faust.types import TP
-from streams.closing import stop
 
 from contracts.errors import BadSettings, BrokenInvariant, BrokerUnavailable
 from pricing.engine import EventCrash
 from streams import transport
 from streams.app import build_app
+from streams.closing import stop
 from streams.crashes import CrashCounts
 from streams.settings import Settings, load_settings
 from streams.shell import EXIT_BUG, EXIT_RETRY, EXIT_SETTINGS, WorkerShell, supervised, verdict

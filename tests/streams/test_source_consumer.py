@@ -1,0 +1,60 @@
+"""streams.source_consumer: what a fetched record still tells when it is not copied, and that nothing is taken for a record."""
+
+from __future__ import annotations
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.consumer import fetcher
+from aiokafka.errors import CorruptRecordException
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+
+import streams.source_consumer  # noqa: F401 - what is under test takes effect on import
+
+PLACE = TopicPartition("views", 3)
+ABORTED = 7
+"""The producer whose transaction was aborted."""
+
+
+def batch(offset: int, *records: tuple[bytes | None, bytes | None], producer: int = -1) -> bytes:
+    builder = DefaultRecordBatchBuilder(2, 0, producer >= 0, producer, 0, 0, 10_000)
+    for number, (key, value) in enumerate(records):
+        builder.append(number, 1_000 + number, key, value, [("arrival_ms", b"5")])
+    raw = builder.build()
+    raw[:8] = offset.to_bytes(8, "big")  # the broker's, and not in the checksum
+    return bytes(raw)
+
+
+def fetched(raw: bytes, at: int):
+    """What aiokafka's fetcher makes of the bytes of a partition: read committed, from offset `at`."""
+    return fetcher.PartitionRecords(
+        PLACE, MemoryRecords(raw), [(ABORTED, 12)], at, None, None, True, fetcher.READ_COMMITTED
+    )
+
+
+def test_records_come_with_offset_time_key_value_and_headers_and_the_position_follows():
+    records = fetched(batch(10, (b"ann", b"1"), (None, None)) + batch(13, (b"bob", b"2")), 10)
+    found = [(r.offset, r.timestamp, r.key, r.value, list(r.headers)) for r in records]
+    headers = [("arrival_ms", b"5")]
+    assert found == [
+        (10, 1_000, b"ann", b"1", headers),
+        (11, 1_001, None, None, headers),
+        (13, 1_000, b"bob", b"2", headers),
+    ]
+    assert records.next_fetch_offset == 14
+
+
+def test_aborted_records_and_those_below_the_position_are_not_taken():
+    raw = (
+        batch(10, (b"ann", b"1"), (b"ann", b"2"))
+        + batch(12, (b"ann", b"3"), producer=ABORTED)
+        + batch(13, (b"ann", b"4"))
+    )
+    assert [record.offset for record in fetched(raw, 11)] == [11, 13]
+
+
+def test_a_damaged_batch_is_refused():
+    raw = bytearray(batch(10, (b"ann", b"1")))
+    raw[-1] ^= 1
+    with pytest.raises(CorruptRecordException):
+        list(fetched(bytes(raw), 10))
