@@ -159,8 +159,27 @@ def quality_section(figures: Figures) -> Section | None:
         section.blocks.append(
             Plot(plots.calibration(figures, "calibration"), "Purchase propensity: observed against predicted.")
         )
+    if figures.where("slices"):
+        section.blocks.append(_slices(figures, models))
     section.blocks.append(Notes([row.text for _, row in figures.where("scope", measure="quality")]))
     return section
+
+
+def _slices(figures: Figures, models: Sequence[str]) -> Table:
+    """Return how well purchases are foretold slice by slice, a row each."""
+    rows = []
+    for segment in figures.names("slices", "segment"):
+        for place, group in enumerate(figures.names("slices", "group", segment=segment)):
+            wanted = {"segment": segment, "group": group}
+            cells = [cell_of(figures, "slices", measure="examples", **wanted)]
+            cells += [
+                cell_of(figures, "slices", measure=measure, policy=model, **wanted)
+                for model in models
+                for measure in ("AUC", "log-loss")
+            ]
+            rows.append(Row(f"{segment}: {group}", cells, place == 0))
+    head = ("", "examples", *(f"{model}: {measure}" for model in models for measure in ("AUC", "log-loss")))
+    return Table(head, rows, "purchase propensity, slice by slice of what is tested")
 
 
 def row_of_models(figures: Figures, measure: str, segment: str, models: Sequence[str]) -> Row:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from backtest.report.clusters import clustered_mean
-from backtest.report.facts import Floats
+from backtest.report.facts import Bools, Floats
 from backtest.report.figures import Figures, Place
 from backtest.report.reward_model import require_sklearn
 from backtest.report.watching import Foretold
@@ -26,6 +26,7 @@ BINS = 15
 _LEAST = 1e-6
 """Chance that a prediction is taken to have at least, where its logarithm counts."""
 TOP = 20
+SLICES = 5
 PROPENSITY, NEXT_ITEM, FUNNEL = "purchase propensity", "next item", "what the log itself shows"
 
 
@@ -102,6 +103,32 @@ def describe_propensity(figures: Figures, model: str, found: Foretold) -> None:
     )
 
 
+def describe_slices(figures: Figures, model: str, found: Foretold) -> None:
+    """Add how well purchases are foretold slice by slice: of time, and of users before and since the model learned."""
+    slices = {("by time", f"slice {one + 1} of {SLICES}"): rows for one, rows in enumerate(_in_time(found))}
+    if found.known.any():
+        slices["by user", "users with events before those that are tested"] = found.known
+        slices["by user", "users without"] = ~found.known
+    _, metrics = require_sklearn()
+    for (segment, group), rows in slices.items():
+        observed, predicted = found.bought[rows], found.probability[rows]
+        place: Place = {"policy": model, "segment": segment, "group": group}
+        figures.add("slices", "examples", len(observed), **place, unit="count")
+        if len(np.unique(observed)) < 2:
+            figures.add("slices", "AUC", None, **place, text="only one outcome")
+            continue
+        figures.add("slices", "AUC", float(metrics.roc_auc_score(observed, predicted)), **place)
+        losses = _losses(found)[rows]
+        mean, half = clustered_mean(losses, found.user[rows])
+        figures.add("slices", "log-loss", mean, mean - half, mean + half, **place)
+
+
+def _in_time(found: Foretold) -> list[Bools]:
+    """Return the examples of each of SLICES parts with as many of them, by time."""
+    parts = np.array_split(np.argsort(found.time_ms, kind="stable"), SLICES)
+    return [np.isin(np.arange(len(found.time_ms)), one) for one in parts]
+
+
 def _funnel(figures: Figures, model: str, found: Foretold) -> None:
     """Add clicks and purchases per view, which no model decides; carts are clicks."""
     place: Place = {"policy": model, "segment": FUNNEL}
@@ -115,7 +142,10 @@ def write_predictions(file: Path, models: Mapping[str, Foretold]) -> None:
     pa = require_pyarrow()
     tables = []
     for model, found in models.items():
-        examples: dict[str, Any] = {"user": found.user, "probability": found.probability, "bought": found.bought}
+        examples: dict[str, Any] = {
+            "user": found.user, "time_ms": found.time_ms, "known": found.known, "probability": found.probability,
+            "bought": found.bought,
+        }  # fmt: skip
         ranked: dict[str, Any] = {"user": found.next_user, "rank": found.rank}
         for question, columns in ((PROPENSITY, examples), (NEXT_ITEM, ranked)):
             named = {

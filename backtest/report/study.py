@@ -33,7 +33,13 @@ from backtest.report.judging import Runs, judge
 from backtest.report.page import page_of, require_jinja2
 from backtest.report.plots import require_matplotlib
 from backtest.report.prices import PriceTally
-from backtest.report.quality import describe_differences, describe_next_item, describe_propensity, write_predictions
+from backtest.report.quality import (
+    describe_differences,
+    describe_next_item,
+    describe_propensity,
+    describe_slices,
+    write_predictions,
+)
 from backtest.report.reward_model import require_sklearn
 from backtest.report.spill import Spill
 from backtest.report.targets import asked
@@ -247,6 +253,7 @@ def _compare(
         every[name] = found = Foretold.read(kept)
         describe_propensity(figures, name, found)
         describe_next_item(figures, name, found)
+        describe_slices(figures, name, found)
     describe_differences(figures, every)
     scope.describe_samples(figures, log, min(one.share for one in every.values()))
     scope.describe_files(figures, "predictions", file)

@@ -39,6 +39,10 @@ class Foretold:
 
     user: Ints
     """Of examples, codes."""
+    time_ms: Ints
+    """Of examples."""
+    known: Bools
+    """Whether the user of the example had an event before those that are tested."""
     probability: Floats
     """Of a purchase of the item within PURCHASE_WITHIN_MS after a view, click or cart."""
     bought: Bools
@@ -156,6 +160,8 @@ class Watcher:
         views, purchases = self.kinds[_VIEW], self.kinds[_PURCHASE]
         return Foretold(
             user=user[example],
+            time_ms=time_ms[example],
+            known=_first_of(user, time_ms)[user[example]] < self.from_ms,
             probability=1.0 / (1.0 + np.exp(-logit)),
             bought=bought[example],
             next_user=next_user,
@@ -211,6 +217,13 @@ def watch(
 
     replay.run(published)
     return watcher.foretold()
+
+
+def _first_of(user: Ints, time_ms: Ints) -> Ints:
+    """Return the time of every user's first event, by code."""
+    first = np.full(int(user.max(initial=-1)) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(first, user, time_ms)
+    return first
 
 
 def followed_by_purchase(user: Ints, item: Ints, time_ms: Ints, purchase: Bools) -> Bools:

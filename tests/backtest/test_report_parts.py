@@ -19,7 +19,7 @@ from backtest.report.divisions import Divisions, Extent, divide, tenure_bands
 from backtest.report.draws import LOGGED, PRICES, Draws, wilson
 from backtest.report.figures import Figures
 from backtest.report.lattices import Lattices
-from backtest.report.quality import TOP, describe_next_item
+from backtest.report.quality import TOP, describe_next_item, describe_slices
 from backtest.report.spill import Spill
 from backtest.report.targets import best_uniform, folds_of, list_price
 from backtest.report.values import stays_away
@@ -248,7 +248,18 @@ def test_a_log_is_divided_at_the_quartiles_of_its_list_prices() -> None:
 
 def test_what_was_foretold_comes_back_from_its_file(tmp_path: Path) -> None:
     found = Foretold(
-        np.array([1, 2]), np.array([0.25, 0.5]), np.array([True, False]), np.array([3]), np.array([0]), 9, 5, 2, 1, 0.5
+        np.array([1, 2]),
+        np.array([7, 8]),
+        np.array([True, True]),
+        np.array([0.25, 0.5]),
+        np.array([True, False]),
+        np.array([3]),
+        np.array([0]),
+        9,
+        5,
+        2,
+        1,
+        0.5,
     )
     found.write(tmp_path / "f.npz")
     again = Foretold.read(tmp_path / "f.npz")
@@ -305,6 +316,26 @@ class Constant:
 
     def release(self, owner: object) -> None:
         """There is nothing to forget."""
+
+
+def test_purchases_are_validated_on_users_that_the_model_met_before_and_on_others_and_slice_by_slice_in_time() -> None:
+    random = np.random.default_rng(12)
+    count = 500
+    chance, known = random.random(count), random.random(count) < 0.4
+    bought = random.random(count) < np.where(known, chance, 1.0 - chance)
+    time_ms = random.permutation(count)
+    nobody = np.zeros(0, np.int64)
+    found = Foretold(np.arange(count), time_ms, known, chance, bought, nobody, nobody, 9, 5, 2, 1, 1.0)
+    figures = Figures()
+    describe_slices(figures, "m", found)
+    value = {(row.group, row.measure): row.value for row in figures}
+    assert value["users with events before those that are tested", "AUC"] > 0.7
+    assert value["users without", "AUC"] < 0.3
+    assert value["users without", "examples"] == (~known).sum()
+    for number in range(5):
+        rows = (time_ms >= 100 * number) & (time_ms < 100 * (number + 1))
+        losses = [-math.log(p if sold else 1.0 - p) for p, sold in zip(chance[rows], bought[rows], strict=True)]
+        assert value[f"slice {number + 1} of 5", "log-loss"] == pytest.approx(sum(losses) / 100)
 
 
 def test_the_next_item_is_ranked_by_what_was_said_before_it() -> None:
