@@ -165,7 +165,8 @@ def read_draws(
             parts.setdefault(name, []).append(values)
     columns = {name: np.concatenate(parts.pop(name)) for name in list(parts)}
     order = np.lexsort((columns.pop("version"), columns.pop("partition"), columns["time_ms"]))
-    columns = {name: values[order] for name, values in columns.items()}
+    for name in columns:
+        columns[name] = columns[name][order]
     lattices = writer.finish().where(order)
     wishes = {
         name: Wishes(columns.pop(f"target.{name}"), _unsupported(lattices, name, columns.pop(f"outside.{name}")))

@@ -217,7 +217,8 @@ def _judge(
         scope.refuse(figures, policies, scope.NO_DRAWS)
         return
     targets = [asked(one.name, wishes[one.name], kept) for one in policies]
-    judge(figures, runs, draws.where(kept), targets, table, settings, out, partial(progress, "value"))
+    draws = draws.where(kept)  # the others are let go
+    judge(figures, runs, draws, targets, table, settings, out, partial(progress, "value"))
 
 
 def _artifacts(models: Sequence[Path]) -> list[Artifact]:
