@@ -25,7 +25,7 @@ _STYLE = {
     "legend.frameon": False, "legend.fontsize": 9, "figure.constrained_layout.use": True, "lines.linewidth": 1.6,
 }  # fmt: skip
 _WIDTH, _HEIGHT = 9.4, 3.1
-_ROOT_TICKS = (0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
+_ROOT_TICKS = (0.01, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 """Shares that do not touch each other on an axis of square roots."""
 _IDS = re.compile(r' id="[A-Za-z0-9.]+_\d+"')
 
@@ -283,7 +283,8 @@ def calibration(figures: Figures, section: str) -> str:
         axes.set_ylabel("observed share")
         for axis in (axes.xaxis, axes.yaxis):
             _percent(axis)
-            axis.set_ticks([one for one in _ROOT_TICKS if one <= top])
+            if top > 0.1:
+                axis.set_ticks([one for one in _ROOT_TICKS if one <= top])
         axes.set_aspect("equal")
         axes.legend(loc="upper left")
     return made[0]
