@@ -53,6 +53,7 @@ def feedback_on_policy(
         unsupported=np.clip(draws.unsupported(policy.name), 0.0, 1.0),
         expected_logged=of_drawn,
         expected_target=of_target,
+        recomputed=draws.propensities(),
         adaptive=adaptive is not False,
         refusal=draws.refusal,
     )

@@ -17,6 +17,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from backtest.worlds import COST_PERMILLE, LIST_PRICE, World
+from contracts.errors import BadInput
 from contracts.policies import Policy
 from contracts.rules import LinearQ, Sarsa
 from pricing.arms import Arms, of_rule
@@ -155,8 +156,17 @@ def yardsticks_of(world: World) -> Yardsticks:
 
 
 def score(name: str, seed: int, policy: str, by: Yardsticks, earned: Floats, seconds: float) -> Score:
-    """Return the score of what was earned, (T,) expected margin of each visit."""
+    """Return the score of what was earned, (T,) expected margin of each visit.
+
+    Raises:
+        BadInput: nothing could be gained on list price, so there is no share of it.
+    """
     low, high, fixed = float(by.listed.sum()), float(by.oracle.sum()), by.best_fixed
+    if high <= low:
+        raise BadInput(
+            f"In these {len(earned):,} visits of {name} nobody can gain on list price, so no policy can be scored: ask for more "
+            "events, or another seed"
+        )
     late, late_list = float(earned[SETTLED:].sum()), float(by.listed[SETTLED:].sum())
     return Score(
         world=name,

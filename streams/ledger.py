@@ -37,6 +37,8 @@ class Ledger(Struct, frozen=True, kw_only=True):
     """Records applied, over all sources: the last version given."""
     watermark_ms: int
     """Highest event time applied."""
+    lineage: str = ""
+    """Given when the state began, and never changed: which changelog this is. Empty in those of earlier releases."""
 
 
 _encode = msgspec.json.Encoder().encode
@@ -65,7 +67,8 @@ def starting_point(
 
     Args:
         ledger: what the state says, None for an empty changelog.
-        expected: epoch, partitions and sources of the settings; positions and counts are ignored.
+        expected: epoch, partitions and sources of the settings, the lineage of a state that begins here; positions and counts
+            are ignored.
         group: committed offset per source, None where the group has none.
         beginnings: first offset per source.
         ends: end offset per source.

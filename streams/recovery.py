@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
 from streams.closing import stop
-from streams.ledger import MARKER_KEY
+from streams.ledger import MARKER_KEY, decode_ledger
 from streams.producer import send_records
 from streams.settings import Settings
 from streams.store import StateStore
@@ -35,7 +35,8 @@ async def restore(
 ) -> int:
     """Apply the changelog from behind the store's offset up to `marker`; return the number of records applied.
 
-    A store that is ahead of its changelog belongs to another one (recreated, or another cluster): it is wiped first.
+    A store that is ahead of its changelog, or turns out to be of another lineage, belongs to another one (recreated, or another
+    cluster's): it is wiped, and everything is read.
 
     Args:
         settings: where the changelog is.
@@ -60,9 +61,21 @@ async def restore(
     try:
         consumer.assign([place])
         consumer.seek(place, store.changelog_offset + 1)
-        return await _apply(consumer, place, store, marker, progress)
+        lineage = _lineage(store)
+        count = await _apply(consumer, place, store, marker, progress)
+        if lineage is not None and _lineage(store) != lineage:
+            store.wipe()
+            consumer.seek(place, 0)
+            count = await _apply(consumer, place, store, marker, progress)
+        return count
     finally:
         await stop(consumer)
+
+
+def _lineage(store: StateStore) -> str | None:
+    """Return which changelog the store says it follows, None if it is empty."""
+    ledger = store.ledger
+    return None if ledger is None else decode_ledger(ledger).lineage
 
 
 async def _apply(

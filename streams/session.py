@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from operator import attrgetter
 from typing import Any
+from uuid import uuid4
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from msgspec import Struct
@@ -148,6 +149,7 @@ class Session:
             positions=(),
             applied=0,
             watermark_ms=0,
+            lineage=uuid4().hex,
         )
         beginnings = await consumer.beginning_offsets(self._places)
         ends = await consumer.end_offsets(self._places)
@@ -305,6 +307,7 @@ class Session:
             positions=tuple(positions),
             applied=step.partition.applied,
             watermark_ms=step.partition.watermark_ms,
+            lineage=self._ledger.lineage,
         )
         expired = self._sweep(store, ledger.watermark_ms - self._worker.semantics.state_ttl_ms)
         async with asyncio.timeout(self._settings.commit_timeout_s):  # aiokafka retries a transaction without end
@@ -348,8 +351,8 @@ class Session:
             metrics.lag.labels(place.topic, self.partition).set(max(0, behind))
         metrics.users.labels(self.partition).set(self._store.users())
         metrics.pending_draws.labels(self.partition).set(len(self._timers))
-        if self.committed_at is not None:
-            metrics.last_commit.labels(self.partition).set(now_s - (now - self.committed_at))
+        committed_at = self.committed_at or self.opened_at  # a marker was, as it was opened
+        metrics.last_commit.labels(self.partition).set(now_s - (now - committed_at))
 
     # -- state -----------------------------------------------------------------------------------------------------
 

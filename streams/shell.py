@@ -44,7 +44,6 @@ COLLECT = (500_000, 50, 1_000)
 tenth, every batch was walked at its fullest, 60 ms each and 7 % of a worker's CPU, to find a few objects."""
 _FENCED = (kafka_errors.ProducerFenced, kafka_errors.InvalidProducerEpoch, kafka_errors.InvalidProducerIdMapping)
 _SETTINGS = (
-    kafka_errors.UnknownTopicOrPartitionError,
     kafka_errors.OffsetOutOfRangeError,
     kafka_errors.TopicAuthorizationFailedError,
     kafka_errors.GroupAuthorizationFailedError,
@@ -63,6 +62,11 @@ def verdict(error: BaseException) -> tuple[int, str]:
         return (
             EXIT_RETRY,
             "A Kafka client gave up what it was doing, unasked; a supervisor should start the process again",
+        )
+    if isinstance(error, kafka_errors.UnknownTopicOrPartitionError):  # of one that is gone the next start says which
+        return (
+            EXIT_RETRY,
+            "A topic is gone, or a broker that has just started does not know it yet: start the process again",
         )
     if isinstance(error, _SETTINGS):
         return EXIT_SETTINGS, f"{error!r}: run `pricetide doctor`, which says what to do"

@@ -15,7 +15,7 @@ from kafka.errors import NoError, UnknownMemberIdError
 from kafka.structs import OffsetAndMetadata
 
 from contracts.errors import BadSettings
-from streams.broker import administering, broker_errors, committed_records, require_topics
+from streams.broker import administering, broker_errors, committed_records, partitions_of, require_topics, stable_ends
 from streams.ledger import LEDGER_KEY, Ledger, decode_ledger, encode_ledger
 from streams.options import with_settings
 from streams.settings import Settings
@@ -75,6 +75,24 @@ def require_partitions(settings: Settings) -> None:
                 f"Topic {topic.name} has {counts[topic.name]} partitions, the settings say {topic.partitions}: inputs, outputs "
                 "and changelog must have equal counts, and a topic that was repartitioned has its users on other partitions. Set "
                 "topics.partitions back, or start anew with topics, changelog and --group of that count"
+            )
+    _require_one_partition(
+        settings, {name: counts[name] for name in (settings.topics.catalogue, settings.topics.policies)}
+    )
+
+
+def _require_one_partition(settings: Settings, counts: dict[str, int]) -> None:
+    """Refuse references with records that no worker reads. Further partitions do no harm while they are empty."""
+    beyond = [place for place in partitions_of(counts) if place.partition > 0]
+    if not beyond:
+        return
+    with administering(settings) as admin:
+        ends = stable_ends(admin, beyond)
+    for place, end in sorted(ends.items()):
+        if end > 0:
+            raise BadSettings(
+                f"Topic {place.topic} has {counts[place.topic]} partitions, and records on partition {place.partition}, which no "
+                "worker reads: recreate it with one partition, its order is its meaning, and publish them again"
             )
 
 

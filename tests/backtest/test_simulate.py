@@ -127,3 +127,8 @@ def test_a_policy_file_that_is_wrong_is_one_sentence(tmp_path):
         CliRunner().invoke(
             simulate, ["--world", "NULL", "--policy", str(file), "--events", "10"], catch_exceptions=False
         )
+
+
+def test_visits_in_which_nobody_can_gain_on_list_price_are_a_sentence():
+    with pytest.raises(BadInput, match="In these 2 visits of NULL nobody can gain on list price"):
+        score_policy(policy_of(UniformRandom()), "NULL", 3, 2, discount_only=True)

@@ -17,7 +17,7 @@ from rocksdict import Cache
 from contracts.ids import partition_of
 from contracts.prices import decode_price
 from streams.broker import administering
-from streams.ledger import MARKER_KEY
+from streams.ledger import LEDGER_KEY, MARKER_KEY, Ledger, encode_ledger
 from streams.producer import send_records, transactional_producer
 from streams.recovery import commit_marker, restore
 from streams.reference import References
@@ -143,6 +143,27 @@ async def test_a_store_that_is_ahead_of_the_changelog_is_anothers_and_is_rebuilt
     marker = await commit_marker(producer, deployment.settings.topics.changelog, 0)
     await restored(deployment, store, marker)
     assert (store.get(b"foreign"), store.get(b"ann")) == (None, b"1")
+
+
+def ledger_of(lineage: str) -> tuple[bytes, bytes]:
+    ledger = Ledger(epoch=0, partitions=1, sources=(), positions=(), applied=1, watermark_ms=0, lineage=lineage)
+    return LEDGER_KEY, encode_ledger(ledger)
+
+
+@pytest.mark.parametrize(("lineage", "left"), [("other", None), ("ours", b"x")])
+async def test_a_store_of_another_lineage_is_anothers_though_it_is_behind_the_changelog(
+    deployment, producer, store, lineage, left
+):
+    """A data directory of another cluster, or from before the changelog was made anew: its users must not be mixed in."""
+    store.write([(b"before", b"x"), ledger_of(lineage)], 1)
+    await change(producer, deployment, [(b"ann", b"1"), ledger_of("ours")])
+    await change(producer, deployment, [(b"bob", b"2"), ledger_of("ours")])
+    await restored(deployment, store, await commit_marker(producer, deployment.settings.topics.changelog, 0))
+    assert store.get(b"before") == left
+    assert store.get(b"bob") == b"2"
+    assert (store.get(b"ann") == b"1") is (lineage == "other"), (
+        "what lies below a store's offset is read for another one only"
+    )
 
 
 async def test_a_new_owner_aborts_what_the_old_one_left_open(deployment, producer, store):

@@ -19,8 +19,9 @@ from kafka.structs import OffsetAndMetadata
 from rocksdict import Options, Rdict
 
 from backtest.shoppers import generate_log
-from streams.broker import administering
+from streams.broker import administering, producing
 from streams.topics import create_topics, plan
+from streams.worker_commands import require_partitions
 
 CONFIG, RETRY = 78, 75
 
@@ -87,6 +88,20 @@ def test_unequal_partition_counts_are_named(kafka, unique, tmp_path):
         with administering(deployment.settings) as admin:
             admin.create_partitions({deployment.settings.topics.clicks: 3})
         refused(deployment, CONFIG, f"Topic {unique}clicks has 3 partitions, the settings say 2")
+
+
+def test_a_catalogue_with_records_that_no_worker_reads_is_named(kafka, unique, tmp_path):
+    with Deployment(kafka, unique, tmp_path, partitions=1) as deployment:
+        deployment.create()
+        catalogue = deployment.settings.topics.catalogue
+        with administering(deployment.settings) as admin:
+            admin.create_partitions({catalogue: 2})
+        require_partitions(deployment.settings)
+        with producing(deployment.settings) as producer:
+            producer.send(catalogue, b"{}", b"k", partition=1).get(timeout=30)
+        refused(
+            deployment, CONFIG, f"Topic {catalogue} has 2 partitions, and records on partition 1, which no worker reads"
+        )
 
 
 def test_a_taken_port_is_named(kafka, unique, tmp_path):

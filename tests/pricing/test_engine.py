@@ -182,6 +182,26 @@ def test_an_offer_ends_when_a_rail_forbids_it():
     assert decision.reasons == ("offer_ended", "session_intent", "rail:floor")
 
 
+def test_an_offer_ends_when_the_list_price_changes_though_its_price_may_still_be_offered():
+    shop = Shop()
+    assert shop.one(shop.view()).price == 8_500
+    shop.stock(item(list_price=10_625, valid_from_ms=START_MS + MINUTE_MS))
+    decision = shop.one(shop.view(1))
+    assert 8_500 in decision.lattice, "80 % of the new list price, and inside its rails"
+    assert (decision.status, decision.reasons[0]) == ("drawn", "offer_ended")
+
+
+def test_the_list_price_is_not_counted_among_what_a_step_limit_above_it_rules_out():
+    """The list price falls below what the last price may change by: it alone is left, and the trail says how many are not."""
+    shop = Shop()
+    shop.one(shop.view())
+    shop.stock(item(list_price=5_000, valid_from_ms=START_MS + MINUTE_MS))
+    decision = shop.one(shop.view(1))
+    assert decision.price == 5_000
+    (step,) = (one for one in decision.trail if one.rail == "step")
+    assert (step.low, step.removed) == (8_500 - 750, len(decision.lattice) - 1)
+
+
 def test_a_repeated_event_changes_nothing_but_the_count_of_applied_records():
     shop = Shop()
     view = shop.view()

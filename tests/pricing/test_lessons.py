@@ -130,9 +130,9 @@ def test_an_outcome_waits_for_the_next_draw_of_its_user_into_the_next_window_of_
 # -- the discount budget -------------------------------------------------------------------------------------------------
 
 
-def budgeted(permille=50, step=2.0, rule=Thompson):
+def budgeted(permille=50, step=2.0, rule=Thompson, features_of=lambda _: None):
     budget = DiscountBudget(permille=permille, period_ms=HOUR_MS, step=step)
-    return lessons_for(rule(features=FEATURES, money=Money(discount_budget=budget)))
+    return lessons_for(rule(features=FEATURES, money=Money(discount_budget=budget)), features_of)
 
 
 def purchase_at(hour, price, **more):
@@ -160,6 +160,12 @@ def test_lambda_is_never_below_zero_and_counts_own_purchases_alone():
     assert weight_after(mind, purchase_at(0, 10_000), purchase_at(1, 10_000)) == 0.0
     others = [purchase_at(2, 8_000, held_out=True), purchase_at(2, 8_500, learnable=False), outcome(9, price=8_000)]
     assert weight_after(mind, *others, purchase_at(3, 10_000)) == 0.0
+    friends = budgeted(features_of={"friend@1": FEATURES}.get)
+    discounted = [purchase_at(hour, 8_000, policy="friend@1") for hour in range(3)]
+    assert weight_after(friends, *discounted, purchase_at(3, 10_000)) == 0.0, (
+        "they teach demand, and spend another budget"
+    )
+    assert friends.version().outcomes == 4
 
 
 def test_without_a_budget_there_is_no_lambda():

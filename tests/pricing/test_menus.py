@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from contracts.catalogue import CatalogueItem
 from contracts.decisions import TrailStep
-from contracts.policies import BUILTIN, Policy, Rails, SessionIntent
+from contracts.policies import BUILTIN, Policy, Rails, SessionIntent, UniformRandom
 from pricing import menus
 from pricing.menus import MenuBook, PricedItem
 from pricing.rails import nearest_rail
@@ -39,6 +39,18 @@ def test_each_rail_removes_what_lies_outside_it_and_says_so(bounds, rails, step)
     assert menu.trail.steps == (step,)
     assert all((step.low or 0) <= price <= (step.high or 9_999) for price in menu.prices)
     assert len(menu.prices) == len(SHARES) - step.removed
+
+
+def test_every_number_below_one_falls_on_a_price_whatever_the_probabilities_sum_to():
+    """The trap: ten times a tenth is less than one, and a number between the two would fall on no price."""
+    tenths = tuple(range(100, 1_100, 100))
+    policy = Policy(name="p", number=1, rule=UniformRandom(), rails=Rails(**{**WIDE, "multipliers": tenths}))
+    chances = MenuBook(policy).priced(1, item(list_price=1_000), may_raise=True).menu(1_000).chances(0)
+    total = 0.0
+    for probability in chances.probabilities:
+        total += probability
+    assert total < 1.0
+    assert chances.cumulative[-1] == 1.0
 
 
 def test_discount_only_removes_what_lies_above_list():

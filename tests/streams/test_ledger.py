@@ -34,6 +34,19 @@ def test_a_group_without_offsets_and_state_begins_where_each_log_begins():
     assert start(ledger=None, group=(None, None)) == replace(EXPECTED, positions=BEGINNINGS)
 
 
+def test_a_state_has_the_lineage_that_it_began_with():
+    begun = start(ledger=None, group=(None, None), expected=replace(EXPECTED, lineage="new"))
+    assert begun.lineage == "new"
+    assert start(ledger=replace(STATE, lineage="old"), expected=replace(EXPECTED, lineage="new")).lineage == "old"
+    assert (
+        start(ledger=replace(STATE, lineage="old"), expected=replace(EXPECTED, epoch=4, lineage="new")).lineage == "old"
+    )
+
+
+def test_a_ledger_of_an_earlier_release_is_read():
+    assert decode_ledger(encode_ledger(STATE).replace(b',"lineage":""', b"")) == STATE
+
+
 def test_a_committed_offset_of_zero_is_an_offset():
     state = replace(STATE, positions=(0, 0), applied=0)
     assert start(ledger=state, group=(0, 0), beginnings=(0, 0)) == state

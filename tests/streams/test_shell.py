@@ -64,7 +64,7 @@ def shell(settings) -> WorkerShell:
         (BrokenInvariant("Never"), EXIT_BUG, "Never"),
         (kafka_errors.ProducerFenced(), EXIT_RETRY, "Another worker has taken this partition over"),
         (kafka_errors.InvalidProducerEpoch(), EXIT_RETRY, "Another worker has taken this partition over"),
-        (kafka_errors.UnknownTopicOrPartitionError(), EXIT_SETTINGS, "pricetide doctor"),
+        (kafka_errors.UnknownTopicOrPartitionError(), EXIT_RETRY, "a broker that has just started"),
         (kafka_errors.OffsetOutOfRangeError({}), EXIT_SETTINGS, "pricetide doctor"),
         (kafka_errors.KafkaConnectionError("gone"), EXIT_RETRY, "The broker failed"),
         (ConnectionResetError(), EXIT_RETRY, "The broker failed"),

@@ -12,6 +12,7 @@ from prometheus_client import generate_latest
 from contracts.intake import Inbound, refuse
 from pricing.engine import PartitionState, Step
 from streams.metrics import Metrics
+from streams.session import Session
 from streams.settings import load_settings
 from streams.web import not_live, not_ready
 
@@ -19,7 +20,10 @@ NOW_S, NOW_MS = 1_000.0, 1_762_160_400_000
 STUCK = {"restored": True, "lag": 7, "committed_at": NOW_S - 61, "answered_ms": NOW_MS - 100}
 
 
-def worker(joined: bool = True, rebalancing: bool = False, ready: bool = True, **session: Any) -> Any:
+def worker(
+    joined: bool = True, rebalancing: bool = False, ready: bool = True, model: bool | None = None, **session: Any
+) -> Any:
+    """Return a worker as the pages see it; `model`: whether the one that it was given is loaded, None without one."""
     event = asyncio.Event()
     if ready:
         event.set()
@@ -27,7 +31,9 @@ def worker(joined: bool = True, rebalancing: bool = False, ready: bool = True, *
     whole = {"partition": 3, "restored": True, "lag": 0, "committed_at": None, "opened_at": NOW_S - 5} | session
     one = SimpleNamespace(**whole, broker_answered_ms=lambda: answered_ms)
     references = SimpleNamespace(ready=event)
-    shell = SimpleNamespace(settings=load_settings(), sessions={3: one}, references=references, joined=joined)
+    settings = load_settings(**{"encoder.model": None if model is None else "artifact"})
+    models = SimpleNamespace(current="encoder" if model else None)
+    shell = SimpleNamespace(settings=settings, sessions={3: one}, references=references, joined=joined, models=models)
     return SimpleNamespace(shell=shell, rebalancing=rebalancing)
 
 
@@ -55,6 +61,18 @@ def test_a_worker_that_never_committed_is_judged_by_its_age():
     assert not_live(stuck, NOW_S, NOW_MS) == ["partition 3: 7 records behind, no commit for 300 s"]
 
 
+@pytest.mark.parametrize(("committed_at", "last"), [(None, 5_000.0 - 300), (NOW_S - 7, 5_000.0 - 7)])
+def test_the_last_commit_of_a_partition_is_at_first_the_marker_that_opened_it(committed_at, last):
+    """The trap: an alert on the time since the last commit is silent about a worker that never made one."""
+    metrics, session = Metrics(), object.__new__(Session)
+    session.partition, session.restored, session.opened_at, session.committed_at = 3, True, NOW_S - 300, committed_at
+    session._worker, session._timers, session._places = SimpleNamespace(metrics=metrics), (), []
+    session._ledger = SimpleNamespace(positions=())
+    session._consumer, session._store = SimpleNamespace(), SimpleNamespace(users=lambda: 0)
+    session.gauge(NOW_S, 5_000.0)
+    assert metrics.registry.get_sample_value("pricetide_last_commit_timestamp_seconds", {"partition": "3"}) == last
+
+
 @pytest.mark.parametrize(
     ("state", "waits"),
     [
@@ -63,6 +81,8 @@ def test_a_worker_that_never_committed_is_judged_by_its_age():
         ({"joined": False}, ["the group is rebalancing"]),
         ({"rebalancing": True}, ["the group is rebalancing"]),
         ({"restored": False}, ["partition 3 is being restored"]),
+        ({"model": False}, ["the model is being loaded"]),
+        ({"model": True}, []),
     ],
 )
 def test_a_worker_is_ready_when_nothing_is_waited_for(state, waits):
