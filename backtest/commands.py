@@ -136,6 +136,11 @@ def perturb(
     type=click.Path(path_type=Path),
     help="HTML page of what came out, and of what each --policy would have earned, with its figures in files beside it.",
 )
+@click.option(
+    "--truth",
+    type=click.Path(path_type=Path),
+    help="With --report: what simulated shoppers would have paid, as `shoppers --out` wrote it; else what lies beside the log.",
+)
 @click.option("--as-of", metavar="TIME", help="See only what was known then: ISO 8601 (UTC), or milliseconds.")
 @click.option(
     "--order",
@@ -166,6 +171,7 @@ def backtest(
     directory: Path,
     policies: tuple[Path, ...],
     report: Path | None,
+    truth: Path | None,
     as_of: str | None,
     as_json: bool,
     **given: Any,  # noqa: ANN401 - the fields of Wanted
@@ -182,8 +188,10 @@ def backtest(
     if report is not None:
         from backtest.report.command import report as write_page
 
-        write_page(wanted, policies, report)
+        write_page(wanted, policies, report, truth)
         return
+    if truth is not None:
+        raise click.UsageError("--truth is for a report: name its page with --report, too")
     with _bar("backtest") as progress:
         found = backtest_all(wanted, policies, progress)
     if as_json:

@@ -13,6 +13,8 @@ from backtest.feedback import Feedback, Floats, Ints
 
 _Z_MAX = 1_000.0
 """What is said of weights that are all the same and not 1."""
+_NOTHING = float(np.finfo(float).tiny) ** 0.5
+"""Weights below this share of the largest are none: what is above them by less has no logarithm."""
 _TAIL_MIN = 5
 """Values above the threshold that a tail is fitted to, at least."""
 
@@ -90,7 +92,7 @@ def pareto_k(weight: Floats) -> float | None:
     if n <= count or weight.max() <= 0.0:
         return None
     ordered = np.sort(weight / weight.max())
-    threshold = max(float(ordered[-count - 1]), float(np.finfo(float).tiny))
+    threshold = max(float(ordered[-count - 1]), _NOTHING)
     tail = ordered[ordered > threshold] - threshold
     return _shape(tail) if len(tail) >= _TAIL_MIN else None
 

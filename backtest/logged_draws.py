@@ -12,7 +12,7 @@ estimates and verdicts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -123,6 +123,42 @@ class LoggedDraws:
         return codes.astype(np.int64)
 
 
+class DrawsHead(Struct, frozen=True, kw_only=True):
+    """What a table of logged draws says of itself."""
+
+    targets: tuple[str, ...]
+    refusal: str | None
+    pending: int
+    """These three as in LoggedDraws."""
+    rows: int
+
+
+def read_head(file: Path) -> DrawsHead:
+    """Return what the file that `pricetide backtest LOG --draws FILE` wrote says of itself, without its rows.
+
+    Raises:
+        BadInput: it cannot be read, or is no such file.
+    """
+    pa = require_pyarrow()
+    try:
+        found = pa.parquet.read_metadata(file)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(file, error) from None
+    meta = _meta_of(file, found.metadata)
+    return DrawsHead(targets=meta.targets, refusal=meta.refusal, pending=meta.pending, rows=found.num_rows)
+
+
+def _unreadable(file: Path, error: Exception) -> BadInput:
+    return BadInput(f"{file} cannot be read ({error}): write it anew with `pricetide backtest --draws`")
+
+
+def _meta_of(file: Path, metadata: Mapping[bytes, bytes] | None) -> _Meta:
+    text = (metadata or {}).get(_META)
+    if text is None:
+        raise BadInput(f"{file} is no table of logged draws: write it with `pricetide backtest --draws`")
+    return msgspec.json.decode(text, type=_Meta)
+
+
 def read_draws(file: Path) -> LoggedDraws:
     """Return the draws that `pricetide backtest LOG --draws FILE` wrote.
 
@@ -133,11 +169,8 @@ def read_draws(file: Path) -> LoggedDraws:
     try:
         table = pa.parquet.read_table(file)
     except (pa.ArrowException, OSError) as error:
-        raise BadInput(f"{file} cannot be read ({error}): write it anew with `pricetide backtest --draws`") from None
-    text = (table.schema.metadata or {}).get(_META)
-    if text is None:
-        raise BadInput(f"{file} is no table of logged draws: write it with `pricetide backtest --draws`")
-    meta = msgspec.json.decode(text, type=_Meta)
+        raise _unreadable(file, error) from None
+    meta = _meta_of(file, table.schema.metadata)
     order = [("drawn_ms", "ascending"), ("partition", "ascending"), ("version", "ascending")]
     return LoggedDraws(table.sort_by(order), meta.targets, meta.refusal, meta.pending)
 

@@ -71,6 +71,9 @@ class How(Struct, frozen=True, kw_only=True):
     work: Path | None = None
     """Directory of what does not fit, and of what a resumable replay saves; None: a temporary one."""
     resumable: bool = False
+    one_model: bool = False
+    """The one model given speaks for every record of a recorded log, whatever was in force: for what it foretells, since
+    prices are then not those that were recorded."""
 
 
 class Replay:
@@ -99,7 +102,7 @@ class Replay:
         self._how = how = How(batch_max=batch_max) if how is None else how
         if how.batch_max < 1:
             raise BadInput(f"A batch of {how.batch_max} records: use at least 1")
-        if len(models) > 1 and not log.recorded:
+        if len(models) > 1 and (how.one_model or not log.recorded):
             raise BadInput(f"{len(models)} models for a log that was not recorded from workers: name one, or none")
         self._models = models
         self._log = log
@@ -264,6 +267,8 @@ class Replay:
         return len(batch) == len(run)
 
     def _model_of(self, row: AppliedRow) -> TokenEncoder | None:
+        if self._how.one_model:
+            return next(iter(self._models.values()), None)
         if row.model is None:
             return None
         encoder = self._models.get(row.model)

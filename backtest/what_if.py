@@ -52,8 +52,10 @@ class Backtested(Struct, frozen=True, kw_only=True):
     """By the names of the policies."""
 
 
-def backtest_all(wanted: Wanted, files: Sequence[Path], progress: Progress = lambda done, total: None) -> Backtested:
-    """Replay the log as logged, and under the policy of each of `files`.
+def backtest_all(
+    wanted: Wanted, files: Sequence[Path], progress: Progress = lambda done, total: None, keep: bool = False
+) -> Backtested:
+    """Replay the log as logged, and under the policy of each of `files`; with `keep`, `forget` must follow.
 
     Raises:
         BadInput, BadSettings: as of run_backtest and read_policy; or two policies have one name.
@@ -62,17 +64,27 @@ def backtest_all(wanted: Wanted, files: Sequence[Path], progress: Progress = lam
     for file, policy in zip(files, policies, strict=True):
         if [one.name for one in policies].count(policy.name) > 1:
             raise BadInput(f"{file}: another of the policies is named {policy.name}, too: give each its own name")
-    progress_of = _Kept(wanted, policies)
-    logged = progress_of.summary("logged", partial(_logged, wanted, policies, progress))
+    kept, runs = _Kept(wanted, policies), 1 + len(policies)
+
+    def told(before: int) -> Progress:
+        return lambda done, total: progress(before * total + done, runs * total)
+
+    logged = kept.summary("logged", partial(_logged, wanted, policies, told(0)))
     what_ifs = {
-        policy.name: progress_of.summary(f"what-if-{policy.name}", partial(_what_if, wanted, policy, progress))
-        for policy in policies
+        policy.name: kept.summary(f"what-if-{policy.name}", partial(_what_if, wanted, policy, told(place)))
+        for place, policy in enumerate(policies, 1)
     }
+    if not keep:
+        forget(wanted)
+    return Backtested(logged=logged, what_ifs=what_ifs)
+
+
+def forget(wanted: Wanted) -> None:
+    """Remove what a resumable backtest has kept, which is done."""
     if wanted.resume is not None:
         for file in wanted.resume.glob("*.json"):
             file.unlink()
         wanted.resume.rmdir()
-    return Backtested(logged=logged, what_ifs=what_ifs)
 
 
 def _logged(wanted: Wanted, policies: Sequence[Policy], progress: Progress, resume: Path | None) -> Summary:

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from kafka.admin import MemberToRemove, OffsetSpec
@@ -299,11 +299,11 @@ class Deployment:
         left = {user: state for user, state in states.items() if state is not None}
         return Outcome(prices, decisions, outcomes, shadows, dead, carried_out(left))
 
-    def record(self, directory: Path) -> Path:
+    def record(self, directory: Path, offers: Literal["shown", "not_shown"] = "not_shown") -> Path:
         """Capture what lies in Kafka, with the applied order, into a log at `directory`, and return that."""
         settings = self.settings
         manifest = Manifest(
-            semantics=settings.engine_semantics, topology=self.topology, source="captured by a test", offers="not_shown"
+            semantics=settings.engine_semantics, topology=self.topology, source="captured by a test", offers=offers
         )
         record_log(settings, directory, manifest)
         return directory

@@ -11,65 +11,63 @@ from __future__ import annotations
 
 import numpy as np
 
-from backtest.logged_draws import LoggedDraws
-from backtest.report.draws import Draws, wilson
-from backtest.report.facts import Bools, Decisions, Floats, Ints, floats_of, ints_of
+from backtest.report.clusters import Z
+from backtest.report.draws import LOGGED, PRICES, Draws, wilson
+from backtest.report.facts import Bools, Floats, Ints
 from backtest.report.figures import Figures
+from backtest.report.spill import Spill
 from pricing.arms import SHIFTS_PER_LIST
 
 BINS = 8
 DRAWS_MIN = 100
 """Draws below which nothing is said."""
 _DAY_MS = 86_400_000
-_Z = 1.959963984540054
 
 
-def churn_columns(
-    figures: Figures, logged: LoggedDraws, kept: Ints, draws: Draws, events: Decisions
-) -> dict[str, Floats]:
+def churn_columns(figures: Figures, draws: Draws, events: Spill, last_ms: int) -> dict[str, Floats]:
     """Add section churn; return `churn` and `stayed away` of every draw, (n,), not a number where they are not known.
 
     Args:
         figures: where to.
-        logged: draws of the log.
-        kept: which of them `draws` are.
         draws: to be labelled.
-        events: of the log as it was.
+        events: of the log as it was: (user, time), by user.
+        last_ms: time of the last of them.
     """
-    hazard, days = floats_of(logged.table["churn"])[kept], ints_of(logged.table["churn_days"])[kept]
-    away = stayed_away(draws, days, events.user, events.time_ms)
-    describe_churn(figures, draws, hazard, away)
-    return {"churn": hazard, "stayed away": away}
+    away = stayed_away(draws, events, last_ms)
+    describe_churn(figures, draws, away)
+    return {"churn": draws.churn, "stayed away": away}
 
 
-def stayed_away(draws: Draws, days: Ints, users: Ints, times_ms: Ints) -> Floats:
+def stayed_away(draws: Draws, events: Spill, last_ms: int) -> Floats:
     """Return 1 where a draw's user has no event on the days after the draw's, 0 where one, (n,).
 
     Args:
-        draws: to be labelled.
-        days: horizon of each, (n,); where it is -1, and where the log ends before it is over, the label is not a number.
-        users: of all events of the log, codes as in `draws`.
-        times_ms: of all events.
+        draws: to be labelled; where their horizon is -1, and where the log ends before it is over, the label is not a number.
+        events: of the log: (user, time), by user; codes as in `draws`.
+        last_ms: time of the last of them.
     """
-    day, drawn = times_ms // _DAY_MS, draws.time_ms // _DAY_MS
-    last = int(day.max())  # may have ended early, so nobody is known to have stayed away on it
-    span = max(last, int(drawn.max())) + int(days.max()) + 2
-    keys = np.unique(users * span + day)
-    begins = np.searchsorted(keys, draws.user * span + drawn, side="right")
-    ends = np.searchsorted(keys, draws.user * span + drawn + days, side="right")
-    away = (ends == begins).astype(np.float64)
+    days, drawn = draws.churn_days, draws.time_ms // _DAY_MS
+    last = last_ms // _DAY_MS  # may have ended early, so nobody is known to have stayed away on it
+    span = max(last, int(drawn.max(initial=0))) + int(days.max(initial=0)) + 2
+    away = np.ones(len(draws))
+    for number, (users, times_ms) in enumerate(rows.T for rows in events):
+        mine = np.flatnonzero(draws.user % events.parts == number)
+        keys = np.unique(users * span + times_ms // _DAY_MS)
+        at = draws.user[mine] * span + drawn[mine]
+        begins = np.searchsorted(keys, at, side="right")
+        away[mine] = np.searchsorted(keys, at + days[mine], side="right") == begins
     return np.where((days > 0) & (drawn + days < last), away, np.nan)
 
 
-def describe_churn(figures: Figures, draws: Draws, hazard: Floats, away: Floats) -> None:
+def describe_churn(figures: Figures, draws: Draws, away: Floats) -> None:
     """Add section churn: calibration of the hazard, and the effect of a discount; or why there is none.
 
     Args:
         figures: where to.
-        draws: of the log.
-        hazard: of each, (n,); not a number where none was logged.
+        draws: of the log; their hazard is not a number where none was logged.
         away: as `stayed_away` gives it.
     """
+    hazard = draws.churn
     if not np.isfinite(hazard).any():
         return
     known = np.isfinite(hazard) & np.isfinite(away)
@@ -93,7 +91,7 @@ def describe_churn(figures: Figures, draws: Draws, hazard: Floats, away: Floats)
         figures.add("churn", "draws", size, group=group, unit="count")
         figures.add("churn", "hazard", float(chance[rows].mean()), group=group, unit="share")
         figures.add("churn", "stayed away", float(gone[rows].mean()), low, high, group=group, unit="share")
-    found = effect_of_discounts(draws.where(known), chance, gone)
+    found = effect_of_discounts(draws.where(known), gone)
     if found is not None:
         effect, half = found
         figures.add("churn", "slope_value", effect, effect - half, effect + half, unit="change")
@@ -107,28 +105,23 @@ def bins_of(hazard: Floats) -> Ints:
     return places
 
 
-def effect_of_discounts(draws: Draws, hazard: Floats, away: Floats) -> tuple[float, float] | None:
+def effect_of_discounts(draws: Draws, away: Floats) -> tuple[float, float] | None:
     """Return what a discount of 20 % of list adds to the chance to come back, and half of its 95 % interval, clustered by user.
 
-    None where nothing was left to the lot. Arguments as of `describe_churn`, all of them numbers.
+    None where nothing was left to the lot. Arguments as of `describe_churn`, with all hazards known.
     """
     shift = SHIFTS_PER_LIST * (1.0 - draws.multiplier)
-    rows = zip(draws.prices, draws.probabilities, draws.list_price, strict=True)
-    means, variances = np.array(
-        [_moments(SHIFTS_PER_LIST * (1.0 - prices / listed), p) for prices, p, listed in rows]
-    ).T
+    means, variances = np.zeros(len(draws)), np.zeros(len(draws))
+    for part in draws.lattices.parts():
+        shifts = SHIFTS_PER_LIST * (1.0 - part[PRICES] / draws.list_price[part.rows][part.row])
+        means[part.rows] = part.sums(part[LOGGED] * shifts)
+        variances[part.rows] = part.sums(part[LOGGED] * (shifts - means[part.rows][part.row]) ** 2)
     free: Bools = ~draws.forced
-    surprise = np.where(free, (shift - means) * (hazard - away), 0.0)
+    surprise = np.where(free, (shift - means) * (draws.churn - away), 0.0)
     variances = np.where(free, variances, 0.0)
     total = float(variances.sum())
     if total <= 0.0:
         return None
     effect = float(surprise.sum()) / total
     sums = np.bincount(np.unique(draws.user, return_inverse=True)[1], surprise - effect * variances)
-    return effect, _Z * float(np.sqrt((sums**2).sum())) / total
-
-
-def _moments(shifts: Floats, chances: Floats) -> tuple[float, float]:
-    """Return mean and variance of a draw's shifts."""
-    mean = float((chances * shifts).sum())
-    return mean, float((chances * (shifts - mean) ** 2).sum())
+    return effect, Z * float(np.sqrt((sums**2).sum())) / total

@@ -16,7 +16,7 @@ from backtest.report.study import Ask, files_of, write_report
 from backtest.what_if import Wanted
 
 
-def report(wanted: Wanted, policies: Sequence[Path], page: Path) -> None:
+def report(wanted: Wanted, policies: Sequence[Path], page: Path, truth: Path | None = None) -> None:
     """Write the report to `page`, and say what came out; see write_report."""
     if any((wanted.prices, wanted.decisions, wanted.outcomes, wanted.dead_letters, wanted.draws)):
         raise click.UsageError(
@@ -33,7 +33,7 @@ def report(wanted: Wanted, policies: Sequence[Path], page: Path) -> None:
                 tasks[title] = progress.add_task(title)
             progress.update(tasks[title], completed=done, total=total)
 
-        figures = write_report(Ask(wanted, policies), page, move)
+        figures = write_report(Ask(wanted, policies, truth=truth), page, move)
     for _, row in figures.where("verdict", measure="verdict"):
         why = figures.where("verdict", policy=row.policy, measure="why")
         click.echo(f"{row.policy}: {row.text}" + (f" ({why[0][1].text})" if why else ""))

@@ -1,7 +1,8 @@
 """The logged draws of a report: what was drawn, with which probability, what came of it; and how often a price sells.
 
-A draw is one row of evaluation (contracts.outcomes). Rows are in the order of decisions: (time, partition, version). Not
-here: what a target policy would have drawn (targets), what follows from that (values).
+A draw is one row of evaluation (contracts.outcomes). Rows are in the order of decisions: (time, partition, version). One number
+of each column is in memory per draw, what belongs to every feasible price lies in mapped files (lattices). Not here: what a
+target policy would have drawn (targets), what follows from that (values).
 """
 
 from __future__ import annotations
@@ -12,16 +13,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from backtest.logged_draws import LoggedDraws
-from backtest.report.divisions import Divisions
-from backtest.report.facts import Bools, Codes, Floats, Ints, Names, bools_of, floats_of, ints_of, rows_of, texts_of
+from backtest.logged_draws import DrawsHead
+from backtest.report.divisions import Divisions, Groups
+from backtest.report.facts import (
+    CHUNK_ROWS,
+    Bools,
+    Codes,
+    Floats,
+    Ints,
+    Names,
+    batches_of,
+    bools_of,
+    floats_of,
+    ints_of,
+    texts_of,
+)
 from backtest.report.figures import Figures
+from backtest.report.lattices import Lattices, LatticeWriter
 from contracts.log_files import require_pyarrow
 
 DRAWS_MIN = 20
 """Draws at a price below which a demand curve says nothing of it."""
+PRICES, LOGGED = "feasible price", "logged policy"
+"""Columns of the lattices; no policy can be named so: names have no spaces."""
 BAND_PERMILLE = 25
 """Width of a step of a demand curve, in permille of list price."""
 
@@ -48,18 +63,22 @@ class Draws:
     learnable: Bools
     quantity: Ints
     """Pieces bought at the drawn price; 0: not bought."""
-    prices: NDArray[np.object_]
-    """The feasible ones, ascending, (k,) each."""
-    probabilities: NDArray[np.object_]
-    """The logged policy's, of each of them, (k,) each."""
-    ids: NDArray[np.object_]
+    churn: Floats
+    """The logged chance that the user stays away; not a number where none was logged."""
+    churn_days: Ints
+    """Its horizon; -1: none."""
+    row: Ints
+    """In the file of logged draws."""
+    lattices: Lattices
+    """The feasible prices: PRICES, LOGGED (the logged policy's probability), and one column per target policy."""
 
     def __len__(self) -> int:
         return len(self.user)
 
     def where(self, chosen: Bools | Ints) -> Draws:
         """Return some of the rows."""
-        return replace(self, **{each.name: getattr(self, each.name)[chosen] for each in fields(self)})
+        columns = {each.name: getattr(self, each.name)[chosen] for each in fields(self) if each.name != "lattices"}
+        return replace(self, lattices=self.lattices.where(chosen), **columns)
 
     @property
     def multiplier(self) -> Floats:
@@ -77,33 +96,91 @@ class Draws:
         unknown = (self.cost < 0) & (self.quantity > 0)
         return np.where(unknown, np.nan, self.quantity * (self.price - np.maximum(self.cost, 0)))
 
-    def segments(self, divisions: Divisions) -> dict[str, Names]:
-        """Return per segment the group of every draw."""
+    def segments(self, divisions: Divisions) -> dict[str, Groups]:
+        """Return per segment the groups of the draws."""
         return divisions.segments(self.item, self.market, self.list_price, self.sequence, self.intent)
 
 
-def draws_of(logged: LoggedDraws, users: Codes, items: Codes) -> Draws:
-    """Return the columns of `logged` that a report needs; users and items by the codes of its decisions."""
-    table = logged.table
-    return Draws(
-        user=users.array(table["user"].to_pylist()),
-        item=items.array(table["item"].to_pylist()),
-        market=texts_of(table["market"], "none"),
-        price=ints_of(table["price"]),
-        list_price=ints_of(table["list_price"]),
-        cost=ints_of(table["cost"]),
-        intent=ints_of(table["intent"]),
-        sequence=ints_of(table["sequence"]),
-        propensity=floats_of(table["propensity"]),
-        forced=bools_of(table["forced"]),
-        time_ms=ints_of(table["drawn_ms"]),
-        exposed=bools_of(table["exposed"]),
-        learnable=bools_of(table["learnable"]),
-        quantity=ints_of(table["quantity"], 0),
-        prices=rows_of(table["prices"], np.int64),
-        probabilities=rows_of(table["probabilities"], np.float64),
-        ids=logged.column("draw_id"),
-    )
+_COLUMNS = {
+    "price": "price", "list_price": "list_price", "cost": "cost", "intent": "intent", "sequence": "sequence",
+    "time_ms": "drawn_ms", "quantity": "quantity", "churn_days": "churn_days", "partition": "partition", "version": "version",
+}  # fmt: skip
+"""Whole numbers: our name -> the table's."""
+_LISTS = {PRICES: "prices", LOGGED: "probabilities"}
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a target policy would have drawn, (n,) each; its choices are a column of the lattices."""
+
+    probability: Floats
+    """Of the logged price."""
+    unsupported: Floats
+    """Of prices that the logged policy could not draw."""
+
+
+def read_draws(
+    file: Path, head: DrawsHead, users: Codes, items: Codes, scratch: Path
+) -> tuple[Draws, dict[str, Wishes]]:
+    """Return the draws in a file of logged draws, in order, and what each target would have drawn there.
+
+    Args:
+        file: as `pricetide backtest --draws` writes it.
+        head: of it.
+        users: codes of users, as the decisions have them.
+        items: as above.
+        scratch: a directory for what belongs to every price; must outlive what is returned.
+    """
+    lists = {**_LISTS, **{name: f"targets.{name}" for name in head.targets}}
+    kinds = {name: np.dtype(np.int64 if name == PRICES else np.float64) for name in lists}
+    writer = LatticeWriter(scratch, kinds)
+    parts: dict[str, list[Any]] = {}
+    flat = [f"{kind}.{name}" for kind in ("target", "outside") for name in head.targets]
+    wanted = [
+        *_COLUMNS.values(),
+        "user",
+        "item",
+        "market",
+        "propensity",
+        "churn",
+        "forced",
+        "exposed",
+        "learnable",
+        *flat,
+    ]
+    for batch in batches_of(file, [*wanted, *lists.values()]):
+        writer.append({name: batch[column] for name, column in lists.items()})
+        found: dict[str, Any] = {
+            name: ints_of(batch[column], 0 if name == "quantity" else -1) for name, column in _COLUMNS.items()
+        }
+        found |= {"user": users.array(batch["user"]), "item": items.array(batch["item"])}
+        found |= {
+            "market": texts_of(batch["market"], "none"),
+            "propensity": floats_of(batch["propensity"]),
+            "churn": floats_of(batch["churn"]),
+        }
+        found |= {name: bools_of(batch[name]) for name in ("forced", "exposed", "learnable")}
+        found |= {name: floats_of(batch[name]) for name in flat}
+        for name, values in found.items():
+            parts.setdefault(name, []).append(values)
+    columns = {name: np.concatenate(parts.pop(name)) for name in list(parts)}
+    order = np.lexsort((columns.pop("version"), columns.pop("partition"), columns["time_ms"]))
+    for name in columns:
+        columns[name] = columns[name][order]
+    lattices = writer.finish().where(order)
+    wishes = {
+        name: Wishes(columns.pop(f"target.{name}"), _unsupported(lattices, name, columns.pop(f"outside.{name}")))
+        for name in head.targets
+    }
+    return Draws(**columns, row=order, lattices=lattices), wishes
+
+
+def _unsupported(lattices: Lattices, name: str, outside: Floats) -> Floats:
+    """Return a target's probability, (n,), of what the logged policy never draws; see LoggedDraws.unsupported."""
+    mass = outside.copy()
+    for part in lattices.parts():
+        mass[part.rows] += part.sums(np.where(part[LOGGED] > 0.0, 0.0, part[name]))
+    return np.clip(mass, 0.0, 1.0)
 
 
 def describe_demand(figures: Figures, draws: Draws, divisions: Divisions) -> None:
@@ -116,8 +193,7 @@ def describe_demand(figures: Figures, draws: Draws, divisions: Divisions) -> Non
     band = np.round(1_000 * draws.multiplier[rows] / BAND_PERMILLE).astype(np.int64) * BAND_PERMILLE
     bought = draws.quantity[rows] > 0
     parts: dict[str, dict[str, Bools]] = {"": {"": np.ones(len(rows), np.bool_)}}
-    intent = draws.segments(divisions)["intent"][rows]
-    parts["intent"] = {name: intent == name for name in sorted(set(intent.tolist()))}
+    parts["intent"] = dict(draws.segments(divisions)["intent"].where(rows).present())
     for segment, groups in parts.items():
         for group, inside in groups.items():
             for place in np.unique(band[inside]).tolist():
@@ -146,6 +222,21 @@ def write_draws(
 ) -> None:
     """Write the draws as Parquet: no names, the segments, per policy the probability of the price that was drawn, and `more`."""
     pa = require_pyarrow()
+    named = {f"target: {policy}": probability for policy, probability in targets.items()} | dict(more)
+    writer = None
+    for start in range(0, len(draws), CHUNK_ROWS):
+        rows = slice(start, start + CHUNK_ROWS)
+        table = pa.table(
+            _written(draws.where(np.arange(len(draws))[rows]), divisions)
+            | {name: one[rows] for name, one in named.items()}
+        )
+        writer = writer or pa.parquet.ParquetWriter(file, table.schema, compression="zstd")
+        writer.write_table(table)
+    if writer is not None:
+        writer.close()
+
+
+def _written(draws: Draws, divisions: Divisions) -> dict[str, Any]:
     columns: dict[str, Any] = {
         name: getattr(draws, name)
         for name in (
@@ -154,7 +245,4 @@ def write_draws(
         )
     }  # fmt: skip
     columns |= {"revenue": draws.revenue, "margin": draws.margin, "period_ms": divisions.periods(draws.time_ms)}
-    columns |= {f"segment: {name}": groups for name, groups in draws.segments(divisions).items()}
-    columns |= {f"target: {policy}": probability for policy, probability in targets.items()}
-    columns |= more
-    pa.parquet.write_table(pa.table(columns), file, compression="zstd")
+    return columns | {f"segment: {name}": groups.texts() for name, groups in draws.segments(divisions).items()}

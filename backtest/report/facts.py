@@ -1,12 +1,12 @@
-"""The facts of a report: the columns it needs of a run's decisions and of the logged draws, as arrays.
+"""The facts of a report: the columns it needs of a run's decisions, chunk by chunk, and how tables become arrays.
 
-Users and items are codes: the files beside a page name no person. Memory: some hundred bytes per decision and run, about a
-kilobyte per draw. Not here: what is computed from them (prices, values).
+Users and items are codes: the files beside a page name no person; that takes some hundred bytes per user and item. Not here:
+what is computed from the decisions (prices, divisions), logged draws (draws).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Names = NDArray[np.str_]
 
+CHUNK_ROWS = 65_536
+"""Rows of a table that are in memory at once."""
+
 
 class Codes:
     """Users or items as integers, in the order in which they are met."""
@@ -28,25 +31,28 @@ class Codes:
     def __init__(self) -> None:
         self.of: dict[str, int] = {}
 
-    def array(self, names: Sequence[str]) -> Ints:
-        """Return the code of every name."""
-        of = self.of
-        return np.array([of.setdefault(name, len(of)) for name in names], np.int64)
+    def array(self, names: Any) -> Ints:  # noqa: ANN401 - pyarrow ships no types
+        """Return the code of every name in an arrow column."""
+        of, encoded = self.of, names.dictionary_encode()
+        codes = [of.setdefault(name, len(of)) for name in encoded.dictionary.to_pylist()]
+        return np.array(codes, np.int64)[np.asarray(encoded.indices, np.int64)]
 
     def code(self, name: str) -> int:
         """Return the code of a name."""
         return self.of.setdefault(name, len(self.of))
 
+    def __len__(self) -> int:
+        return len(self.of)
+
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """The price decisions of one run, (n,) each, in the order of the file; purchases and withdrawals among them."""
+    """Price decisions of one run, (n,) each, in the order of the file; purchases and withdrawals among them."""
 
     user: Ints
     item: Ints
     time_ms: Ints
     status: Names
-    topic: Names
     price: Ints
     list_price: Ints
     sequence: Ints
@@ -66,84 +72,105 @@ class Decisions:
         """Price over list price."""
         return self.price / self.list_price
 
+    @property
+    def offered(self) -> Bools:
+        """Which decisions price an item for somebody who looks at it, or has just withdrawn consent."""
+        priced: Bools = self.binding != "purchase"
+        return priced
 
-def read_decisions(file: Path, users: Codes, items: Codes) -> Decisions:
-    """Return the decisions in a Parquet file that `pricetide backtest --decisions` wrote."""
-    names = [
-        "kind", "user", "item", "event_time_ms", "status", "topic", "price", "list_price", "sequence", "intent",
-        "market", "trail", "binding_rule", "forced",
-    ]  # fmt: skip
-    columns = read_columns(file, names, "decision")
-    rails, rail_names = _rails_of(columns["trail"])
-    return Decisions(
-        user=users.array(columns["user"].to_pylist()),
-        item=items.array(columns["item"].to_pylist()),
-        time_ms=ints_of(columns["event_time_ms"]),
-        status=texts_of(columns["status"]),
-        topic=texts_of(columns["topic"]),
-        price=ints_of(columns["price"]),
-        list_price=ints_of(columns["list_price"]),
-        sequence=ints_of(columns["sequence"]),
-        intent=ints_of(columns["intent"]),
-        market=texts_of(columns["market"], "none"),
-        rails=rails,
-        rail_names=rail_names,
-        binding=texts_of(columns["binding_rule"]),
-        forced=bools_of(columns["forced"]),
-    )
+
+_COLUMNS = [
+    "kind", "user", "item", "event_time_ms", "status", "price", "list_price", "sequence", "intent", "market", "trail",
+    "binding_rule", "forced",
+]  # fmt: skip
+
+
+class DecisionFile:
+    """The decisions of one run, in a Parquet file that `pricetide backtest --decisions` wrote. Can be read again and again."""
+
+    def __init__(self, file: Path, users: Codes, items: Codes) -> None:
+        self._file, self._users, self._items = file, users, items
+
+    @property
+    def rows(self) -> int:
+        """How many decisions there are at most: the file also has what was applied without one."""
+        return int(require_pyarrow().parquet.read_metadata(self._file).num_rows)
+
+    def __iter__(self) -> Iterator[Decisions]:
+        """Yield the decisions in the order of the file, from 1 to CHUNK_ROWS at once."""
+        pa = require_pyarrow()
+        for batch in batches_of(self._file, _COLUMNS):
+            chosen = batch.filter(pa.compute.equal(batch["kind"], "decision"))
+            if chosen.num_rows:
+                yield self._decisions(chosen)
+
+    def _decisions(self, columns: Any) -> Decisions:  # noqa: ANN401 - a pyarrow.RecordBatch
+        rails, rail_names = _rails_of(columns["trail"])
+        return Decisions(
+            user=self._users.array(columns["user"]),
+            item=self._items.array(columns["item"]),
+            time_ms=ints_of(columns["event_time_ms"]),
+            status=texts_of(columns["status"]),
+            price=ints_of(columns["price"]),
+            list_price=ints_of(columns["list_price"]),
+            sequence=ints_of(columns["sequence"]),
+            intent=ints_of(columns["intent"]),
+            market=texts_of(columns["market"], "none"),
+            rails=rails,
+            rail_names=rail_names,
+            binding=texts_of(columns["binding_rule"]),
+            forced=bools_of(columns["forced"]),
+        )
+
+
+def batches_of(file: Path, columns: Sequence[str]) -> Iterator[Any]:
+    """Yield columns of a Parquet file as record batches of at most CHUNK_ROWS."""
+    pa = require_pyarrow()
+    with pa.parquet.ParquetFile(file, memory_map=True) as opened:
+        yield from opened.iter_batches(CHUNK_ROWS, columns=list(columns))
 
 
 def _rails_of(trails: Any) -> tuple[Ints, tuple[str, ...]]:  # noqa: ANN401 - pyarrow ships no types
     """Return the names of the rails in an arrow column of trails, and which of them each row has, as bits."""
-    column = trails.combine_chunks()
-    steps = column.flatten().field("rail").dictionary_encode()
-    lengths = column.value_lengths().fill_null(0).to_numpy()
-    bits = np.zeros(len(column), np.int64)
-    rows = np.repeat(np.arange(len(column)), lengths)
-    np.bitwise_or.at(bits, rows, np.left_shift(1, steps.indices.to_numpy().astype(np.int64)))
+    steps = trails.flatten().field("rail").dictionary_encode()
+    lengths = np.asarray(trails.value_lengths().fill_null(0))
+    bits = np.zeros(len(trails), np.int64)
+    rows = np.repeat(np.arange(len(trails)), lengths)
+    np.bitwise_or.at(bits, rows, np.left_shift(1, np.asarray(steps.indices, np.int64)))
     return bits, tuple(steps.dictionary.to_pylist())
-
-
-def read_columns(file: Path, names: Sequence[str], kind: str) -> Mapping[str, Any]:
-    """Return columns of the rows of one kind in a Parquet file of a backtest, as arrow arrays."""
-    pa = require_pyarrow()
-    table = pa.parquet.read_table(file, columns=list(names))
-    table = table.filter(pa.compute.equal(table["kind"], kind))
-    return {name: table[name] for name in names}
 
 
 def ints_of(column: Any, missing: int = -1) -> Ints:  # noqa: ANN401 - pyarrow ships no types
     """Return an arrow column of whole numbers."""
-    return np.asarray(column.fill_null(missing).to_numpy(), np.int64)
+    return np.asarray(column.fill_null(missing), np.int64)
 
 
 def floats_of(column: Any) -> Floats:  # noqa: ANN401 - pyarrow ships no types
     """Return an arrow column of numbers; not a number where it has none."""
-    return np.asarray(column.cast("float64").to_numpy(), np.float64)
+    return np.asarray(column.cast("float64"), np.float64)
 
 
 def texts_of(column: Any, missing: str = "") -> Names:  # noqa: ANN401 - pyarrow ships no types
-    """Return an arrow column of texts."""
-    return np.array(column.fill_null(missing).to_pylist(), np.str_)
+    """Return an arrow column of texts, few of them different."""
+    encoded = column.fill_null(missing).dictionary_encode()
+    return np.array(encoded.dictionary.to_pylist() or [missing], np.str_)[np.asarray(encoded.indices, np.int64)]
 
 
 def bools_of(column: Any) -> Bools:  # noqa: ANN401 - pyarrow ships no types
     """Return an arrow column of truths."""
-    return np.asarray(column.to_numpy(), np.bool_)
+    return np.asarray(column, np.bool_)
 
 
-def rows_of(column: Any, kind: type[np.generic]) -> NDArray[np.object_]:  # noqa: ANN401 - pyarrow ships no types
-    """Return an arrow column of lists as an array of arrays."""
-    rows = np.empty(len(column), np.object_)
-    rows[:] = [np.asarray(one, kind) for one in column.to_pylist()]
-    return rows
+class DecisionWriter:
+    """Writes the price decisions of all runs as Parquet: `policy`, and the columns that figures are computed from; no names."""
 
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._writer: Any = None
 
-def write_decisions(file: Path, runs: Mapping[str, Decisions]) -> None:
-    """Write the price decisions of all runs as Parquet: `policy`, and the columns that figures are computed from; no names."""
-    pa = require_pyarrow()
-    tables = []
-    for policy, run in runs.items():
+    def append(self, policy: str, run: Decisions) -> None:
+        """Write some decisions under a policy."""
+        pa = require_pyarrow()
         columns: dict[str, Any] = {
             name: getattr(run, name)
             for name in (
@@ -154,5 +181,12 @@ def write_decisions(file: Path, runs: Mapping[str, Decisions]) -> None:
         lists = [[name for bit, name in enumerate(run.rail_names) if kind >> bit & 1] for kind in kinds.tolist()]
         columns["rails"] = pa.array(lists, pa.list_(pa.string())).take(pa.array(place))
         columns["policy"] = pa.array([policy] * len(run.user)).dictionary_encode()
-        tables.append(pa.table(columns))
-    pa.parquet.write_table(pa.concat_tables(tables), file, compression="zstd")
+        table = pa.table(columns)
+        if self._writer is None:
+            self._writer = pa.parquet.ParquetWriter(self._file, table.schema, compression="zstd")
+        self._writer.write_table(table)
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._writer is not None:
+            self._writer.close()

@@ -6,7 +6,7 @@ page is a function of the figures alone: whoever has the JSON has the page. Not 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from math import floor, isfinite, log10
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -60,6 +60,8 @@ class Figures:
 
     def __init__(self, rows: Iterable[Figure] = ()) -> None:
         self.rows = list(rows)
+        self._index: dict[tuple[str, str | None, str | None], list[tuple[int, Figure]]] = {}
+        self._indexed = 0
 
     def add(
         self,
@@ -90,11 +92,19 @@ class Figures:
 
     def where(self, section: str, **wanted: str) -> list[tuple[int, Figure]]:
         """Return the figures of a section whose fields equal `wanted`, each with its number."""
-        return [
-            (number, row)
-            for number, row in enumerate(self.rows)
-            if row.section == section and all(getattr(row, name) == value for name, value in wanted.items())
-        ]
+        for number in range(self._indexed, len(self.rows)):
+            row = self.rows[number]
+            for measure in (None, row.measure):
+                for policy in (None, row.policy):
+                    self._index.setdefault((row.section, measure, policy), []).append((number, row))
+        self._indexed = len(self.rows)
+        near = self._index.get((section, wanted.pop("measure", None), wanted.pop("policy", None)), [])
+        return [one for one in near if all(getattr(one[1], name) == value for name, value in wanted.items())]
+
+    def drop(self, unwanted: Callable[[Figure], bool]) -> None:
+        """Take figures away; the others have new numbers."""
+        self.rows = [row for row in self.rows if not unwanted(row)]
+        self._index, self._indexed = {}, 0
 
     def names(self, section: str, field: str, **wanted: str) -> list[str]:
         """Return the distinct values of a field among the figures of `where`, in their order."""

@@ -25,6 +25,8 @@ _STYLE = {
     "legend.frameon": False, "legend.fontsize": 9, "figure.constrained_layout.use": True, "lines.linewidth": 1.6,
 }  # fmt: skip
 _WIDTH, _HEIGHT = 9.4, 3.1
+_ROOT_TICKS = (0.01, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
+"""Shares that do not touch each other on an axis of square roots."""
 _IDS = re.compile(r' id="[A-Za-z0-9.]+_\d+"')
 
 
@@ -82,10 +84,10 @@ def _times(axis: Any, values: Sequence[float]) -> None:  # noqa: ANN401 - an axi
     axis.set_ticks(ticks, [f"{datetime.fromtimestamp(one / 1000, UTC):{form}}" for one in ticks])
 
 
-def _band(axes: Any, rows: Sequence[Figure], colour: str, label: str, marker: str = "o") -> None:  # noqa: ANN401 - axes of matplotlib
+def _band(axes: Any, rows: Sequence[Figure], colour: str, label: str) -> None:  # noqa: ANN401 - axes of matplotlib
     rows = [row for row in rows if row.value is not None]
     x = [row.x or 0.0 for row in rows]
-    axes.plot(x, [(row.value or 0.0) for row in rows], marker=marker, color=colour, label=label, markersize=3.5)
+    axes.plot(x, [(row.value or 0.0) for row in rows], marker="o", color=colour, label=label, markersize=3.5)
     known = [row for row in rows if row.low is not None and row.high is not None]
     axes.fill_between(
         [row.x or 0.0 for row in known],
@@ -215,7 +217,7 @@ def multipliers(figures: Figures) -> str:
 
 
 def paths(figures: Figures) -> str:
-    """Return price paths: a panel per item; the mean price of each policy in the band from lowest to highest."""
+    """Return price paths: a panel per item; the mean price of each policy, and thin the lowest and the highest."""
     items, policies = figures.names("paths", "group"), figures.names("paths", "policy")
     with _canvas(columns=2, rows=(len(items) + 1) // 2, height=2.2, sharex=True) as (panels, made):
         for axes, item in zip(panels, items, strict=False):
@@ -226,7 +228,10 @@ def paths(figures: Figures) -> str:
             )  # fmt: skip
             for number, policy in enumerate(policies):
                 rows = [row for _, row in figures.where("paths", group=item, measure="price", policy=policy)]
-                _band(axes, rows, _colour(number), policy, marker="")
+                x = [row.x for row in rows]
+                axes.plot(x, [row.value for row in rows], color=_colour(number), label=policy)
+                for ends in ([row.low for row in rows], [row.high for row in rows]):
+                    axes.plot(x, ends, color=_colour(number), linewidth=0.6, alpha=0.55)
             axes.set_title(item if len(item) < 48 else f"{item[:46]}…")
             _times(axes.xaxis, [row.x or 0.0 for _, row in figures.where("paths")])
         for axes in panels[len(items) :]:
@@ -278,6 +283,8 @@ def calibration(figures: Figures, section: str) -> str:
         axes.set_ylabel("observed share")
         for axis in (axes.xaxis, axes.yaxis):
             _percent(axis)
+            if top > 0.1:
+                axis.set_ticks([one for one in _ROOT_TICKS if one <= top])
         axes.set_aspect("equal")
         axes.legend(loc="upper left")
     return made[0]

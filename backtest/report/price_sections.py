@@ -36,7 +36,7 @@ def prices_section(figures: Figures) -> Section:
     section.blocks.append(_across(figures, "prices", policies))
     section.blocks.append(Plot(plots.multipliers(figures), "Share of prices at each share of list price."))
     if figures.where("paths"):
-        caption = "Price paths of the items priced most often: mean, in the band from the lowest to the highest price of that time."
+        caption = "Price paths of the items priced most often: the mean price, and thin the lowest and the highest of that time."
         section.blocks.append(Plot(plots.paths(figures), caption))
     return section
 
@@ -145,7 +145,8 @@ def quality_section(figures: Figures) -> Section | None:
         "quality",
         "Predictions",
         "How well each artifact foretells purchases (propensity) and the next item (recommendation) on this log, "
-        "side by side; higher is better but for log-loss and calibration error.",
+        "side by side; higher is better but for log-loss and calibration error. Differences are event by event, with "
+        "intervals clustered by user.",
     )
     for segment in figures.names("quality", "segment"):
         rows = [
@@ -158,8 +159,27 @@ def quality_section(figures: Figures) -> Section | None:
         section.blocks.append(
             Plot(plots.calibration(figures, "calibration"), "Purchase propensity: observed against predicted.")
         )
+    if figures.where("slices"):
+        section.blocks.append(_slices(figures, models))
     section.blocks.append(Notes([row.text for _, row in figures.where("scope", measure="quality")]))
     return section
+
+
+def _slices(figures: Figures, models: Sequence[str]) -> Table:
+    """Return how well purchases are foretold slice by slice, a row each."""
+    rows = []
+    for segment in figures.names("slices", "segment"):
+        for place, group in enumerate(figures.names("slices", "group", segment=segment)):
+            wanted = {"segment": segment, "group": group}
+            cells = [cell_of(figures, "slices", measure="examples", **wanted)]
+            cells += [
+                cell_of(figures, "slices", measure=measure, policy=model, **wanted)
+                for model in models
+                for measure in ("AUC", "log-loss")
+            ]
+            rows.append(Row(f"{segment}: {group}", cells, place == 0))
+    head = ("", "examples", *(f"{model}: {measure}" for model in models for measure in ("AUC", "log-loss")))
+    return Table(head, rows, "purchase propensity, slice by slice of what is tested")
 
 
 def row_of_models(figures: Figures, measure: str, segment: str, models: Sequence[str]) -> Row:

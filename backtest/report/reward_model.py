@@ -8,17 +8,17 @@ before it. Not here: estimates (values).
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backtest.report.divisions import NEW_USER_EVENTS, Divisions
-from backtest.report.draws import Draws
-from backtest.report.facts import Bools, Floats
+from backtest.report.draws import PRICES, Draws
+from backtest.report.facts import Bools, Floats, Ints
 from backtest.report.figures import Figures, Place
-from backtest.report.targets import FOLDS, folds_of
+from backtest.report.targets import FOLDS, Target, folds_of
 from contracts.errors import BadInput
 
 BOUGHT_MIN = 10
@@ -26,44 +26,57 @@ BOUGHT_MIN = 10
 _TIME_FOLDS = 5
 
 
+_PART_ROWS = 8_192
+"""Draws whose feasible prices have their features in memory at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """Expected rewards of n draws, whole units of the currency."""
+    """Expected rewards of n draws, whole units of the currency, (n,) each."""
 
     of_drawn: Floats
-    """Of the price that was drawn, (n,)."""
-    of_each: NDArray[np.object_]
-    """Of each feasible price, (k,) each."""
+    """Of the price that was drawn."""
+    under: Mapping[str, Floats]
+    """Under a policy's probabilities of each feasible price, by its name."""
 
 
-def expected_rewards(draws: Draws, divisions: Divisions, kind: str) -> Expected | None:
+def expected_rewards(draws: Draws, divisions: Divisions, kind: str, targets: Sequence[Target]) -> Expected | None:
     """Return q of every draw by a model that saw no draw of its user; None if there is too little to learn from.
 
     Args:
         draws: in any order.
         divisions: of the log.
         kind: `margin` or `revenue`.
+        targets: policies at these draws.
     """
     bought = draws.quantity > 0
     fold = folds_of(draws.user)
     if any(_too_few(bought[fold != one]) for one in range(FOLDS)):
         return None
-    counts = np.array([len(prices) for prices in draws.prices])
-    row = np.repeat(np.arange(len(draws)), counts)
-    price = np.concatenate(draws.prices)
     base = _base(draws, divisions)
-    chance, at = np.zeros(len(row)), np.zeros(len(draws))
-    for one in range(FOLDS):
-        model = _fit(_features(base, draws.multiplier)[fold != one], bought[fold != one])
-        test, test_each = fold == one, fold[row] == one
-        at[test] = _chance(model, _features(base[test], draws.multiplier[test]))
-        chance[test_each] = _chance(model, _features(base[row[test_each]], (price / draws.list_price[row])[test_each]))
-    pieces = float(draws.quantity[bought].mean())
+    x = _features(base, draws.multiplier)
+    models = [_fit(x[fold != one], bought[fold != one]) for one in range(FOLDS)]
+    pieces = float(draws.quantity[bought].mean()) / divisions.minor
     cost = np.where(draws.cost < 0, 0, draws.cost) if kind == "margin" else np.zeros(len(draws))
-    each = chance * pieces * (price - cost[row]) / divisions.minor
-    of_each = np.empty(len(draws), np.object_)
-    of_each[:] = np.split(each, np.cumsum(counts)[:-1])
-    return Expected(at * pieces * (draws.price - cost) / divisions.minor, of_each)
+    drawn = _chances(models, fold, x) * pieces * (draws.price - cost)
+    under = {one.name: np.zeros(len(draws)) for one in targets}
+    for part in draws.lattices.parts(_PART_ROWS):
+        row, price = part.row + part.rows.start, part[PRICES]
+        chance = _chances(models, fold[row], _features(base[row], price / draws.list_price[row]))
+        earned = chance * pieces * (price - cost[row])
+        for one in targets:
+            under[one.name][part.rows] = part.sums(earned * one.choices(part))
+    return Expected(drawn, under)
+
+
+def _chances(models: Sequence[Any], fold: Ints, x: Floats) -> Floats:
+    """Return the chance of a purchase of every row by the model of its fold, (n,)."""
+    chance = np.zeros(len(x))
+    for one, model in enumerate(models):
+        rows = fold == one
+        if rows.any():
+            chance[rows] = _chance(model, x[rows])
+    return chance
 
 
 def describe_folds(figures: Figures, draws: Draws, divisions: Divisions) -> None:
@@ -109,7 +122,7 @@ def _base(draws: Draws, divisions: Divisions) -> Floats:
         np.log(draws.list_price),
         np.maximum(draws.intent, 0),
         (draws.sequence < NEW_USER_EVENTS).astype(np.float64),
-        *(category == name for name in np.unique(category)[1:]),
+        *(rows for _, rows in sorted(category.present())[1:]),
     ]
     stacked = np.stack(columns, axis=1).astype(np.float64)
     return np.asarray((stacked - stacked.mean(0)) / np.maximum(stacked.std(0), 1e-9))
@@ -136,8 +149,3 @@ def require_sklearn() -> tuple[Any, Any]:
     except ImportError:
         raise BadInput("A report needs scikit-learn: pip install 'pricetide[report]'") from None
     return linear_model, metrics
-
-
-def target_rewards(expected: Expected, choices: NDArray[np.object_]) -> Floats:
-    """Return, per draw, the expected reward under a policy's probabilities of each feasible price, (n,)."""
-    return np.array([float(q @ p) for q, p in zip(expected.of_each, choices, strict=True)])

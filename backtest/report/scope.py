@@ -34,7 +34,7 @@ NOT_SHOWN = (
     "this engine's, and no draw of it was ever seen"
 )
 NO_DRAWS = "no draws that a user saw and whose outcome the log knows"
-RECORDED = "A recorded log names the models that were in force; to compare artifacts, name a log that was not recorded."
+_RECORDED = "Foretold in the order in which workers applied this log, each model from the first event on, whichever was in force."
 _CAN_NOT_SHOWN = (
     "This log gives price paths, rails, dispersion, parity and, with a model, prediction quality.",
     "It gives no value and no lift: nobody answered to these prices. A log with `offers: shown`, in which the "
@@ -130,11 +130,7 @@ def refuse(figures: Figures, policies: Sequence[Policy], why: str) -> None:
 
 def drop_verdicts(figures: Figures, names: Sequence[str]) -> None:
     """Take away the verdicts and gates of what nobody asked about: it is there to be compared with."""
-    figures.rows = [
-        row
-        for row in figures.rows
-        if row.policy not in names or row.section not in ("verdict", "gates", "estimators", "clips")
-    ]
+    figures.drop(lambda row: row.policy in names and row.section in ("verdict", "gates", "estimators", "clips"))
 
 
 def goal_of(figures: Figures, draws: Draws) -> tuple[Literal["margin", "revenue"], Floats]:
@@ -199,6 +195,15 @@ def test_from(figures: Figures, log: Log, artifacts: Sequence[Artifact]) -> int:
     text = f"Tested on events from {_time(from_ms)} on: {words}."
     figures.add("scope", "quality", unit="text", text=text)
     return from_ms
+
+
+def describe_samples(figures: Figures, log: Log, share: float) -> None:
+    """Add in which order models foretold, and of which users, where that takes a sentence."""
+    if log.recorded:
+        figures.add("scope", "quality", unit="text", text=_RECORDED)
+    if share < 1.0:
+        text = f"Purchases are asked for of {100 * share:.2g} % of the users, by a hash: this log is a long one."
+        figures.add("scope", "quality", unit="text", text=text)
 
 
 def describe_versions(figures: Figures, settings: Settings, policies: Sequence[Policy], models: Sequence[Path]) -> None:

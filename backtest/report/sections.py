@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from backtest.report import plots
 from backtest.report.blocks import (
+    EMPTY,
     Block,
     Card,
     Cards,
@@ -23,9 +24,9 @@ from backtest.report.blocks import (
     cell_of,
     row_of,
 )
+from backtest.report.draws import LOGGED
 from backtest.report.figures import Figures, shown, shown_interval
 from backtest.report.targets import BEST_UNIFORM, LIST_PRICE
-from backtest.report.values import LOGGED
 
 _TONES = {"REFUSE": "refuse", "REJECT": "reject", "INCONCLUSIVE": "inconclusive", "ADOPT_TO_AB": "adopt"}
 _LIFT = f"lift over {LOGGED}"
@@ -253,8 +254,18 @@ def parts_section(figures: Figures) -> Section | None:
                 "Lift over the logged policy over time, with 95 % intervals; a period that fails its gates has no point.",
             )
         )
-    measures = ("draws", "purchases", "logged value", "value", "lift", "relative lift", "ESS", "verdict")
-    head = ("", "draws", "purchases", "logged value", "value", "lift", "relative", "ESS", "verdict")
+    measures = ("draws", "purchases", "verdict", "logged value", "value", "lift", *_OVER)
+    head = (
+        "",
+        "draws",
+        "purchases",
+        "verdict",
+        "logged value",
+        "value",
+        "lift",
+        "over list price",
+        "over best uniform",
+    )
     for policy in figures.names("parts", "policy"):
         rows = []
         for segment in [name for name in figures.names("parts", "segment", policy=policy) if name]:
@@ -272,7 +283,39 @@ def parts_section(figures: Figures) -> Section | None:
         section.blocks.append(
             More(f"{policy}: each period, and segments by period", [Table(head, rows, "By period"), *both])
         )
+        section.blocks.append(More(f"{policy}: estimators, goals and weights of each part", _closer(figures, policy)))
     return section
+
+
+_OVER = (f"lift over {LIST_PRICE}", f"lift over {BEST_UNIFORM}")
+
+
+def _closer(figures: Figures, policy: str) -> list[Table]:
+    """Return tables of what else is known of the parts of a log, a row per part."""
+    found = figures.names("parts", "measure", policy=policy)
+    shown_of = {
+        "Lift, and value by estimator": ["lift, at every look", *(one for one in found if one.startswith("value by "))],
+        "Lift of each goal (IPS), clustered by user": [
+            "relative lift",
+            *(one for one in found if one.startswith("lift of ")),
+        ],
+        "Weights": figures.names("diagnostics", "measure", policy=policy),
+    }
+    places = dict.fromkeys(
+        (row.segment, row.group, row.period) for _, row in figures.where("parts", policy=policy, measure="verdict")
+    )
+    tables = []
+    for caption, measures in shown_of.items():
+        rows = []
+        for segment, group, period in places:
+            wanted = {"policy": policy, "segment": segment, "group": group, "period": period}
+            label = f"{segment}: {group}" if segment else period
+            row = row_of(figures, label, "parts", measures, False, **wanted)
+            if any(one is not EMPTY for one in row.cells):
+                rows.append(row)
+        heads = [one.removeprefix("value by ").removeprefix("lift of ") for one in measures]
+        tables.append(Table(("", *heads), rows, caption))
+    return tables
 
 
 def _both(figures: Figures, policy: str, segment: str, periods: list[str]) -> Table:

@@ -12,51 +12,42 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import msgspec
 import numpy as np
 from msgspec.structs import replace
 
 from backtest.estimates import Settings
-from backtest.logged_draws import LoggedDraws, read_draws
+from backtest.logged_draws import read_head
 from backtest.models import open_models
-from backtest.replay import How, Replay
+from backtest.replay import How
 from backtest.report import scope
-from backtest.report.churn import churn_columns
-from backtest.report.divisions import Divisions, divide
-from backtest.report.draws import Draws, describe_demand, draws_of, write_draws
-from backtest.report.facts import Codes, Decisions, Floats, read_decisions, write_decisions
+from backtest.report.divisions import Extent, divide
+from backtest.report.draws import read_draws
+from backtest.report.facts import Codes, DecisionFile, DecisionWriter
 from backtest.report.figures import Figures, write_figures
+from backtest.report.judging import Runs, judge
 from backtest.report.page import page_of, require_jinja2
 from backtest.report.plots import require_matplotlib
-from backtest.report.prices import busiest_items, describe_paths, describe_prices
+from backtest.report.prices import PriceTally
 from backtest.report.quality import (
-    NEXT_ITEM,
-    NEXT_ITEMS,
-    PROPENSITY,
-    Columns,
-    Watcher,
+    describe_differences,
     describe_next_item,
     describe_propensity,
+    describe_slices,
     write_predictions,
 )
-from backtest.report.reward_model import describe_folds, expected_rewards, require_sklearn, target_rewards
-from backtest.report.targets import asked, best_uniform, folds_of, list_price
-from backtest.report.truth import describe_truth, truth_of
-from backtest.report.values import (
-    Judged,
-    describe_goals,
-    describe_growth,
-    describe_parts,
-    describe_value,
-    stays_away,
-)
-from backtest.summary import Summary
-from backtest.what_if import Wanted, backtest_all
+from backtest.report.reward_model import require_sklearn
+from backtest.report.spill import Spill
+from backtest.report.targets import asked
+from backtest.report.watching import Foretold, watch
+from backtest.what_if import Wanted, backtest_all, forget
 from contracts.currency import minor_digits
 from contracts.errors import BadInput
-from contracts.log import Log, open_log
+from contracts.log import MANIFEST, Log, open_log, sha256_of
 from contracts.policies import Policy
 from contracts.policy_files import read_policy
 from features.artifact import Artifact, load_artifact
@@ -91,32 +82,18 @@ def files_of(page: Path) -> Files:
 
 
 @dataclass(frozen=True, slots=True)
-class Runs:
-    """The log replayed, as it was and under each policy."""
-
-    log: Log
-    summary: Summary
-    users: Codes
-    items: Codes
-    logged: Decisions
-    under: dict[str, Decisions]
-    """By policy; the logged run comes first."""
-    divisions: Divisions
-    titles: dict[int, str]
-    """Of the items, by code."""
-
-
-@dataclass(frozen=True, slots=True)
 class Ask:
     """What a report is asked about, and how."""
 
     wanted: Wanted
     """The log, and how it is replayed. Of several models the first is in force in every replay of a plain log, and all are
-    compared; a recorded log needs those that were in force."""
+    compared; a recorded log needs those that were in force, and may have others to compare."""
     policies: Sequence[Path] = ()
     """TOML files; their names must differ."""
     settings: Settings = field(default_factory=Settings)
     """Of the off-policy evaluation."""
+    truth: Path | None = None
+    """What simulated shoppers would have paid; None: what stands beside the log, if anything."""
 
 
 def write_report(ask: Ask, page: Path, progress: Progress = lambda title, done, total: None) -> Figures:
@@ -134,26 +111,22 @@ def write_report(ask: Ask, page: Path, progress: Progress = lambda title, done, 
     page.parent.mkdir(parents=True, exist_ok=True)
     figures = Figures()
     with _scratch(ask.wanted.resume) as scratch:
-        runs, draws = _replay_all(log, ask, names, scratch, progress)
-    scope.describe_page(figures, log, names, files)
-    scope.describe_log(figures, log, ask.wanted, runs.summary, len(runs.users.of), len(runs.items.of))
-    for name, run in runs.under.items():
-        describe_prices(figures, name, run, runs.divisions)
-    busiest = busiest_items(runs.logged)
-    for name, run in runs.under.items():
-        describe_paths(figures, name, run, busiest, runs.titles, runs.divisions.minor)
-    _judge(figures, runs, draws, policies, ask.settings, files)
-    _compare(figures, log, ask.wanted, artifacts, files.predictions, progress)
-    scope.describe_versions(figures, ask.settings, policies, ask.wanted.models)
-    write_decisions(files.decisions, runs.under)
-    write_figures(figures, files.figures_json, files.figures_parquet)
-    files.page.write_text(page_of(figures), encoding="utf-8")
+        runs = _replayed(log, ask, scratch, progress)
+        scope.describe_page(figures, log, names, files)
+        scope.describe_log(figures, log, ask.wanted, runs.summary, len(runs.users), len(runs.items))
+        _publish(figures, runs, names, scratch, files.decisions, progress)
+        _judge(figures, runs, policies, ask.settings, scratch, files.draws, progress)
+        _compare(figures, log, ask.wanted, artifacts, scratch, files.predictions, progress)
+        scope.describe_versions(figures, ask.settings, policies, ask.wanted.models)
+        write_figures(figures, files.figures_json, files.figures_parquet)
+        files.page.write_text(page_of(figures), encoding="utf-8")
+        forget(ask.wanted)
     return figures
 
 
 @contextmanager
 def _scratch(resume: Path | None) -> Iterator[Path]:
-    """Yield a directory for the tables of the runs; beside a directory to resume from it outlives a kill."""
+    """Yield a directory for the tables of the runs, and what else does not fit; beside that of --resume it outlives a kill."""
     if resume is None:
         with TemporaryDirectory(prefix="pricetide-") as temporary:
             yield Path(temporary)
@@ -164,106 +137,88 @@ def _scratch(resume: Path | None) -> Iterator[Path]:
     shutil.rmtree(kept)
 
 
-def _replay_all(
-    log: Log, ask: Ask, names: Sequence[str], scratch: Path, progress: Progress
-) -> tuple[Runs, LoggedDraws | None]:
-    """Replay the log as it was, and under each policy; return the runs, and the draws if they were shown."""
-    users, items = Codes(), Codes()
-    decisions, draws = scratch / "decisions.parquet", scratch / "draws.parquet"
-    shown = log.manifest.offers == "shown"
+_DECISIONS, _DRAWS = "decisions.parquet", "draws.parquet"
+"""In the scratch directory."""
+
+
+def _replayed(log: Log, ask: Ask, scratch: Path, progress: Progress) -> Runs:
+    """Replay the log as it was, and under each policy; return what is known of it then."""
     found = backtest_all(
         replace(
             ask.wanted,
-            decisions=decisions,
-            draws=draws if shown else None,
+            decisions=scratch / _DECISIONS,
+            draws=scratch / _DRAWS if log.manifest.offers == "shown" else None,
             models=ask.wanted.models if log.recorded else ask.wanted.models[:1],
         ),
         ask.policies,
         partial(progress, "replay"),
+        keep=True,
     )
-    under = {AS_LOGGED: read_decisions(decisions, users, items)}
-    for name in names:
-        under[name] = read_decisions(scratch / f"decisions.what-if-{name}.parquet", users, items)
-    logged = under[AS_LOGGED]
-    if not len(logged.user):
+    users, items, extent = Codes(), Codes(), Extent()
+    logged = DecisionFile(scratch / _DECISIONS, users, items)
+    events = Spill(scratch, "events", 2, logged.rows)
+    for chunk in logged:
+        extent.add(chunk)
+        events.append(chunk.user, np.stack([chunk.user, chunk.time_ms], axis=1))
+    if not extent.decisions:
         raise BadInput(f"{log.directory} leads to no price decision: there is nothing to report; name another log")
     titles, categories = scope.catalogue_of(log, items)
     minor = 10 ** minor_digits(log.manifest.semantics.currency)
-    runs = Runs(log, found.logged, users, items, logged, under, divide(logged, categories, minor), titles)
-    return runs, read_draws(draws) if shown else None
+    divisions = divide(extent, categories, minor)
+    return Runs(log, found.logged, users, items, extent, divisions, titles, events, ask.truth)
+
+
+def _publish(figures: Figures, runs: Runs, names: Sequence[str], scratch: Path, file: Path, progress: Progress) -> None:
+    """Add what each policy publishes, and write the decisions of all runs."""
+    tables = {AS_LOGGED: scratch / _DECISIONS}
+    tables |= {name: scratch / f"{Path(_DECISIONS).stem}.what-if-{name}.parquet" for name in names}
+    runs_of = {policy: DecisionFile(table, runs.users, runs.items) for policy, table in tables.items()}
+    total, done, paths = sum(run.rows for run in runs_of.values()), 0, {}
+    growing = file.with_name(f"{file.name}.part")
+    writer = DecisionWriter(growing)
+    for policy, run in runs_of.items():
+        tally = PriceTally(runs.divisions, runs.extent, scratch, run.rows)
+        for chunk in run:
+            tally.add(chunk)
+            writer.append(policy, chunk)
+            done += len(chunk.user)
+            progress("prices", done, total)
+        tally.describe(figures, policy)
+        paths[policy] = tally.paths
+    writer.close()
+    growing.replace(file)
+    for policy, found in paths.items():
+        found.describe(figures, policy, runs.titles, runs.divisions.minor)
 
 
 def _judge(
     figures: Figures,
     runs: Runs,
-    logged: LoggedDraws | None,
     policies: Sequence[Policy],
     settings: Settings,
-    files: Files,
+    scratch: Path,
+    out: Path,
+    progress: Progress,
 ) -> None:
     """Add what the log says of value, or why it says nothing."""
-    files.draws.unlink(missing_ok=True)
-    if logged is None:
+    out.unlink(missing_ok=True)
+    if runs.log.manifest.offers != "shown":
         scope.refuse(figures, policies, scope.NOT_SHOWN)
         return
-    if logged.refusal is not None or not len(logged):
-        scope.refuse(figures, policies, logged.refusal or scope.NO_DRAWS)
+    table = scratch / _DRAWS
+    head = read_head(table)
+    if head.refusal is not None or not head.rows:
+        scope.refuse(figures, policies, head.refusal or scope.NO_DRAWS)
         return
-    draws = draws_of(logged, runs.users, runs.items)
-    targets = [asked(logged, one.name) for one in policies]
+    draws, wishes = read_draws(table, head, runs.users, runs.items, scratch)
     kept = np.flatnonzero(draws.exposed & (draws.learnable | draws.forced))
-    scope.describe_draws(figures, draws, logged.pending, len(kept))
+    scope.describe_draws(figures, draws, head.pending, len(kept))
     if not len(kept):
         scope.refuse(figures, policies, scope.NO_DRAWS)
         return
-    draws = draws.where(kept)
-    targets = [one.where(kept) for one in targets]
-    judged = _judged(figures, runs, draws, settings)
-    against = [list_price(draws), best_uniform(draws, judged.reward)]
-    for target in (*targets, *against):
-        found = describe_value(figures, judged, target, against)
-        if target.says:
-            figures.add("targets", "says", policy=target.name, unit="text", text=target.says)
-        if target.name in runs.under:
-            describe_goals(figures, judged, target)
-            describe_parts(figures, judged, target, runs.divisions)
-            if found.verdict != "REFUSE":
-                describe_growth(figures, judged, target, runs.divisions)
-    scope.drop_verdicts(figures, [one.name for one in against])
-    worth = truth_of(runs.log, draws, judged.goal, judged.minor)
-    if worth is not None:
-        describe_truth(figures, judged, [*targets, *against], worth, runs.divisions)
-    describe_demand(figures, draws, runs.divisions)
-    describe_folds(figures, draws, runs.divisions)
-    scope.describe_files(figures, "draws", files.draws)
-    more = {"reward": judged.reward, "fold": folds_of(draws.user).astype(np.float64)}
-    more |= churn_columns(figures, logged, kept, draws, runs.logged)
-    if judged.gone is not None:
-        more["stays away"] = judged.gone
-    if judged.expected is not None:
-        more["q: drawn"] = judged.expected.of_drawn
-        more |= {f"q: {one.name}": target_rewards(judged.expected, one.choices) for one in (*targets, *against)}
-    write_draws(files.draws, draws, runs.divisions, {one.name: one.probability for one in (*targets, *against)}, more)
-
-
-def _judged(figures: Figures, runs: Runs, draws: Draws, settings: Settings) -> Judged:
-    goal, reward = scope.goal_of(figures, draws)
-    window_ms = runs.log.manifest.semantics.outcome_window_ms
-    horizon_ms = scope.horizon_of(figures, runs.log, window_ms)
-    gone: Floats | None = None
-    if horizon_ms is not None:
-        every = runs.logged
-        gone = stays_away(draws, every.user, every.time_ms, window_ms, horizon_ms, int(every.time_ms.max()))
-    return Judged(
-        draws=draws,
-        goal=goal,
-        reward=reward / runs.divisions.minor,
-        minor=runs.divisions.minor,
-        expected=expected_rewards(draws, runs.divisions, goal),
-        gone=gone,
-        adaptive=scope.learns(figures, runs.log),
-        settings=settings,
-    )
+    targets = [asked(one.name, wishes[one.name], kept) for one in policies]
+    draws = draws.where(kept)  # the others are let go
+    judge(figures, runs, draws, targets, table, settings, out, partial(progress, "value"))
 
 
 def _artifacts(models: Sequence[Path]) -> list[Artifact]:
@@ -275,34 +230,41 @@ def _artifacts(models: Sequence[Path]) -> list[Artifact]:
 
 
 def _compare(
-    figures: Figures, log: Log, wanted: Wanted, artifacts: Sequence[Artifact], file: Path, progress: Progress
+    figures: Figures,
+    log: Log,
+    wanted: Wanted,
+    artifacts: Sequence[Artifact],
+    scratch: Path,
+    file: Path,
+    progress: Progress,
 ) -> None:
     """Add how well each artifact foretells the log, and write what it foretold."""
     file.unlink(missing_ok=True)
     if not artifacts:
         return
-    if log.recorded:
-        figures.add("scope", "quality", unit="text", text=scope.RECORDED)
-        return
     from_ms = scope.test_from(figures, log, artifacts)
-    total = sum(map(sum, log.manifest.records.values()))
-    parts: list[tuple[str, str, Columns]] = []
+    how = How(order=wanted.order, as_of=wanted.as_of, one_model=log.recorded)
+    every: dict[str, Foretold] = {}
     for directory, artifact in zip(wanted.models, artifacts, strict=True):
         name = f"{directory.name} ({artifact.digest[:8]})"
-        (encoder,) = open_models([directory], log.manifest.semantics).values()
-        watcher = Watcher(encoder, artifact, from_ms, min(1.0, NEXT_ITEMS / max(total, 1)))
-        how = How(order=wanted.order, as_of=wanted.as_of)
-        _watch(log, watcher, how, partial(progress, f"model {name}"), total)
-        parts.append((name, PROPENSITY, describe_propensity(figures, name, watcher, from_ms)))
-        parts.append((name, NEXT_ITEM, describe_next_item(figures, name, watcher)))
+        kept = scratch / f"foretold-{_key(log, artifact, from_ms, how)}.npz"
+        if not kept.exists():
+            (encoder,) = open_models([directory], log.manifest.semantics).values()
+            watch(log, artifact, encoder, from_ms, how, partial(progress, f"model {name}")).write(kept)
+        every[name] = found = Foretold.read(kept)
+        describe_propensity(figures, name, found)
+        describe_next_item(figures, name, found)
+        describe_slices(figures, name, found)
+    describe_differences(figures, every)
+    scope.describe_samples(figures, log, min(one.share for one in every.values()))
     scope.describe_files(figures, "predictions", file)
-    write_predictions(file, parts)
+    write_predictions(file, every)
 
 
-def _watch(log: Log, watcher: Watcher, how: How, progress: Callable[[int, int], None], total: int) -> None:
-    """Replay the log with the watched model."""
-    replay = Replay(log, models={watcher.digest: watcher}, how=how)
-    replay.run(lambda partition, step: progress(len(watcher.rows), total))
+def _key(log: Log, artifact: Artifact, from_ms: int, how: How) -> str:
+    """Return what a model's predictions of a log hang on, as a short text."""
+    parts = [sha256_of(log.directory / MANIFEST), artifact.digest, from_ms, how.order, how.as_of]
+    return sha256(msgspec.json.encode(parts)).hexdigest()[:16]
 
 
 def require_all() -> None:

@@ -10,11 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from backtest.logged_draws import LoggedDraws
-from backtest.report.draws import BAND_PERMILLE, Draws
-from backtest.report.facts import Floats, Ints, rows_of
+from backtest.report.draws import BAND_PERMILLE, LOGGED, PRICES, Draws, Wishes
+from backtest.report.facts import Bools, Floats, Ints
+from backtest.report.lattices import Part
 
 FOLDS = 5
 LIST_PRICE = "list price"
@@ -30,22 +29,25 @@ class Target:
     name: str
     probability: Floats
     """Of the logged price."""
-    choices: NDArray[np.object_]
-    """Of each feasible price, (k,) each."""
     unsupported: Floats
     """Of prices that the logged policy could not draw."""
+    place: Ints | None = None
+    """Of the one price that it asks, among the feasible ones; None: its probabilities are a column of the lattices."""
     says: str = ""
     """What it is, if that takes a sentence."""
 
-    def where(self, rows: Ints) -> Target:
-        """Return the policy at some of the draws."""
-        return Target(self.name, self.probability[rows], self.choices[rows], self.unsupported[rows], self.says)
+    def choices(self, part: Part) -> Floats:
+        """Return its probability of every feasible price of some draws, (m,)."""
+        if self.place is None:
+            return part[self.name]
+        chosen = np.zeros(len(part.row))
+        chosen[part.starts + self.place[part.rows]] = 1.0
+        return chosen
 
 
-def asked(logged: LoggedDraws, name: str) -> Target:
-    """Return a target policy of `logged`."""
-    choices = rows_of(logged.table[f"targets.{name}"], np.float64)
-    return Target(name, logged.target(name), choices, np.clip(logged.unsupported(name), 0.0, 1.0))
+def asked(name: str, wishes: Wishes, rows: Ints) -> Target:
+    """Return a target policy at some of the draws."""
+    return Target(name, wishes.probability[rows], wishes.unsupported[rows])
 
 
 def list_price(draws: Draws) -> Target:
@@ -56,36 +58,48 @@ def list_price(draws: Draws) -> Target:
 def best_uniform(draws: Draws, reward: Floats) -> Target:
     """Return the policy that asks the best share of list price, chosen for each fold of users on the other folds."""
     fold = folds_of(draws.user)
-    shares = np.unique(np.round(1_000 * draws.multiplier / BAND_PERMILLE).astype(np.int64) * BAND_PERMILLE)
+    shares = np.unique(np.round(1_000 * draws.multiplier / BAND_PERMILLE).astype(np.int64) * BAND_PERMILLE).tolist()
+    earned = {share: _earned(_hits(draws, np.full(len(draws), share)), draws, reward, fold) for share in shares}
     chosen = np.full(len(draws), 1_000, np.int64)
-    each = {share: _fixed(draws, np.full(len(draws), share), "").probability for share in shares.tolist()}
     for one in range(FOLDS):
-        earned = {share: _earned(hit[fold != one], draws, reward, fold != one) for share, hit in each.items()}
-        chosen[fold == one] = max(earned, key=lambda share: (earned[share], share), default=1_000)
+        best = max(shares, key=lambda share: (earned[share][one], share), default=1_000)
+        chosen[fold == one] = best
     picked = " or ".join(f"{share / 10:g} %" for share in np.unique(chosen).tolist())
     return _fixed(draws, chosen, BEST_UNIFORM, f"{picked} of list price, as chosen on the draws of other users")
 
 
-def _earned(hit: Floats, draws: Draws, reward: Floats, inside: NDArray[np.bool_]) -> float:
-    """Return the self-normalised value of a fixed price; minus infinity where the log has seen too little of it."""
-    weight = hit / draws.propensity[inside]
-    total, square = float(weight.sum()), float((weight**2).sum())
-    if square == 0.0 or total**2 / square < ESS_MIN:
-        return float("-inf")
-    return float((weight * reward[inside]).sum()) / total
+def _earned(hit: Bools, draws: Draws, reward: Floats, fold: Ints) -> list[float]:
+    """Return, for each fold, the self-normalised value of a fixed price on the others; minus infinity where too little was seen."""
+    weight = hit / draws.propensity
+    sums = np.array([np.bincount(fold, one, FOLDS) for one in (weight, weight**2, weight * reward)])
+    total, square, value = sums @ (1.0 - np.eye(FOLDS))
+    enough = (square > 0.0) & (total**2 >= ESS_MIN * square)
+    found: list[float] = np.where(enough, value / np.where(enough, total, 1.0), -np.inf).tolist()
+    return found
 
 
 def _fixed(draws: Draws, permille: Ints, name: str, says: str = "") -> Target:
     """Return the policy that asks the feasible price nearest to a share of list price, the higher one of two."""
-    choices = np.empty(len(draws), np.object_)
-    probability, unsupported = np.zeros(len(draws)), np.zeros(len(draws))
-    wanted = draws.list_price * permille / 1_000
-    for row, (prices, logged) in enumerate(zip(draws.prices, draws.probabilities, strict=True)):
-        at = len(prices) - 1 - int(np.argmin(np.abs(prices[::-1] - wanted[row])))
-        choices[row] = np.eye(len(prices))[at]
-        probability[row] = prices[at] == draws.price[row]
-        unsupported[row] = logged[at] <= 0.0
-    return Target(name, probability, choices, unsupported, says)
+    place, hit, unsupported = np.zeros(len(draws), np.int64), np.zeros(len(draws)), np.zeros(len(draws))
+    for part in draws.lattices.parts():
+        at = _nearest(draws, permille, part)
+        place[part.rows] = at
+        hit[part.rows] = part[PRICES][part.starts + at] == draws.price[part.rows]
+        unsupported[part.rows] = part[LOGGED][part.starts + at] <= 0.0
+    return Target(name, hit, unsupported, place, says)
+
+
+def _hits(draws: Draws, permille: Ints) -> Bools:
+    """Return where the drawn price is the one that a share of list price asks."""
+    hit = np.zeros(len(draws), np.bool_)
+    for part in draws.lattices.parts():
+        hit[part.rows] = part[PRICES][part.starts + _nearest(draws, permille, part)] == draws.price[part.rows]
+    return hit
+
+
+def _nearest(draws: Draws, permille: Ints, part: Part) -> Ints:
+    wanted = draws.list_price[part.rows] * permille[part.rows] / 1_000
+    return part.nearest(np.abs(part[PRICES] - wanted[part.row]))
 
 
 def folds_of(users: Ints) -> Ints:

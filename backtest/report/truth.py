@@ -1,30 +1,35 @@
 """The truth beside a simulated log: what policies really earn at the logged draws, against list price, best fixed, and the oracle.
 
 A simulated shop knows the chance of a purchase at every feasible price of every draw, and writes it beside its log
-(`truth.parquet` or `truth.jsonl`). Real shops have no such file, and their reports no such section. The oracle asks the
-price with the highest expected reward, draw by draw. Not here: simulated shops (`pricetide simulate`), estimates (values).
+(`truth.parquet` or `truth.jsonl`); shoppers before a real Kafka write theirs where they are told to (`--truth`). Real shops
+have no such file, and their reports no such section. The oracle asks the price with the highest expected reward, draw by
+draw. Not here: simulated shops (`pricetide simulate`), estimates (values).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from backtest.report.divisions import Divisions, period_name
-from backtest.report.draws import Draws
-from backtest.report.facts import Floats
+from backtest.report.draws import LOGGED, PRICES, Draws
+from backtest.report.facts import Floats, batches_of
 from backtest.report.figures import Figures
+from backtest.report.lattices import Part
 from backtest.report.targets import LIST_PRICE, Target
-from backtest.report.values import LOGGED, Goal, Judged
+from backtest.report.values import Goal
 from contracts.errors import BadInput
 from contracts.log import Log
 from contracts.log_files import read_rows
 
 ORACLE = "oracle"
+WORTH = "true worth"
+"""Column of the lattices: the expected reward of a price, whole units of the currency."""
 _NAMES = ("truth.parquet", "truth.jsonl")
 
 
@@ -37,59 +42,79 @@ class _TruthRow(Struct, gc=False):
     chance: float
 
 
-def truth_of(log: Log, draws: Draws, goal: Goal, minor: int) -> NDArray[np.object_] | None:
-    """Return the expected reward of each feasible price of every draw, (k,) each; None if no truth stands beside the log.
+def find_truth(log: Log, named: Path | None) -> Path | None:
+    """Return the file of the truth: the one that somebody named, or the one beside the log; None if there is none."""
+    if named is not None:
+        return named
+    return next((log.directory / name for name in _NAMES if (log.directory / name).is_file()), None)
+
+
+def with_truth(draws: Draws, table: Path, file: Path, goal: Goal, minor: int) -> Draws:
+    """Return the draws with the expected reward of each feasible price, WORTH, beside the prices.
+
+    That column and the draws' ids are in memory: some three hundred bytes per draw.
 
     Args:
-        log: its directory is looked into.
         draws: whose rewards are asked for.
+        table: of logged draws, which has their ids.
+        file: of the truth.
         goal: what a reward is.
         minor: minor units in a whole one of the currency.
 
     Raises:
-        BadInput: the truth does not know a draw, or a price of one.
+        BadInput: the truth does not know a draw, or a price of one, or cannot be read.
     """
-    file = next((log.directory / name for name in _NAMES if (log.directory / name).is_file()), None)
-    if file is None:
-        return None
-    place = {name: row for row, name in enumerate(draws.ids.tolist())}
-    worth = np.empty(len(draws), np.object_)
-    worth[:] = [np.full(len(prices), np.nan) for prices in draws.prices]
+    if not file.is_file():
+        raise BadInput(f"{file} is no file: --truth takes the truth that `simulate --out` or `shoppers --out` wrote")
+    lattices, place = draws.lattices, _places(draws, table)
+    worth = np.full(len(lattices.columns[PRICES]), np.nan)
     for chunk in read_rows(file, _TruthRow):
-        for one in chunk:
-            row = place.get(one.draw_id)
-            if row is not None:
-                earned = one.price - one.cost if goal == "margin" else one.price
-                worth[row][draws.prices[row] == one.price] = one.chance * earned / minor
-    _require_whole(worth, file)
-    return worth
-
-
-def _require_whole(worth: NDArray[np.object_], file: Path) -> None:
-    missing = sum(bool(np.isnan(one).any()) for one in worth)
+        row = np.array([place.get(one.draw_id, -1) for one in chunk], np.int64)
+        price = np.array([one.price for one in chunk], np.int64)
+        earned = np.array([one.chance * (one.price - one.cost if goal == "margin" else one.price) for one in chunk])
+        known = np.flatnonzero(row >= 0)
+        for part in lattices.where(row[known]).parts():
+            of = known[part.rows][part.row]
+            hit = part[PRICES] == price[of]
+            worth[part.at[hit]] = earned[of[hit]] / minor
+    lattices = lattices.beside(WORTH, worth)
+    missing = sum(int((part.sums(np.isnan(part[WORTH]) * 1.0) > 0.0).sum()) for part in lattices.parts())
     if missing:
         raise BadInput(
-            f"{file} does not know {missing:,} of the {len(worth):,} draws: it belongs to another log; remove it"
+            f"{file} does not know {missing:,} of the {len(draws):,} draws: it belongs to another log; remove it, or name "
+            "the one of this log with --truth"
         )
+    return replace(draws, lattices=lattices)
 
 
-def describe_truth(
-    figures: Figures, judged: Judged, targets: Sequence[Target], worth: NDArray[np.object_], divisions: Divisions
-) -> None:
+def _places(draws: Draws, table: Path) -> dict[str, int]:
+    """Return the place of every draw by its id."""
+    place_of = np.full(int(draws.row.max(initial=-1)) + 1, -1, np.int64)
+    place_of[draws.row] = np.arange(len(draws))
+    places: dict[str, int] = {}
+    start = 0
+    for batch in batches_of(table, ["draw_id"]):
+        rows = place_of[start : start + batch.num_rows].tolist()
+        start += batch.num_rows
+        places |= {name: place for name, place in zip(batch["draw_id"].to_pylist(), rows, strict=False) if place >= 0}
+    return places
+
+
+def describe_truth(figures: Figures, draws: Draws, targets: Sequence[Target], divisions: Divisions) -> None:
     """Add what policies really earn per draw, of all draws and by period; section truth.
 
     Args:
         figures: to add to.
-        judged: the draws.
+        draws: as of with_truth.
         targets: policies, the list price among them.
-        worth: as truth_of has it.
         divisions: of the log.
     """
-    free = ~judged.draws.forced
-    earned: dict[str, Floats] = {LOGGED: _under(judged.draws.probabilities, worth)}
-    earned |= {one.name: _under(one.choices, worth) for one in targets}
-    earned[ORACLE] = np.array([float(one.max()) for one in worth])
-    starts = divisions.periods(judged.draws.time_ms)
+    free, lattices = ~draws.forced, draws.lattices
+    ways: dict[str, Callable[[Part], Floats]] = {LOGGED: lambda part: part.sums(part[LOGGED] * part[WORTH])}
+    ways |= {one.name: partial(_under, one) for one in targets}
+    ways[ORACLE] = lambda part: part.highest(part[WORTH])
+    earned = {name: np.concatenate([way(part) for part in lattices.parts()]) for name, way in ways.items()}
+    starts = divisions.periods(draws.time_ms)
     logged = float(earned[LOGGED][free].mean())
     low, high = float(earned[LIST_PRICE][free].mean()), float(earned[ORACLE][free].mean())
     for policy, values in earned.items():
@@ -108,8 +133,8 @@ def describe_truth(
                 )  # fmt: skip
 
 
-def _under(choices: NDArray[np.object_], worth: NDArray[np.object_]) -> Floats:
-    return np.array([float(p @ q) for p, q in zip(choices, worth, strict=True)])
+def _under(target: Target, part: Part) -> Floats:
+    return part.sums(target.choices(part) * part[WORTH])
 
 
 def _hit(figures: Figures, policy: str, lift: float) -> None:

@@ -1,8 +1,8 @@
-"""What the policies would have earned at the logged draws: verdicts, lifts, estimators, diagnostics, by segment and period.
+"""What the policies would have earned at the logged draws: verdicts, lifts, estimators, diagnostics, goals.
 
 Judged are draws that the user saw, and of which something may be learned; what is left out is counted. The reward is margin
-if the catalogue knows every cost, else revenue. Money is in whole units of the currency, per draw. Not here: estimators and gates
-(backtest.estimates), what the policies would have drawn (targets).
+if the catalogue knows every cost, else revenue. Money is in whole units of the currency, per draw. Not here: segments and
+periods (parts), estimators and gates (backtest.estimates), what the policies would have drawn (targets).
 """
 
 from __future__ import annotations
@@ -13,22 +13,19 @@ from typing import Literal
 
 import numpy as np
 
-from backtest.estimates import Evaluation, Interval, Settings
+from backtest.estimates import Diagnostics, Evaluation, Interval, Settings
 from backtest.evaluation import evaluate, lift_over
 from backtest.feedback import Feedback
-from backtest.report.divisions import Divisions, groups_of, period_name
-from backtest.report.draws import Draws
-from backtest.report.facts import Bools, Floats, Ints, Names
-from backtest.report.figures import Figures, Place, Unit
-from backtest.report.prices import clustered_mean
-from backtest.report.reward_model import Expected, target_rewards
+from backtest.report.draws import LOGGED, Draws
+from backtest.report.facts import Floats
+from backtest.report.figures import Figures, Unit
+from backtest.report.reward_model import Expected
+from backtest.report.spill import Spill
 from backtest.report.targets import Target
 
-LOGGED = "logged policy"
-PART_RESAMPLES = 200
-PART_DRAWS_MIN = 100
-"""Draws below which a part of the log is not judged on its own."""
-_NAMES = {
+FEWER_RESAMPLES = 200
+"""Where many numbers are asked for at once."""
+ESTIMATORS = {
     "ips": "IPS", "snips": "SNIPS", "clipped_ips": "clipped IPS", "dm": "DM", "dr": "DR", "sndr": "SNDR", "switch_dr": "Switch-DR",
     "dros": "DRos",
 }  # fmt: skip
@@ -65,7 +62,7 @@ class Judged:
             times_ms=draws.time_ms,
             unsupported=target.unsupported,
             expected_logged=None if expected is None else expected.of_drawn,
-            expected_target=None if expected is None else target_rewards(expected, target.choices),
+            expected_target=None if expected is None else expected.under[target.name],
             recomputed=draws.propensity,
             adaptive=self.adaptive,
         )
@@ -96,10 +93,11 @@ def describe_value(figures: Figures, judged: Judged, target: Target, against: Se
 
 
 def _lift(figures: Figures, policy: str, measure: str, value: float, interval: Interval | None) -> None:
-    figures.add("value", measure, value, *_ends(interval), policy=policy, unit="change of money")
+    figures.add("value", measure, value, *ends(interval), policy=policy, unit="change of money")
 
 
-def _ends(interval: Interval | None) -> tuple[float | None, float | None]:
+def ends(interval: Interval | None) -> tuple[float | None, float | None]:
+    """Return the ends of an interval, if there is one."""
     return (None, None) if interval is None else (interval.low, interval.high)
 
 
@@ -120,11 +118,11 @@ def _value(figures: Figures, policy: str, found: Evaluation) -> None:
     best = by_name.get("dr") or by_name.get("snips")
     if best is not None:
         figures.add(
-            "value", "value", best.value, *_ends(best.interval), policy=policy, unit="money", text=_NAMES.get(best.name, best.name)
+            "value", "value", best.value, *ends(best.interval), policy=policy, unit="money", text=ESTIMATORS[best.name]
         )  # fmt: skip
     if found.logged is not None:
         logged = found.logged
-        figures.add("value", "logged value", logged.value, *_ends(logged.interval), policy=policy, unit="money")
+        figures.add("value", "logged value", logged.value, *ends(logged.interval), policy=policy, unit="money")
     lift = found.lift
     if lift is not None:
         name = f"lift over {LOGGED}"
@@ -135,8 +133,8 @@ def _value(figures: Figures, policy: str, found: Evaluation) -> None:
 
 def _estimators(figures: Figures, policy: str, found: Evaluation) -> None:
     for one in found.estimates:
-        name = _NAMES.get(one.name, one.name)
-        low, high = _ends(one.interval)
+        name = ESTIMATORS[one.name]
+        low, high = ends(one.interval)
         figures.add("estimators", "value", one.value, low, high, policy=policy, group=name, unit="money")
         figures.add("estimators", "standard error", one.error, policy=policy, group=name, unit="money")
         figures.add("estimators", "parameter", one.parameter, policy=policy, group=name)
@@ -146,7 +144,19 @@ def _diagnostics(figures: Figures, policy: str, found: Evaluation) -> None:
     seen = found.diagnostics
     if seen is None:
         return
-    rows: list[tuple[str, float | None, Unit]] = [
+    for measure, value, unit in diagnosed(seen):
+        figures.add("diagnostics", measure, value, policy=policy, unit=unit)
+    for clip in seen.clips:
+        half = 1.959963984540054 * clip.error
+        figures.add(
+            "clips", "clipped IPS", clip.value, clip.value - half, clip.value + half, policy=policy, group=f"{clip.clip:g}",
+            x=clip.clip, unit="money",
+        )  # fmt: skip
+
+
+def diagnosed(seen: Diagnostics) -> list[tuple[str, float | None, Unit]]:
+    """Return what weights look like: name, value and unit."""
+    return [
         ("draws judged", seen.draws, "count"),
         ("users", seen.users, "count"),
         ("forced draws", seen.forced_share, "share"),
@@ -162,33 +172,25 @@ def _diagnostics(figures: Figures, policy: str, found: Evaluation) -> None:
         ("DM minus IPS, in standard errors", seen.model_gap, "number"),
         ("propensity recomputed, largest difference", seen.recomputed_gap, "number"),
     ]
-    for measure, value, unit in rows:
-        figures.add("diagnostics", measure, value, policy=policy, unit=unit)
-    for clip in seen.clips:
-        half = 1.959963984540054 * clip.error
-        figures.add(
-            "clips", "clipped IPS", clip.value, clip.value - half, clip.value + half, policy=policy, group=f"{clip.clip:g}",
-            x=clip.clip, unit="money",
-        )  # fmt: skip
+
+
+def goals_of(judged: Judged) -> dict[str, tuple[Floats | None, Unit, Unit]]:
+    """Return what a policy may change, by name: of every draw, None if not known, and the units of a value and of a change."""
+    draws = judged.draws
+    margin = draws.margin / judged.minor if np.isfinite(draws.margin).all() else None
+    return {
+        "revenue": (draws.revenue / judged.minor, "money", "change of money"),
+        "margin": (margin, "money", "change of money"),
+        "pieces": (draws.quantity.astype(np.float64), "number", "change of number"),
+        "share of draws that sell": ((draws.quantity > 0).astype(np.float64), "share", "change"),
+        "users who do not come back": (judged.gone, "share", "change"),
+    }
 
 
 def describe_goals(figures: Figures, judged: Judged, target: Target) -> None:
     """Add what the policy changes of revenue, margin, pieces, purchases and users who come back, each apart."""
-    draws = judged.draws
-    rewards: list[tuple[str, Floats | None, Unit, Unit]] = [
-        ("revenue", draws.revenue / judged.minor, "money", "change of money"),
-        (
-            "margin",
-            draws.margin / judged.minor if np.isfinite(draws.margin).all() else None,
-            "money",
-            "change of money",
-        ),
-        ("pieces", draws.quantity.astype(np.float64), "number", "change of number"),
-        ("share of draws that sell", (draws.quantity > 0).astype(np.float64), "share", "change"),
-        ("users who do not come back", judged.gone, "share", "change"),
-    ]
-    settings = _fewer(judged.settings)
-    for name, reward, unit, change in rewards:
+    settings = fewer(judged.settings)
+    for name, (reward, unit, change) in goals_of(judged).items():
         if reward is None:
             figures.add("goals", "value", None, policy=target.name, group=name, text="not available")
             continue
@@ -202,125 +204,34 @@ def describe_goals(figures: Figures, judged: Judged, target: Target) -> None:
         figures.add("goals", "logged value", found.logged.value, policy=target.name, group=name, unit=unit)
         figures.add("goals", "value", snips.value, policy=target.name, group=name, unit=unit)
         figures.add(
-            "goals", "lift", found.lift.value, *_ends(found.lift.bootstrap), policy=target.name, group=name, unit=change
+            "goals", "lift", found.lift.value, *ends(found.lift.bootstrap), policy=target.name, group=name, unit=change
         )
         figures.add("goals", "relative lift", found.lift.relative, policy=target.name, group=name, unit="change")
 
 
-def _fewer(settings: Settings) -> Settings:
-    return Settings(
-        alpha=settings.alpha, resamples=min(settings.resamples, PART_RESAMPLES), seed=settings.seed, clip=settings.clip
-    )
+def fewer(settings: Settings) -> Settings:
+    """Return the settings with at most FEWER_RESAMPLES."""
+    resamples = min(settings.resamples, FEWER_RESAMPLES)
+    return Settings(alpha=settings.alpha, resamples=resamples, seed=settings.seed, clip=settings.clip)
 
 
-def describe_parts(figures: Figures, judged: Judged, target: Target, divisions: Divisions) -> None:
-    """Add the lift over the logged policy by segment, by period, and by both."""
-    feedback, draws = judged.feedback(target), judged.draws
-    starts = divisions.periods(draws.time_ms)
-    periods = np.array([period_name(one, divisions.step_ms) for one in starts.tolist()], np.str_)
-    segments = draws.segments(divisions)
-    for start, name in dict.fromkeys(zip(starts.tolist(), periods.tolist(), strict=True)):
-        rows = periods == name
-        _part(figures, judged, target.name, feedback, rows, "", "", name, float(start))
-    for segment, names in segments.items():
-        for group in groups_of(names):
-            rows = names == group
-            _part(figures, judged, target.name, feedback, rows, segment, group, "", None)
-            _cross(figures, target.name, feedback, rows, segment, group, periods)
-
-
-def _part(
-    figures: Figures,
-    judged: Judged,
-    policy: str,
-    feedback: Feedback,
-    rows: Bools,
-    segment: str,
-    group: str,
-    period: str,
-    x: float | None,
-) -> None:
-    draws = judged.draws
-    count, bought = int(rows.sum()), int((draws.quantity[rows] > 0).sum())
-
-    def add(
-        measure: str,
-        value: float | None,
-        unit: Unit,
-        low: float | None = None,
-        high: float | None = None,
-        text: str = "",
-    ) -> None:
-        figures.add(
-            "parts", measure, value, low, high, policy=policy, segment=segment, group=group, period=period, x=x, unit=unit,
-            text=text,
-        )  # fmt: skip
-
-    add("draws", count, "count")
-    add("purchases", bought, "count")
-    if count < PART_DRAWS_MIN:
-        add("verdict", None, "text", text="too few draws")
-        return
-    found = evaluate(feedback.where(rows), _fewer(judged.settings))
-    failed = ", ".join(gate.name for gate in found.gates if not gate.passed)
-    add("verdict", None, "text", text=f"{found.verdict}: {failed}" if found.verdict == "REFUSE" else found.verdict)
-    if found.diagnostics is not None:
-        add("ESS", found.diagnostics.ess, "count")
-    if found.verdict == "REFUSE" or found.logged is None or found.lift is None:
-        return
-    add("logged value", found.logged.value, "money")
-    add("value", found.logged.value + found.lift.value, "money")
-    add("lift", found.lift.value, "change of money", *_ends(found.lift.bootstrap))
-    add("relative lift", found.lift.relative, "change")
-
-
-def _cross(
-    figures: Figures, policy: str, feedback: Feedback, rows: Bools, segment: str, group: str, periods: Names
-) -> None:
-    """Add the IPS lift of one group in each period, with an interval clustered by user."""
-    for period in dict.fromkeys(periods.tolist()):
-        inside = rows & (periods == period) & ~feedback.forced
-        count = int(inside.sum())
-        place: Place = {"policy": policy, "segment": segment, "group": group, "period": period}
-        figures.add("parts", "draws", count, **place, unit="count")
-        if count < PART_DRAWS_MIN:
-            figures.add("parts", "lift", None, **place, unit="change of money", text="too few draws")
-            continue
-        earned = (feedback.weight[inside] - 1.0) * feedback.reward[inside]
-        mean, half = clustered_mean(earned, feedback.users[inside])
-        figures.add("parts", "lift", mean, mean - half, mean + half, **place, unit="change of money")
-
-
-def describe_growth(figures: Figures, judged: Judged, target: Target, divisions: Divisions) -> None:
-    """Add the lift over the logged policy from the beginning of the log to the end of each period: section growth."""
-    feedback, starts = judged.feedback(target), divisions.periods(judged.draws.time_ms)
-    earned = (feedback.weight - 1.0) * feedback.reward
-    for start in np.unique(starts).tolist():
-        inside = (starts <= start) & ~feedback.forced
-        if inside.sum() < PART_DRAWS_MIN:
-            continue
-        mean, half = clustered_mean(earned[inside], feedback.users[inside])
-        figures.add(
-            "growth", "lift", mean, mean - half, mean + half, policy=target.name, x=float(start + divisions.step_ms),
-            period=period_name(start, divisions.step_ms), unit="change of money",
-        )  # fmt: skip
-
-
-def stays_away(draws: Draws, users: Ints, times_ms: Ints, window_ms: int, horizon_ms: int, end_ms: int) -> Floats:
+def stays_away(draws: Draws, events: Spill, window_ms: int, horizon_ms: int, end_ms: int) -> Floats:
     """Return 1 where a draw's user has no event from the end of its window up to the horizon, 0 where one, (n,).
 
     Args:
         draws: to be labelled.
-        users: of all events of the log, codes as in `draws`.
-        times_ms: of all events.
+        events: all of the log: (user, time), by user; codes as in `draws`.
         window_ms: after a draw, in which its own session goes on.
         horizon_ms: after a draw, > window_ms.
         end_ms: last time of the log; draws within the horizon before it are not a number.
     """
-    order = np.lexsort((times_ms, users))
-    span = int(max(times_ms.max(), draws.time_ms.max())) + horizon_ms + 1
-    keys = users[order] * span + times_ms[order]
-    begins = np.searchsorted(keys, draws.user * span + draws.time_ms + window_ms, side="left")
-    ends = np.searchsorted(keys, draws.user * span + draws.time_ms + horizon_ms, side="right")
-    gone = (ends == begins).astype(np.float64)
+    gone = np.ones(len(draws))
+    for number, (users, times_ms) in enumerate(rows.T for rows in events):
+        mine = np.flatnonzero(draws.user % events.parts == number)
+        span = end_ms + horizon_ms + 1
+        keys = np.sort(users * span + times_ms)
+        at = draws.user[mine] * span + draws.time_ms[mine]
+        begins = np.searchsorted(keys, at + window_ms, side="left")
+        ends = np.searchsorted(keys, at + horizon_ms, side="right")
+        gone[mine] = ends == begins
     return np.where(draws.time_ms + horizon_ms <= end_ms, gone, np.nan)

@@ -137,3 +137,18 @@ def test_rare_rewards_that_missed_the_large_weights_are_widened_to_what_they_wou
 
 def test_no_reward_widens_nothing():
     assert widening(np.ones(10), np.zeros(10)) == 1.0
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "weights",
+    [
+        [1.0] * 40,
+        [1.0, 1.0 + 2.3e-16] * 40,
+        [0.0] * 90 + [10.0] * 10,
+        [0.0] * 20 + [5e-324, 1e-310, 2.3e-308, 1e-300] * 20 + [1.0],
+    ],
+)
+def test_weights_that_hardly_differ_or_vanish_have_a_finite_tail_or_none_and_warn_nobody(weights: list[float]) -> None:
+    found = pareto_k(np.array(weights))
+    assert found is None or np.isfinite(found)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
+from backtest.habits import MADE_UP
 from backtest.report.figures import read_figures
 from backtest.report.study import files_of
+from backtest.shop_run import Files as LogFiles
+from backtest.shop_run import run_shop
 from backtest.shoppers import generate_log
+from backtest.street import street
 from contracts.errors import BadInput, PricetideError
+from contracts.log import open_log
+from contracts.policies import Policy, Rails, UniformRandom
 from contracts.semantics import Topology
-from features.artifact import write_artifact
+from features.artifact import Artifact, load_artifact, write_artifact
 from pricetide import command_line
 from tests.backtest.conftest import Reported, write_policies
 from tests.features.models import parts
@@ -77,7 +85,7 @@ def test_a_report_interrupted_and_resumed_has_the_same_figures(
     (gentle, _) = write_policies(tmp_path)
     arguments = [shop_log, "--report", tmp_path / "out.html", "--policy", gentle, "--resume", tmp_path / "kept"]
     with monkeypatch.context() as broken:
-        broken.setattr(study, "read_decisions", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        broken.setattr(study, "PriceTally", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         broken_off = run(*arguments)
         assert broken_off.exit_code != 0
     kept = tmp_path / "kept.tables"
@@ -131,9 +139,11 @@ def test_two_artifacts_are_compared_on_the_same_events_and_can_be_counted_again(
     models = figures.names("quality", "policy")
     assert [name[0] for name in models] == ["a", "b"]
     rows = pq.read_table(files_of(page).predictions).to_pylist()
-    counts = []
+    counts, losses = [], []
     for model in models:
-        found = {row.measure: row for _, row in figures.where("quality", policy=model)}
+        found = {
+            row.measure: row for _, row in figures.where("quality", policy=model) if "better than" not in row.segment
+        }
         asked = [row for row in rows if row["model"] == model and row["question"] == "purchase propensity"]
         ranked = [row["rank"] for row in rows if row["model"] == model and row["question"] == "next item"]
         pairs = [
@@ -147,7 +157,12 @@ def test_two_artifacts_are_compared_on_the_same_events_and_can_be_counted_again(
         assert found["recall@20"].value == pytest.approx(sum(0 < rank <= 20 for rank in ranked) / len(ranked))
         assert found["MRR@20"].value == pytest.approx(sum(1 / rank for rank in ranked if 0 < rank <= 20) / len(ranked))
         counts.append((len(asked), len(ranked)))
+        losses.append([-math.log(row["probability"] if row["bought"] else 1.0 - row["probability"]) for row in asked])
     assert counts[0] == counts[1]
+    (_, more), *_ = figures.where("quality", policy=models[1], measure="log-loss saved")
+    differences = [one - two for one, two in zip(*losses, strict=True)]
+    assert more.value == pytest.approx(sum(differences) / len(differences))
+    assert more.low < more.value < more.high
 
 
 def test_one_artifact_named_twice_is_refused_before_any_replay(shop_log: Path, tmp_path: Path) -> None:
@@ -155,3 +170,97 @@ def test_one_artifact_named_twice_is_refused_before_any_replay(shop_log: Path, t
     said = run(shop_log, "--model", tmp_path / "a", "--model", tmp_path / "a", "--report", tmp_path / "out.html")
     assert said.exit_code != 0
     assert "name each once" in said.output + str(said.exception)
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("artifacts")
+    for name, seed in (("a", None), ("b", 77)):
+        write_artifact(folder / name, parts(items_seed=seed))
+    return folder / "a", folder / "b"
+
+
+def test_a_comparison_that_was_interrupted_goes_on_with_the_artifact_that_was_not_done(
+    shop_log: Path, artifacts: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backtest import run as replays
+    from backtest.report import study
+
+    page, watched, replayed = tmp_path / "out.html", [], []
+    watch, run_job = study.watch, replays.run_job
+
+    def watched_until_b(log: object, artifact: Artifact, *rest: object) -> object:
+        watched.append(artifact.digest)
+        if len(watched) == 2:
+            raise KeyboardInterrupt
+        return watch(log, artifact, *rest)  # type: ignore[arg-type]  # passed on as they came
+
+    monkeypatch.setattr(study, "watch", watched_until_b)
+    monkeypatch.setattr(replays, "run_job", lambda *job: (replayed.append(1), run_job(*job))[1])
+    models = [part for one in artifacts for part in ("--model", one)]
+    assert run(shop_log, *models, "--report", page, "--resume", tmp_path / "kept").exit_code != 0
+    assert not page.exists()
+    said = run(shop_log, *models, "--report", page, "--resume", tmp_path / "kept")
+    assert said.exit_code == 0, (said.output, said.exception)
+    a, b = (load_artifact(one).digest for one in artifacts)
+    assert watched == [a, b, b]
+    assert len(replayed) == 1, "the log was replayed again"
+    assert not list(tmp_path.glob("kept*"))
+    assert run(shop_log, *models, "--report", tmp_path / "whole.html").exit_code == 0
+    ours, whole = (files_of(one).predictions.read_bytes() for one in (page, tmp_path / "whole.html"))
+    assert ours == whole
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shop of simulated people, whose log is recorded, and beside it the truth."""
+    directory = tmp_path_factory.mktemp("simulated") / "log"
+    rails = Rails(charm_endings=(), step_max_permille=200, margin_min_permille=0)
+    policy = Policy(name="tries", number=1, seed=3, rule=UniformRandom(), rails=rails)
+    run_shop(street(MADE_UP, 4.0, 2, 250), policy, 2, 1, LogFiles(directory, "jsonl"))
+    return directory
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_artifacts_are_compared_on_a_recorded_log_in_which_neither_was_in_force(
+    simulated: Path, artifacts: tuple[Path, Path], tmp_path: Path
+) -> None:
+    assert open_log(simulated).recorded
+    models = [part for one in artifacts for part in ("--model", one)]
+    said = run(simulated, *models, "--report", tmp_path / "out.html")
+    assert said.exit_code == 0, (said.output, said.exception)
+    figures = read_figures(files_of(tmp_path / "out.html").figures_json)
+    assert [name[0] for name in figures.names("quality", "policy")] == ["a", "b"]
+    rows = pq.read_table(files_of(tmp_path / "out.html").predictions).to_pylist()
+    asked = [[row for row in rows if row["model"].startswith(name) and row["probability"] is not None] for name in "ab"]
+    assert len(asked[0]) > 20
+    assert [(row["user"], row["bought"]) for row in asked[0]] == [(row["user"], row["bought"]) for row in asked[1]]
+    assert [row["probability"] for row in asked[0]] != [row["probability"] for row in asked[1]]
+    assert "in the order in which workers applied this log" in (tmp_path / "out.html").read_text()
+
+
+def test_the_truth_of_a_log_may_lie_elsewhere_and_that_of_another_log_is_refused(
+    simulated: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(simulated, tmp_path / "log")
+    (tmp_path / "log" / "truth.jsonl").rename(tmp_path / "truth.jsonl")
+    pages = [tmp_path / name for name in ("beside.html", "named.html", "without.html")]
+    for log, page, more in (
+        (simulated, pages[0], []),
+        (tmp_path / "log", pages[1], ["--truth", tmp_path / "truth.jsonl"]),
+        (tmp_path / "log", pages[2], []),
+    ):
+        said = run(log, "--report", page, *more)
+        assert said.exit_code == 0, (said.output, said.exception)
+    beside, named, without = (
+        [row for _, row in read_figures(files_of(page).figures_json).where("truth")] for page in pages
+    )
+    assert beside == named
+    assert {row.policy for row in named} == {"logged policy", "list price", "best uniform price", "oracle"}
+    assert not without
+    lines = (tmp_path / "truth.jsonl").read_text().splitlines()
+    (tmp_path / "half.jsonl").write_text("\n".join(lines[: len(lines) // 2]))
+    for name, sentence in (("half.jsonl", "it belongs to another log"), ("none.jsonl", "is no file")):
+        said = run(tmp_path / "log", "--report", tmp_path / "no.html", "--truth", tmp_path / name)
+        assert sentence in said.output + str(said.exception)
+    assert "--truth is for a report" in run(simulated, "--truth", tmp_path / "truth.jsonl").output

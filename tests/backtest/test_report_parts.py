@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
+from pathlib import Path
 from random import Random
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from backtest.report import spill
 from backtest.report.churn import bins_of, describe_churn, effect_of_discounts, stayed_away
-from backtest.report.divisions import Divisions, groups_of, tenure_bands
-from backtest.report.draws import Draws, wilson
+from backtest.report.clusters import CLUSTERS_MAX, Slope, UserSums, clustered_mean
+from backtest.report.divisions import Divisions, Extent, divide, tenure_bands
+from backtest.report.draws import LOGGED, PRICES, Draws, wilson
 from backtest.report.figures import Figures
-from backtest.report.prices import clustered_mean
-from backtest.report.quality import PURCHASE_WITHIN_MS, TOP, Watcher, describe_next_item, followed_by_purchase
+from backtest.report.lattices import Lattices
+from backtest.report.quality import TOP, describe_next_item, describe_slices
+from backtest.report.spill import Spill
 from backtest.report.targets import best_uniform, folds_of, list_price
 from backtest.report.values import stays_away
+from backtest.report.watching import PURCHASE_WITHIN_MS, Foretold, Watcher, followed_by_purchase
 from features.vectors import Encoded, TokenAsk
 
 
@@ -25,16 +31,15 @@ def draws_like(count: int, seed: int, better: int = 900) -> Draws:
     """Draws at 80, 90 or 100 % of a list price of 1000, each as likely; a piece sells at `better` permille or less."""
     random = Random(seed)
     price = np.array([random.choice((800, 900, 1000)) for _ in range(count)])
-    rows = np.empty(count, np.object_)
-    rows[:] = [np.array([800, 900, 1000])] * count
-    chances = np.empty(count, np.object_)
-    chances[:] = [np.full(3, 1 / 3)] * count
+    columns = {PRICES: np.tile([800, 900, 1000], count), LOGGED: np.full(3 * count, 1 / 3)}
+    lattices = Lattices(3 * np.arange(count), np.full(count, 3), columns)
     zeros, truths = np.zeros(count, np.int64), np.ones(count, np.bool_)
     return Draws(
         user=np.array([random.randrange(count // 4) for _ in range(count)]), item=zeros, market=np.full(count, "us"),
         price=price, list_price=np.full(count, 1000), cost=np.full(count, 100), intent=zeros, sequence=zeros + 1,
         propensity=np.full(count, 1 / 3), forced=~truths, time_ms=np.arange(count), exposed=truths, learnable=truths,
-        quantity=(price <= better).astype(np.int64), prices=rows, probabilities=chances, ids=np.arange(count).astype(object),
+        quantity=(price <= better).astype(np.int64), row=np.arange(count), lattices=lattices,
+        churn=np.full(count, np.nan), churn_days=zeros - 1,
     )  # fmt: skip
 
 
@@ -43,7 +48,9 @@ def test_the_best_uniform_price_is_the_one_that_earns_most_on_other_users() -> N
     target = best_uniform(draws, draws.margin)
     assert "90 % of list price" in target.says
     assert np.array_equal(target.probability, (draws.price == 900).astype(float))
-    assert all(choice.tolist() == [0, 1, 0] for choice in target.choices)
+    assert [target.choices(part).tolist() for part in draws.lattices.parts(700)] == [
+        [0, 1, 0] * rows for rows in (700, 700, 600)
+    ]
     assert not target.unsupported.any()
 
 
@@ -74,7 +81,11 @@ def test_a_look_is_followed_by_a_purchase_of_the_same_user_and_item_within_the_w
     assert found.any()
 
 
-def test_a_user_stays_away_who_has_no_event_between_the_window_and_the_horizon() -> None:
+@pytest.mark.parametrize("part_rows", [7, 1_000])
+def test_a_user_stays_away_who_has_no_event_between_the_window_and_the_horizon(
+    part_rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spill, "PART_ROWS", part_rows)
     random = Random(4)
     events = sorted((random.randrange(1_000), random.randrange(6)) for _ in range(60))
     draws = draws_like(40, seed=5).where(np.arange(40))
@@ -82,9 +93,7 @@ def test_a_user_stays_away_who_has_no_event_between_the_window_and_the_horizon()
         "user": np.array([random.randrange(6) for _ in range(40)]),
         "time_ms": np.array(sorted(random.randrange(1_000) for _ in range(40))),
     })  # fmt: skip
-    found = stays_away(
-        draws, np.array([user for _, user in events]), np.array([at for at, _ in events]), 30, 200, end_ms=1_000
-    )
+    found = stays_away(draws, _spilt(tmp_path, [(user, at) for at, user in events]), 30, 200, end_ms=1_000)
     for row in range(40):
         at, user = int(draws.time_ms[row]), int(draws.user[row])
         came = any(one == user and at + 30 <= when <= at + 200 for when, one in events)
@@ -95,7 +104,20 @@ def _renamed(draws: Draws, **columns: np.ndarray) -> Draws:
     return Draws(**{name: getattr(draws, name) for name in Draws.__slots__} | columns)
 
 
-def test_who_has_no_event_on_the_days_after_a_draw_has_stayed_away() -> None:
+def _spilt(directory: Path, events: list[tuple[int, int]]) -> Spill:
+    """Return events as a report keeps them: (user, time), by user."""
+    spilt = Spill(directory, "events", 2, len(events))
+    for some in (events[:25], events[25:]):
+        rows = np.array([(user, at) for user, at in some])
+        spilt.append(rows[:, 0], rows)
+    return spilt
+
+
+@pytest.mark.parametrize("part_rows", [7, 1_000])
+def test_who_has_no_event_on_the_days_after_a_draw_has_stayed_away(
+    part_rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spill, "PART_ROWS", part_rows)
     random, day = Random(8), 86_400_000
     events = [(random.randrange(6), random.randrange(20 * day)) for _ in range(60)]
     drawn = np.array([random.randrange(20 * day) for _ in range(80)])
@@ -104,8 +126,8 @@ def test_who_has_no_event_on_the_days_after_a_draw_has_stayed_away() -> None:
         np.array([random.choice((-1, 1, 4)) for _ in range(80)]),
     )
     found = stayed_away(
-        _renamed(draws_like(80, seed=9), user=users, time_ms=drawn), days, np.array([user for user, _ in events]),
-        np.array([at for _, at in events]),
+        _renamed(draws_like(80, seed=9), user=users, time_ms=drawn, churn_days=days), _spilt(tmp_path, events),
+        max(at for _, at in events),
     )  # fmt: skip
     last = max(at for _, at in events) // day
     for row in range(80):
@@ -122,26 +144,27 @@ def test_the_effect_of_prices_on_coming_back_is_that_of_the_lot_not_of_who_was_o
     # keen users come back anyway and are offered list price more often: by rows discounts look harmful, and they help
     random, count, effect = Random(10), 12_000, 0.1
     keen = np.array([random.random() < 0.5 for _ in range(count)])
-    chances = np.empty(count, np.object_)
-    chances[:] = [np.array([0.1, 0.2, 0.7]) if one else np.array([0.7, 0.2, 0.1]) for one in keen]
+    chances = [[0.1, 0.2, 0.7] if one else [0.7, 0.2, 0.1] for one in keen]
     price = np.array([random.choices((800, 900, 1000), one)[0] for one in chances])
     back = 0.3 + 0.4 * keen + effect * (1.0 - price / 1000) * 5.0
     away = np.array([float(random.random() >= one) for one in back])
-    draws = _renamed(draws_like(count, seed=11), price=price, probabilities=chances, user=np.arange(count) // 3)
+    draws = draws_like(count, seed=11)
+    lattices = draws.lattices.beside(LOGGED, np.array(chances).reshape(-1))
+    draws = _renamed(draws, price=price, lattices=lattices, user=np.arange(count) // 3)
     naive = np.polyfit((1.0 - price / 1000) * 5.0, 1.0 - away, 1)[0]
     assert naive < 0.0
     for hazard in (np.full(count, 0.5), 0.7 - 0.4 * keen):
-        found = effect_of_discounts(draws, hazard, away)
+        found = effect_of_discounts(_renamed(draws, churn=hazard), away)
         assert found is not None
         value, half = found
         assert abs(value - effect) < 1.5 * half < 0.08
     figures = Figures()
-    describe_churn(figures, draws, 0.7 - 0.4 * keen, away)
+    describe_churn(figures, _renamed(draws, churn=0.7 - 0.4 * keen), away)
     assert sum(row.value or 0.0 for _, row in figures.where("churn", measure="draws") if row.group) == count
     ((_, slope),) = figures.where("churn", measure="slope_value")
     assert slope.value == value
-    forced = _renamed(draws, forced=np.ones(count, np.bool_))
-    assert effect_of_discounts(forced, np.full(count, 0.5), away) is None
+    forced = _renamed(draws, forced=np.ones(count, np.bool_), churn=np.full(count, 0.5))
+    assert effect_of_discounts(forced, away) is None
 
 
 def test_equal_hazards_lie_in_one_bin_and_bins_follow_the_hazard() -> None:
@@ -154,7 +177,7 @@ def test_equal_hazards_lie_in_one_bin_and_bins_follow_the_hazard() -> None:
 
 def test_a_log_too_short_for_the_horizon_says_so() -> None:
     figures = Figures()
-    describe_churn(figures, draws_like(40, seed=12), np.full(40, 0.5), np.full(40, np.nan))
+    describe_churn(figures, _renamed(draws_like(40, seed=12), churn=np.full(40, 0.5)), np.full(40, np.nan))
     ((_, note),) = figures.where("churn")
     assert note.text.startswith("0 draws with a churn hazard have their whole horizon in this log")
 
@@ -170,6 +193,79 @@ def test_a_mean_over_users_has_the_interval_of_sums_by_user() -> None:
         sums[user] += value - middle
     assert mean == pytest.approx(middle)
     assert half == pytest.approx(1.959963984540054 * math.sqrt(sum(one * one for one in sums.values())) / len(values))
+
+
+def test_sums_taken_in_pieces_are_those_of_the_whole() -> None:
+    random = Random(8)
+    users = np.array([random.randrange(40) for _ in range(500)])
+    x = np.array([random.gauss(0.0, 1.0) for _ in range(500)])
+    y = np.array([0.3 * one + random.gauss(user % 4, 1.0) for one, user in zip(x, users, strict=True)])
+    sums, slope = UserSums(), Slope()
+    for rows in (slice(0, 130), slice(130, 131), slice(131, 500)):
+        sums.add(y[rows], users[rows])
+        slope.add(x[rows], y[rows], users[rows])
+    assert sums.mean() == pytest.approx(clustered_mean(y, users))
+    fitted, half = slope.fit()
+    spread = sum((one - x.mean()) ** 2 for one in x)
+    assert fitted == pytest.approx(sum((one - x.mean()) * two for one, two in zip(x, y, strict=True)) / spread)
+    scores: dict[int, float] = defaultdict(float)
+    for user, one, two in zip(users.tolist(), x, y, strict=True):
+        scores[user] += (one - x.mean()) * (two - y.mean() - fitted * (one - x.mean()))
+    assert half == pytest.approx(1.959963984540054 * math.sqrt(sum(one * one for one in scores.values())) / spread)
+
+
+def test_sums_do_not_grow_with_users_beyond_a_number_of_clusters() -> None:
+    sums = UserSums()
+    sums.add(np.ones(3), np.array([0, CLUSTERS_MAX, 10**12]))
+    sums.add(np.array([4.0]), np.array([CLUSTERS_MAX + 1]))
+    mean, half = sums.mean()
+    assert mean == 1.75
+    assert half == pytest.approx(1.959963984540054 * math.sqrt(2.25**2 + 2.25**2) / 4)
+
+
+def test_rows_that_are_spilt_come_back_in_their_order_with_all_of_a_key_in_one_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spill, "PART_ROWS", 10)
+    spilt = Spill(tmp_path, "rows", 2, 35)
+    keys = np.array([Random(place).randrange(9) for place in range(35)])
+    rows = np.stack([keys, np.arange(35)], axis=1)
+    for piece in np.array_split(np.arange(35), 6):
+        spilt.append(keys[piece], rows[piece])
+    parts = list(spilt)
+    assert len(parts) == spilt.parts == 4
+    for number, part in enumerate(parts):
+        assert part.tolist() == [row.tolist() for row in rows if row[0] % 4 == number]
+
+
+def test_a_log_is_divided_at_the_quartiles_of_its_list_prices() -> None:
+    random = Random(9)
+    prices = [random.randrange(100, 5_000, 100) for _ in range(77)]
+    extent = Extent(decisions=77, last_ms=1, items=Counter({0: 77}), list_prices=Counter(prices))
+    wanted = np.unique(np.quantile(prices, (0.25, 0.5, 0.75)).astype(np.int64))
+    assert divide(extent, {}, 100).price_edges.tolist() == wanted.tolist()
+
+
+def test_what_was_foretold_comes_back_from_its_file(tmp_path: Path) -> None:
+    found = Foretold(
+        np.array([1, 2]),
+        np.array([7, 8]),
+        np.array([True, True]),
+        np.array([0.25, 0.5]),
+        np.array([True, False]),
+        np.array([3]),
+        np.array([0]),
+        9,
+        5,
+        2,
+        1,
+        0.5,
+    )
+    found.write(tmp_path / "f.npz")
+    again = Foretold.read(tmp_path / "f.npz")
+    for name in Foretold.__slots__:
+        assert np.array_equal(getattr(again, name), getattr(found, name)), name
+    assert [path.name for path in tmp_path.iterdir()] == ["f.npz"]
 
 
 def test_the_interval_of_a_share_is_wilsons() -> None:
@@ -189,18 +285,21 @@ def test_divisions_name_every_row() -> None:
         np.array([9, 10, 11]),
         np.array([-1, 0, 7]),
     )
-    assert {name: groups.tolist() for name, groups in found.items()} == {
+    assert {name: groups.texts().tolist() for name, groups in found.items()} == {
         "market": ["us", "de", "us"],
         "category": ["shoes", "other", "shoes"],
         "user": ["new", "returning", "returning"],
         "intent": ["unknown", "level 0", "level 5 or more"],
         "list price": ["below 10.00", "10.00 to 20.00", "20.00 and more"],
     }
-    assert list(groups_of(found["list price"])) == ["below 10.00", "10.00 to 20.00", "20.00 and more"]
-    assert list(groups_of(found["category"])) == ["shoes", "other"]
+    assert [name for name, _ in found["list price"].present()] == ["below 10.00", "10.00 to 20.00", "20.00 and more"]
+    assert [(name, rows.tolist()) for name, rows in found["category"].present()] == [
+        ("shoes", [True, False, True]),
+        ("other", [False, True, False]),
+    ]
     assert divisions.periods(np.array([0, 999, 1_000])).tolist() == [0, 0, 1_000]
     bands = ["1–4 events", "5–19 events", "20–99 events", "100 events or more"]
-    assert tenure_bands(np.array([1, 5, 99, 100])).tolist() == bands
+    assert tenure_bands(np.array([1, 5, 99, 100])).texts().tolist() == bands
 
 
 class Constant:
@@ -219,6 +318,26 @@ class Constant:
         """There is nothing to forget."""
 
 
+def test_purchases_are_validated_on_users_that_the_model_met_before_and_on_others_and_slice_by_slice_in_time() -> None:
+    random = np.random.default_rng(12)
+    count = 500
+    chance, known = random.random(count), random.random(count) < 0.4
+    bought = random.random(count) < np.where(known, chance, 1.0 - chance)
+    time_ms = random.permutation(count)
+    nobody = np.zeros(0, np.int64)
+    found = Foretold(np.arange(count), time_ms, known, chance, bought, nobody, nobody, 9, 5, 2, 1, 1.0)
+    figures = Figures()
+    describe_slices(figures, "m", found)
+    value = {(row.group, row.measure): row.value for row in figures}
+    assert value["users with events before those that are tested", "AUC"] > 0.7
+    assert value["users without", "AUC"] < 0.3
+    assert value["users without", "examples"] == (~known).sum()
+    for number in range(5):
+        rows = (time_ms >= 100 * number) & (time_ms < 100 * (number + 1))
+        losses = [-math.log(p if sold else 1.0 - p) for p, sold in zip(chance[rows], bought[rows], strict=True)]
+        assert value[f"slice {number + 1} of 5", "log-loss"] == pytest.approx(sum(losses) / 100)
+
+
 def test_the_next_item_is_ranked_by_what_was_said_before_it() -> None:
     from contracts.events import View
     from features.signals import NO_SIGNALS
@@ -229,7 +348,7 @@ def test_the_next_item_is_ranked_by_what_was_said_before_it() -> None:
     bias = np.array([0, 0.3, 0.2, 0.1])
     asked: list[list[int]] = []
 
-    def scores(vectors: np.ndarray, recent: np.ndarray) -> np.ndarray:
+    def scores(vectors: np.ndarray, recent: np.ndarray) -> Any:
         asked.extend(recent.tolist())
         return vectors + bias
 
@@ -243,7 +362,7 @@ def test_the_next_item_is_ranked_by_what_was_said_before_it() -> None:
         watcher.encode(None, [TokenAsk(b"u", position, history, token, NO_SIGNALS)])
         history += token
     figures = Figures()
-    describe_next_item(figures, "m", watcher)
+    describe_next_item(figures, "m", watcher.foretold())
     found = {row.measure: row.value for row in figures}
     ranks = [1, 2, 3, 1]  # scores: 1 for the item before, and the bias
     assert found["events"] == 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -224,3 +225,58 @@ def test_parity_is_that_of_the_draws_decided(figures: list[Row], prices: dict[st
     assert {row["group"]: row["value"] for row in shown} == {group: near(one) for group, one in means.items()}
     gap = max(means.values()) - min(means.values())
     assert value(figures, "gaps", "largest gap", policy=policy, segment="user") == near(gap)
+
+
+@pytest.mark.parametrize("policy", list(POLICIES))
+def test_estimators_goals_and_weights_of_a_part_are_those_of_its_draws(
+    figures: list[Row], draws: list[Row], policy: str
+) -> None:
+    shown = 0
+    for group in ("new", "returning"):
+        place = {"policy": policy, "segment": "user", "group": group}
+        free = [row for row in draws if not row["forced"] and row["segment: user"] == group]
+        weight = [row[f"target: {policy}"] / row["propensity"] for row in free]
+        ess = math.fsum(weight) ** 2 / math.fsum(w * w for w in weight)
+        assert value(figures, "parts", "effective sample size (ESS)", **place) == near(ess)
+        if not of(figures, "parts", "value by IPS", **place, period=""):
+            continue  # its gates failed
+        shown += 1
+        pairs = list(zip(weight, free, strict=True))
+        ips = mean([w * row["reward"] for w, row in pairs])
+        corrected = mean([row[f"q: {policy}"] + w * (row["reward"] - row["q: drawn"]) for w, row in pairs])
+        gained = mean([(w - 1.0) * row["price"] * row["quantity"] / 100 for w, row in pairs])
+        assert value(figures, "parts", "value by IPS", **place) == near(ips)
+        assert value(figures, "parts", "value by DR", **place) == near(corrected)
+        assert value(figures, "parts", "lift of revenue", **place) == near(gained)
+        listed = [row["target: list price"] / row["propensity"] for row in free]
+        theirs = math.fsum(w * row["reward"] for w, row in zip(listed, free, strict=True))
+        over = value(figures, "parts", "lift over list price", **place)
+        assert over in (
+            near(ips - theirs / len(free)),
+            near(ips * len(free) / math.fsum(weight) - theirs / math.fsum(listed)),
+        )
+    assert shown
+
+
+@pytest.mark.parametrize("policy", list(POLICIES))
+def test_a_lift_is_shown_of_a_segment_in_a_period_only_where_its_draws_are_worth_enough(
+    figures: list[Row], draws: list[Row], policy: str
+) -> None:
+    cells = [row for row in of(figures, "parts", "lift", policy=policy) if row["segment"] == "user" and row["period"]]
+    assert cells
+    for cell in cells:
+        inside = [
+            row
+            for row in draws
+            if row["segment: user"] == cell["group"]
+            and datetime.fromtimestamp(row["period_ms"] / 1000, UTC).strftime("%Y-%m-%d") == cell["period"]
+        ]
+        weight = [row[f"target: {policy}"] / row["propensity"] for row in inside if not row["forced"]]
+        worth = math.fsum(weight) ** 2 / math.fsum(w * w for w in weight) if any(weight) else 0.0
+        if "value" in cell:
+            assert worth >= 500
+            assert cell["value"] == near(
+                mean([(w - 1.0) * row["reward"] for w, row in zip(weight, inside, strict=True)])
+            )
+        else:
+            assert cell["text"] in ("too few draws", "REFUSE")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import msgspec
 from click.testing import CliRunner
 from deployment import Deployment, as_arguments, difference, expected
 
+from backtest.estimates import Settings
 from backtest.habits import MADE_UP, write_habits
 from backtest.people import people_of
+from backtest.report.study import Ask, write_report
+from backtest.what_if import Wanted
 from contracts.decisions import Decision, decode_decision
 from contracts.events import Purchase, decode_event
 from contracts.outcomes import Outcome, decode_outcome
@@ -52,8 +56,9 @@ def test_shoppers_see_published_prices_buy_at_them_and_the_policy_learns_from_it
         people.finish()
         account = json.loads((tmp_path / "account" / "account.json").read_text())
         check(deployment, account)
-        replayed = expected(deployment.record(tmp_path / "recorded"))
-        assert difference(replayed, deployment.published()) == ""
+        recorded = deployment.record(tmp_path / "recorded", offers="shown")
+        assert difference(expected(recorded), deployment.published()) == ""
+        check_report(recorded, tmp_path / "account" / "truth.jsonl", account["account"])
 
 
 def check(deployment: Deployment, account: dict) -> None:
@@ -78,6 +83,21 @@ def check(deployment: Deployment, account: dict) -> None:
     assert whole["list_price"] < whole["oracle"]
     assert whole["policy"] <= whole["oracle"]
     assert "<polyline" in (deployment.directory / "account" / "value.svg").read_text()
+
+
+def check_report(recorded: Path, truth: Path, account: dict) -> None:
+    """The report of what was recorded shows what the prices were really worth, over time."""
+    page = recorded.parent / "value.html"
+    figures = write_report(Ask(Wanted(directory=recorded), settings=Settings(resamples=50), truth=truth), page)
+    ((_, draws), *_) = figures.where("log", measure="draws judged, forced ones among them")
+    assert 20 < draws.value <= account["draws"]
+    worth = {row.policy: row.value for _, row in figures.where("truth", measure="true value")}
+    assert worth["list price"] < worth["oracle"]
+    assert max(worth["logged policy"], worth["best uniform price"]) <= worth["oracle"]
+    for policy in ("logged policy", "list price", "best uniform price", "oracle"):
+        periods = figures.where("truth", policy=policy, measure="true value of the period")
+        assert len(periods) == len({row.x for _, row in periods}) > 1
+    assert "True value per draw over time, against the oracle." in page.read_text()
 
 
 def flat(deployment: Deployment, topic: str) -> list:
