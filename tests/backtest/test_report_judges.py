@@ -11,9 +11,11 @@ import pytest
 
 from backtest.estimates import Settings
 from backtest.report import scope
+from backtest.report.divisions import Divisions
 from backtest.report.figures import Figures
+from backtest.report.reward_model import expected_rewards
 from backtest.report.study import Ask, files_of, write_report
-from backtest.report.targets import best_uniform, folds_of
+from backtest.report.targets import best_uniform, folds_of, list_price
 from backtest.what_if import Wanted
 from contracts.log import open_log
 from contracts.outcomes import Outcome, decode_outcome
@@ -84,3 +86,16 @@ def test_the_best_uniform_price_of_a_user_is_not_chosen_on_that_users_draws():
     before, after = best_uniform(draws, draws.margin), best_uniform(draws, reward)
     assert np.array_equal(after.probability[lucky], before.probability[lucky])
     assert not np.array_equal(after.probability[~lucky], before.probability[~lucky])
+
+
+def test_the_expected_reward_of_a_draw_is_by_a_model_that_saw_no_draw_of_its_user():
+    draws = draws_like(2_000, seed=2)
+    draws.quantity[:] = np.random.default_rng(3).random(2_000) < 0.4
+    divisions = Divisions(categories={}, price_edges=np.empty(0, np.int64), minor=1, step_ms=1_000)
+    before = expected_rewards(draws, divisions, "revenue", [list_price(draws)])
+    others = folds_of(draws.user) == 0
+    draws.quantity[others] = 1
+    after = expected_rewards(draws, divisions, "revenue", [list_price(draws)])
+    for was, now in ((before.of_drawn, after.of_drawn), (before.under["list price"], after.under["list price"])):
+        assert np.array_equal(now[others], was[others])
+        assert (now[~others] > was[~others]).all()
