@@ -40,11 +40,13 @@ class EventRecord(faust.Record, serializer="json"):  # type: ignore[call-arg,mis
     item: str | None = None
     price: int | None = None
     currency: str | None = None
+    market: str | None = None
     session: str | None = None
     action: str | None = None
     quantity: int | None = None
     dwell_ms: int | None = None
     query: str | None = None
+    decision_id: str | None = None
     granted: bool | None = None
 
 
