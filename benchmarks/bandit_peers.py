@@ -76,14 +76,14 @@ class MabWiserLinTS:
         """Return the probability of each arm."""
         if len(self._begun) < WARM_UP:
             return np.full(self._arms, 1.0 / self._arms)
-        return one_hot(int(self._mab.predict([x])), self._arms)
+        return one_hot(int(self._mab.predict([_with_constant(x)])), self._arms)
 
     def learn(self, x: np.ndarray, arm: int, reward: float, chance: float) -> None:
         """Take one outcome."""
         if len(self._begun) >= WARM_UP:
-            self._mab.partial_fit([arm], [reward], [x])
+            self._mab.partial_fit([arm], [reward], [_with_constant(x)])
             return
-        self._begun.append((arm, reward, x))
+        self._begun.append((arm, reward, _with_constant(x)))
         if len(self._begun) == WARM_UP:
             drawn, rewards, contexts = zip(*self._begun, strict=True)
             self._mab.fit(list(drawn), list(rewards), list(contexts))
@@ -106,8 +106,13 @@ class RiverLinUCB:
         self._policy.update(arm, _named(x), reward)
 
 
+def _with_constant(x: np.ndarray) -> np.ndarray:
+    """Return x behind a 1: neither library adds a constant, and without one an arm's mean cannot be learned."""
+    return np.append(1.0, x)
+
+
 def _named(x: np.ndarray) -> dict[int, float]:
-    return dict(enumerate(x.tolist()))
+    return dict(enumerate(_with_constant(x).tolist()))
 
 
 class TabularQ:
