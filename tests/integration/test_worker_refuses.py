@@ -97,8 +97,13 @@ def test_a_catalogue_with_records_that_no_worker_reads_is_named(kafka, unique, t
         with administering(deployment.settings) as admin:
             admin.create_partitions({catalogue: 2})
         require_partitions(deployment.settings)
-        with producing(deployment.settings) as producer:
-            producer.send(catalogue, b"{}", b"k", partition=1).get(timeout=30)
+        deadline = time.monotonic() + 30
+        while True:  # the broker tells of a new partition when it has got round to it
+            with producing(deployment.settings) as producer:
+                if 1 in producer.partitions_for(catalogue):
+                    producer.send(catalogue, b"{}", b"k", partition=1).get(timeout=30)
+                    break
+            assert time.monotonic() < deadline, "the new partition was not made"
         refused(
             deployment, CONFIG, f"Topic {catalogue} has 2 partitions, and records on partition 1, which no worker reads"
         )
