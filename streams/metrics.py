@@ -59,6 +59,10 @@ class Metrics:
         self.encoder_users = gauge("encoder_resident_users", "Users whose keys and values are in memory.")
         self.encoder_hits = counter("encoder_hits", "Tokens of users who were resident.")
         self.encoder_rebuilt = counter("encoder_rebuilt_tokens", "Tokens run again to rebuild users who were not.")
+        self.texts_embedded = counter("embedded_texts", "Texts that were new and embedded, by whose they are.", "kind")
+        self.texts_waiting = gauge(
+            "texts_waiting", "Texts that wait for their turn to be embedded or looked up.", "kind"
+        )
         self.batch = Histogram("pricetide_batch_events", "Events per batch.", buckets=_EVENTS, registry=registry)
         self.commit = Histogram(
             "pricetide_commit_seconds", "Seconds of one transaction.", buckets=_SECONDS, registry=registry

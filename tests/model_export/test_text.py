@@ -12,9 +12,10 @@ from transformers import AutoModel, AutoTokenizer
 
 from contracts.catalogue import CatalogueItem, encode_item
 from contracts.errors import BadArtifact, BadInput
+from features.text_cache import TextCache, content_key
 from features.texts import GRAPH, TEXT_MANIFEST, RecentTexts, TextEncoder, item_text
-from model_export.text import VECTORS, embedded_texts, items_of, read_item_texts
-from model_export.text_cache import TextCache, content_key
+from model_export.catalogues import items_of
+from model_export.text import VECTORS, embedded_texts, read_item_texts
 from model_export.text_commands import text_command
 from model_export.text_export import export_text_encoder, source_directory
 from tests.model_export.tiny_encoder import texts, write_tiny_encoder
