@@ -97,8 +97,8 @@ def add_pages(app: PricetideApp) -> None:
 
 
 async def user_page(app: PricetideApp, state: UserState) -> dict[str, Any]:
-    """Return a state as data; with the setting encoder.text its profile and the items nearest to that, too."""
-    page: dict[str, Any] = msgspec.to_builtins(state, builtin_types=())
+    """Return a state as data, field by field; with the setting encoder.text its profile and the items nearest to that, too."""
+    page: dict[str, Any] = dict(zip(state.__struct_fields__, msgspec.to_builtins(state), strict=True))
     if app.shell.settings.encoder.text is not None:
         currency = app.shell.settings.engine_semantics.currency
         text = profile_of(state, state.last_ms, looking_up(app.shell.references.catalogue), currency)
