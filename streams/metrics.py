@@ -8,6 +8,8 @@ encode), `commit` (send, offsets, transaction, RocksDB). Gauges are set when som
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -17,18 +19,19 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 _EVENTS = (1, 4, 16, 64, 256, 1_024, 4_096)
 
 
+_Kind = TypeVar("_Kind", Counter, Gauge)
+
+
+def _family(registry: CollectorRegistry, kind: type[_Kind], name: str, text: str, *labels: str) -> _Kind:
+    return kind(f"pricetide_{name}", text, labels, registry=registry)
+
+
 class Metrics:
     """The metrics of one worker process, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"pricetide_{name}", text, labels, registry=registry)
-
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"pricetide_{name}", text, labels, registry=registry)
-
+        counter, gauge = partial(_family, registry, Counter), partial(_family, registry, Gauge)
         self.events = counter("events", "Source records applied, by what they were.", "type")
         self.outcomes = counter("outcomes", "Applied records that led to no decision.", "outcome")
         self.decisions = counter("decisions", "Price decisions.", "status")
@@ -59,6 +62,10 @@ class Metrics:
         self.encoder_users = gauge("encoder_resident_users", "Users whose keys and values are in memory.")
         self.encoder_hits = counter("encoder_hits", "Tokens of users who were resident.")
         self.encoder_rebuilt = counter("encoder_rebuilt_tokens", "Tokens run again to rebuild users who were not.")
+        self.texts_embedded = counter("embedded_texts", "Texts that were new and embedded, by whose they are.", "kind")
+        self.texts_waiting = gauge(
+            "texts_waiting", "Texts that wait for their turn to be embedded or looked up.", "kind"
+        )
         self.batch = Histogram("pricetide_batch_events", "Events per batch.", buckets=_EVENTS, registry=registry)
         self.commit = Histogram(
             "pricetide_commit_seconds", "Seconds of one transaction.", buckets=_SECONDS, registry=registry

@@ -197,7 +197,7 @@ class TopicSettings(_Group):
 
 
 class EncoderSettings(_Group):
-    """The user transformer; without `model` prices are decided without one."""
+    """The user transformer, without whose `model` prices are decided without one; and the text encoder, for people only."""
 
     model: Path | None = None
     """Directory of an artifact (`pricetide model export`), or a link to one. Another artifact under this name is taken up
@@ -207,7 +207,11 @@ class EncoderSettings(_Group):
     users_max: Annotated[int, Field(ge=64)] = 16_384
     """Users whose keys and values stay in memory, at 16 KiB each by default; others are rebuilt from their tokens."""
     poll_ms: Annotated[int, Field(ge=100)] = 5_000
-    """How often `model` is looked at for another artifact."""
+    """How often `model` is looked at for another artifact, and the catalogue for texts that are new."""
+    text: Path | None = None
+    """Directory that `pricetide model text` wrote: items nearest in words to users and to search queries. No price reads it."""
+    texts_per_second: Annotated[float, Field(gt=0.0, le=10_000.0)] = 10.0
+    """Most new texts that a worker embeds, at about 10 ms of one core each, beside the events."""
 
 
 class LearnerSettings(_Group):

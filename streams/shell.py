@@ -32,6 +32,7 @@ from streams.session import Batch, Session, Worker
 from streams.settings import Settings
 from streams.stale_stores import LOOK_EVERY_S, remove_stale
 from streams.store import StateStore
+from streams.words import Words
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +119,7 @@ class WorkerShell:
         self.metrics = Metrics()
         self.models = Models(settings.encoder, settings.engine_semantics, self.metrics)
         self.references = References(settings, lambda topic: self.metrics.refused.labels(topic).inc())
+        self.words = Words(settings.encoder, self.references.catalogue, self.metrics)
         self.crashes = CrashCounts(settings.data_dir, settings.crashes_max)
         self.joined = False
         """Whether the group has given this worker an assignment, maybe an empty one."""
@@ -192,13 +194,16 @@ class WorkerShell:
 
     async def _read_and_follow(self) -> None:
         await self.models.load()
+        await self.words.load()
         await self.references.read_to_end()
         # Catalogue, model and code stay, and batches leave no cycles: the collector would walk a million objects to find none,
         # a fifth of the CPU. What makes cycles (exceptions, web requests) is still collected, seldom.
         gc.collect()
         gc.freeze()
         gc.set_threshold(*COLLECT)
-        await asyncio.gather(self.references.follow(), self.models.follow(), self._keep_removing_stale())
+        await asyncio.gather(
+            self.references.follow(), self.models.follow(), self.words.follow(), self._keep_removing_stale()
+        )
 
     async def release(self) -> None:
         """Stop fetching, wait for the batches in flight, close every session."""
@@ -218,6 +223,7 @@ class WorkerShell:
         if self._following is not None:
             await end_tasks([self._following])
         await self.references.close()
+        self.words.close()
 
     def apply(self, batch: Batch) -> None:
         """Apply one batch, from the agent's body: nothing escapes it, for Faust would acknowledge and go on."""

@@ -1,12 +1,13 @@
 """`pricetide users show`: what is known of one user, read from the changelog, so it works whether or not workers run.
 
 Prints personal data: for operators and for answering a person's question about theirs. Changes nothing. Not here: what the
-numbers mean (features), the vector's arithmetic (features.encoder).
+numbers mean (features), the vectors' arithmetic (features.encoder, features.text_search).
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import click
 import msgspec
@@ -18,12 +19,13 @@ from rich.panel import Panel
 from rich.progress import Progress
 from rich.table import Table
 
-from contracts.catalogue import Catalogue, CatalogueItem
+from contracts.catalogue import Catalogue
 from contracts.errors import BadInput, BadReference
 from contracts.ids import partition_of
 from features.encoder import Encoder
-from features.profile import profile_of
+from features.profile import looking_up, profile_of
 from features.state import UserState, decode_state
+from features.text_search import open_text_search
 from features.tokens import tokens
 from features.windows import totals
 from pricing.sentences import money
@@ -47,6 +49,17 @@ class Vector(Struct, frozen=True):
     """Item ids by falling score, scores as the model ranks next items."""
 
 
+class InWords(Struct, frozen=True):
+    """The items whose texts are nearest to a user's profile."""
+
+    digest: str
+    """Of the text encoder."""
+    nearest: list[tuple[str, float]]
+    """Item ids by falling cosine."""
+    unknown: int
+    """Items of the catalogue that have no vector yet, and were left out."""
+
+
 @click.group()
 def users() -> None:
     """Look at what is known of a user."""
@@ -56,7 +69,10 @@ def users() -> None:
 @click.argument("user")
 @with_settings
 def show(settings: Settings, user: str) -> None:
-    """Print the state of USER: windows, recent items, profile, open offers; with --model the nearest items, too."""
+    """Print the state of USER: windows, recent items, profile, open offers.
+
+    With --model also the items nearest to the vector; with --set encoder.text=DIR those nearest to the profile in words.
+    """
     console = Console()
     value = stored_state(settings, user, console)
     if value is None:
@@ -71,8 +87,10 @@ def show(settings: Settings, user: str) -> None:
         vector = vector_of(
             user, state, open_encoder(settings.encoder, settings.engine_semantics, settings.encoder.model)
         )
+    profile = profile_of(state, state.last_ms, looking_up(catalogue), settings.engine_semantics.currency)
+    in_words = None if settings.encoder.text is None else nearest_in_words(profile, catalogue, settings.encoder.text)
     partition = partition_of(user.encode(), settings.topics.partitions)
-    console.print(page(user, partition, state, catalogue, vector, settings))
+    console.print(page(user, partition, state, catalogue, profile, vector, in_words, settings))
 
 
 def stored_state(settings: Settings, user: str, console: Console) -> bytes | None:
@@ -117,26 +135,43 @@ def vector_of(user: str, state: UserState, encoder: Encoder) -> Vector | None:
     )
 
 
+def nearest_in_words(profile: str, catalogue: Catalogue, directory: Path) -> InWords:
+    """Return the items whose texts are nearest to a profile, among those that somebody has embedded before: none is here."""
+    search = open_text_search(directory)
+    unknown = search.take({item: catalogue.last(item) for item in catalogue})
+    return InWords(search.digest, search.nearest(profile, NEAREST_MAX), len(unknown))
+
+
 def page(
-    user: str, partition: int, state: UserState, catalogue: Catalogue, vector: Vector | None, settings: Settings
+    user: str,
+    partition: int,
+    state: UserState,
+    catalogue: Catalogue,
+    profile: str,
+    vector: Vector | None,
+    in_words: InWords | None,
+    settings: Settings,
 ) -> RenderableType:
     """Return everything to be shown."""
-
-    def look_up(item: str, time_ms: int) -> CatalogueItem | None:
-        found = catalogue.at(item, time_ms)
-        return None if found is None else found[1]
-
     currency = settings.engine_semantics.currency
     parts: list[RenderableType] = [
         _summary(user, partition, state, settings),
         _windows(state, currency),
-        Panel(profile_of(state, state.last_ms, look_up, currency), title="profile", title_align="left"),
+        Panel(profile, title="profile", title_align="left"),
         _recent(state, catalogue, currency),
     ]
     if state.offers:
         parts.append(_offers(state, currency))
     if vector is not None:
-        parts.append(_nearest(vector, catalogue, state))
+        age_s = (state.last_ms - vector.as_of_ms) / 1000
+        how = f"model {vector.digest}, length {vector.norm:.3f}, {age_s:,.0f} s old at the last event"
+        parts.append(_nearest(f"nearest items to the vector ({how})", "score", vector.nearest, catalogue, state))
+    if in_words is not None:
+        how = f"encoder {in_words.digest}"
+        if in_words.unknown:
+            how += f"; {in_words.unknown:,} new items have no vector yet"
+        title = f"in words: nearest items by text to the profile ({how})"
+        parts.append(_nearest(title, "cosine", in_words.nearest, catalogue, state))
     return Group(*parts)
 
 
@@ -205,13 +240,13 @@ def _offers(state: UserState, currency: str) -> Table:
     return table
 
 
-def _nearest(vector: Vector, catalogue: Catalogue, state: UserState) -> Table:
-    age_s = (state.last_ms - vector.as_of_ms) / 1000
-    title = f"nearest items to the vector (model {vector.digest}, length {vector.norm:.3f}, {age_s:,.0f} s old at the last event)"
+def _nearest(
+    title: str, measure: str, nearest: list[tuple[str, float]], catalogue: Catalogue, state: UserState
+) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("item")
     table.add_column("title")
-    table.add_column("score", justify="right")
-    for item, score in vector.nearest:
+    table.add_column(measure, justify="right")
+    for item, score in nearest:
         table.add_row(item, _title(item, state.last_ms, catalogue), f"{score:.3f}")
     return table

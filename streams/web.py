@@ -1,4 +1,4 @@
-"""The worker's web pages: /livez, /readyz, /metrics, and /users/<id> when it was asked for.
+"""The worker's web pages: /livez, /readyz, /metrics; /items/search and /users/<id> when they were asked for.
 
 Live: fails only when there is lag, recovery is over, the broker answers, and no transaction has committed for a while: a
 restart can help then, and only then. Ready: catalogue and policies are read, partitions are assigned and restored.
@@ -13,12 +13,16 @@ import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from contracts.ids import partition_of
-from features.state import decode_state
+from features.profile import looking_up, profile_of
+from features.state import UserState, decode_state
+from streams.words import Asked
 
 if TYPE_CHECKING:
     from streams.app import PricetideApp
 
 BROKER_SILENCE_MS = 5_000
+NEAREST_MAX = 8
+QUERY_CHARS_MAX = 500
 
 
 def not_live(app: PricetideApp, now: float, now_ms: int) -> list[str]:
@@ -73,6 +77,14 @@ def add_pages(app: PricetideApp) -> None:
             session.gauge(time.monotonic(), time.time())
         return web.bytes(generate_latest(app.shell.metrics.registry), content_type=CONTENT_TYPE_LATEST.split(";")[0])
 
+    if app.shell.settings.encoder.text is not None:
+
+        @app.page("/items/search")  # type: ignore[untyped-decorator]  # faust ships no types
+        async def search(web: Any, request: Any) -> Any:  # noqa: ANN401 - faust ships no types
+            query = request.query.get("q", "")[:QUERY_CHARS_MAX]
+            nearest = await nearest_in_words(app, query, "query")
+            return web.json({"query": query, "nearest": nearest}, status=503 if nearest is None else 200)
+
     if app.shell.settings.web_state:
 
         @app.page("/users/{user}")  # type: ignore[untyped-decorator]  # faust ships no types
@@ -81,4 +93,24 @@ def add_pages(app: PricetideApp) -> None:
             value = session.state_of(user) if session is not None else None
             if value is None:
                 return web.json({"error": "no such user in this worker"}, status=404)
-            return web.json(msgspec.to_builtins(decode_state(value), builtin_types=()))
+            return web.json(await user_page(app, decode_state(value)))
+
+
+async def user_page(app: PricetideApp, state: UserState) -> dict[str, Any]:
+    """Return a state as data, field by field; with the setting encoder.text its profile and the items nearest to that, too."""
+    page: dict[str, Any] = dict(zip(state.__struct_fields__, msgspec.to_builtins(state), strict=True))
+    if app.shell.settings.encoder.text is not None:
+        currency = app.shell.settings.engine_semantics.currency
+        text = profile_of(state, state.last_ms, looking_up(app.shell.references.catalogue), currency)
+        page["profile"] = {"text": text, "nearest": await nearest_in_words(app, text, "profile")}
+    return page
+
+
+async def nearest_in_words(app: PricetideApp, text: str, asked: Asked) -> list[dict[str, Any]] | None:
+    """Return the items whose texts are nearest to `text`, with their titles; None while too many others ask."""
+    found = await app.shell.words.nearest(text, NEAREST_MAX, asked)
+    if found is None:
+        return None
+    last = {item: app.shell.references.catalogue.last(item) for item, _ in found}
+    titles = {item: version.title for item, version in last.items() if version is not None}
+    return [{"item": item, "title": titles[item], "cosine": cosine} for item, cosine in found if item in titles]

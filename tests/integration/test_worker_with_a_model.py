@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import threading
 import time
+import urllib.request
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 from deployment import COMMAND, Deployment, WorkerProcess, as_arguments, difference, expected
@@ -16,6 +20,8 @@ from backtest.shoppers import generate_log
 from contracts.decisions import Decision, decode_decision
 from contracts.log import open_log
 from features.artifact import artifact_digest
+from features.text_search import ENCODER_DIRECTORY
+from streams.web import NEAREST_MAX
 
 LIMIT_S = 120
 USERS = 300
@@ -125,17 +131,37 @@ def test_a_worker_refuses_a_model_that_needs_more_history_than_the_state_keeps(k
         assert "set semantics.history_events_max to" in worker.said()
 
 
-def test_users_show_prints_the_state_and_the_items_nearest_to_the_vector(kafka, unique, tmp_path, artifacts):
-    with Deployment(kafka, unique, tmp_path, partitions=2, encoder__model=artifacts[0]) as deployment:
+def page(port: int, path: str) -> Any:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=30) as answer:
+        return json.load(answer)
+
+
+def test_users_show_and_the_pages_say_what_is_nearest_and_no_price_hangs_on_words(
+    kafka, unique, tmp_path, artifacts, free_port
+):
+    from model_export.text_export import export_text_encoder
+    from tests.model_export.tiny_encoder import write_tiny_encoder
+
+    text, port = tmp_path / "text", free_port()
+    export_text_encoder(str(write_tiny_encoder(tmp_path / "source")), text / ENCODER_DIRECTORY)
+    flags = {"encoder__model": artifacts[0], "encoder__text": text, "encoder__texts_per_second": 5_000}
+    flags |= {"encoder__poll_ms": 100, "web_state": True}
+    with Deployment(kafka, unique, tmp_path, partitions=2, **flags) as deployment:
         log = a_log(deployment, tmp_path, 1_000, 3)
         deployment.create().produce(log)
-        deployment.worker()
+        deployment.worker(port=port)
         deployment.wait_until_applied(LIMIT_S)
+        assert difference(expected(log, 64, artifacts[:1]), deployment.published()) == "", "as without a text encoder"
         user = next(row.user for row in open_log(log).rows() if row.type == "purchase" and row.raw is None)
         arguments = as_arguments(deployment.flags)
         shown = subprocess.run([COMMAND, "users", "show", user, *arguments], capture_output=True, text=True, check=True)
         assert f"user {user}" in shown.stdout
         assert artifact_digest(artifacts[0]) in shown.stdout
+        assert "in words: nearest items" in " ".join(shown.stdout.split())
+        profile = page(port, f"users/{quote(user)}")["profile"]
+        assert profile["text"].startswith("In the last")
+        assert len(profile["nearest"]) == NEAREST_MAX
+        assert len(page(port, "items/search?q=red+boots")["nearest"]) == NEAREST_MAX
         nobody = subprocess.run(
             [COMMAND, "users", "show", "nobody", *arguments], capture_output=True, text=True, check=False
         )

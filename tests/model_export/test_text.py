@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from shutil import copytree
 
 import numpy as np
@@ -11,10 +14,13 @@ from click.testing import CliRunner
 from transformers import AutoModel, AutoTokenizer
 
 from contracts.catalogue import CatalogueItem, encode_item
-from contracts.errors import BadArtifact, BadInput
+from contracts.errors import BadArtifact, BadInput, BadSettings
+from features.text_cache import TextCache, content_key
 from features.texts import GRAPH, TEXT_MANIFEST, RecentTexts, TextEncoder, item_text
-from model_export.text import VECTORS, embedded_texts, items_of, read_item_texts
-from model_export.text_cache import TextCache, content_key
+from model_export.catalogues import items_of
+from model_export.commands import model
+from model_export.search_command import search_command
+from model_export.text import VECTORS, embedded_texts, read_item_texts
 from model_export.text_commands import text_command
 from model_export.text_export import export_text_encoder, source_directory
 from tests.model_export.tiny_encoder import texts, write_tiny_encoder
@@ -217,6 +223,54 @@ def test_the_command_embeds_a_catalogue_and_the_second_time_only_what_is_new(sou
     (out / VECTORS).write_bytes((out / VECTORS).read_bytes()[:-4] + b"\0\0\0\0")
     with pytest.raises(BadInput, match="do not belong together"):
         read_item_texts(out)
+
+
+SEARCH_WITHOUT_TORCH = """
+import sys
+sys.modules |= dict.fromkeys(("torch", "transformers", "onnx", "onnxscript", "sklearn"))
+import model_export.commands
+model_export.commands.find_spec = lambda name: None
+model_export.commands.model(sys.argv[1:])
+"""
+"""In an interpreter in which these cannot be imported, and everything else counts as missing."""
+
+
+def test_a_search_ranks_the_catalogue_without_torch_and_embeds_what_is_new_once(directory, exported, tmp_path) -> None:
+    catalogue, out = tmp_path / "catalogue.jsonl", tmp_path / "out"
+    copytree(directory, out / "encoder")
+    named = {f"item-{number}": item(f"item-{number}", said) for number, said in enumerate(texts()[:12])}
+    catalogue.write_bytes(b"".join(encode_item(one) + b"\n" for one in named.values()))
+    words = [sys.executable, "-c", SEARCH_WITHOUT_TORCH, "search", out, catalogue, "red", "kettle", "--count", "5"]
+    first = subprocess.run([*words, "--json"], capture_output=True, text=True, check=True)
+    cosines = exported.embed([item_text(one) for one in named.values()]) @ exported.embed(["red kettle"])[0]
+    best = np.argsort(-cosines)[:5]
+    found = json.loads(first.stdout)
+    assert (found["query"], found["encoder"]) == ("red kettle", exported.digest)
+    assert [one["cosine"] for one in found["items"]] == pytest.approx(cosines[best].tolist(), abs=1e-5)
+    assert [one["item"] for one in found["items"]] == [f"item-{number}" for number in best]
+    with TextCache(out / "texts.sqlite") as cache:
+        assert len(cache.get(content_key(exported.digest, item_text(one)) for one in named.values())) == 12
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("features.text_search.TextSearch.embed", lambda *given: pytest.fail("embedded again"))
+        again = CliRunner().invoke(
+            search_command, [str(out), str(catalogue), "red kettle", "--count", "5"], catch_exceptions=False
+        )
+    assert f"nearest of {len(named)} items" in again.output
+    assert again.output.index(found["items"][0]["item"]) < again.output.index(found["items"][4]["item"])
+
+
+def test_other_commands_of_the_group_still_need_their_libraries(monkeypatch) -> None:
+    monkeypatch.setattr("model_export.commands.find_spec", lambda name: None)
+    with pytest.raises(BadSettings, match=r"pricetide model text needs torch, .*model-export"):
+        CliRunner().invoke(model, ["text", "a", "b", "c"], catch_exceptions=False)
+
+
+def test_a_search_beside_no_encoder_is_refused(tmp_path) -> None:
+    (tmp_path / "catalogue.jsonl").write_bytes(encode_item(item("a")) + b"\n")
+    with pytest.raises(BadArtifact, match=r"text_encoder\.json cannot be read"):
+        CliRunner().invoke(
+            search_command, [str(tmp_path), str(tmp_path / "catalogue.jsonl"), "kettle"], catch_exceptions=False
+        )
 
 
 def test_the_last_version_of_an_item_is_described(tmp_path) -> None:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from io import StringIO
 
+from msgspec import structs
 from rich.console import Console
 
 from contracts.catalogue import Catalogue, CatalogueItem
 from contracts.events import Click, Purchase, View
 from contracts.semantics import Semantics
 from features.fold import fold
+from features.profile import looking_up, profile_of
 from features.state import Offer, UserState
+from features.text_cache import TextCache
+from features.text_search import TextSearch
+from features.texts import item_text
 from streams.settings import load_settings
-from streams.user_commands import Vector, page
+from streams.user_commands import InWords, Vector, nearest_in_words, page
+from tests.features.letters import Letters
 
 NOW_MS = 1_762_160_400_000
 SEMANTICS = Semantics(consent_default=True)
@@ -36,12 +42,13 @@ def a_state() -> UserState:
     return state
 
 
-def said(state: UserState, vector: Vector | None = None) -> str:
+def said(state: UserState, vector: Vector | None = None, in_words: InWords | None = None) -> str:
     catalogue = Catalogue()
     catalogue.add(0, KETTLE)
     settings = load_settings(**{"semantics.consent_default": True})
     console = Console(width=140, file=StringIO())
-    console.print(page("u", 3, state, catalogue, vector, settings))
+    profile = profile_of(state, state.last_ms, looking_up(catalogue), "USD")
+    console.print(page("u", 3, state, catalogue, profile, vector, in_words, settings))
     return console.file.getvalue()  # type: ignore[attr-defined]  # the StringIO above
 
 
@@ -70,6 +77,31 @@ def test_the_nearest_items_come_with_the_digest_and_the_age_of_the_vector():
     assert "2 s old" in text
     assert "2.250" in text
     assert "(not in the catalogue)" in text
+
+
+def test_the_items_nearest_in_words_come_with_their_encoder_and_those_without_a_vector_are_counted():
+    text = said(a_state(), in_words=InWords(digest="def456", nearest=[("kettle-1", 0.75)], unknown=1_200))
+    words = " ".join(text.partition("in words")[2].split())  # a title is as wide as its table
+    assert "def456" in words
+    assert "1,200 new items have no vector yet" in words
+    assert "Alder kettle" in words
+    assert "0.750" in words
+    assert "in words" not in said(a_state())
+
+
+def test_items_nearest_in_words_are_those_that_were_embedded_before(monkeypatch, tmp_path):
+    with TextCache(tmp_path / "texts.sqlite") as cache:
+        TextSearch(Letters(), "def456", cache).embed({"any": item_text(KETTLE)})
+        encoder, catalogue = Letters(), Catalogue()
+        for offset, one in enumerate((KETTLE, structs.replace(KETTLE, item="phone-1", title="a phone"))):
+            catalogue.add(offset, one)
+        monkeypatch.setattr(
+            "streams.user_commands.open_text_search", lambda directory: TextSearch(encoder, "def456", cache)
+        )
+        found = nearest_in_words("bought one kettle", catalogue, tmp_path)
+    assert [item for item, _ in found.nearest] == ["kettle-1"]
+    assert found.unknown == 1
+    assert encoder.asked == ["bought one kettle"]
 
 
 def test_a_user_of_whom_only_a_consent_is_known_has_a_page():

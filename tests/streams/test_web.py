@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from prometheus_client import generate_latest
 
+from contracts.catalogue import Catalogue
 from contracts.intake import Inbound, refuse
+from features.profile import NOTHING
+from features.state import UserState
 from pricing.engine import PartitionState, Step
 from streams.metrics import Metrics
 from streams.session import Session
 from streams.settings import load_settings
-from streams.web import not_live, not_ready
+from streams.web import nearest_in_words, not_live, not_ready, user_page
+from tests.features.letters import item
 
 NOW_S, NOW_MS = 1_000.0, 1_762_160_400_000
 STUCK = {"restored": True, "lag": 7, "committed_at": NOW_S - 61, "answered_ms": NOW_MS - 100}
@@ -87,6 +92,42 @@ def test_the_last_commit_of_a_partition_is_at_first_the_marker_that_opened_it(co
 )
 def test_a_worker_is_ready_when_nothing_is_waited_for(state, waits):
     assert not_ready(worker(**state)) == waits
+
+
+def a_worker_asked_in_words(found: list[tuple[str, float]] | None, text: str | None = "text") -> Any:
+    """Return a worker whose words find `found`, with one item, kettle-1, in its catalogue; `asked` is what it was asked."""
+    asked: list[tuple[str, str]] = []
+
+    async def nearest(said: str, count: int, kind: str) -> list[tuple[str, float]] | None:
+        asked.append((said, kind))
+        return found
+
+    catalogue = Catalogue()
+    catalogue.add(0, item("kettle-1", "a kettle"))
+    settings = load_settings(**{"encoder.text": text, "semantics.consent_default": True})
+    shell = SimpleNamespace(
+        settings=settings, words=SimpleNamespace(nearest=nearest), references=SimpleNamespace(catalogue=catalogue)
+    )
+    return SimpleNamespace(shell=shell, asked=asked)
+
+
+async def test_the_page_of_a_user_has_the_profile_and_the_items_nearest_to_it_but_those_that_are_gone():
+    app = a_worker_asked_in_words([("gone", 0.9), ("kettle-1", 0.5)])
+    profile = (await user_page(app, UserState(sequence=1)))["profile"]
+    assert profile == {"text": NOTHING, "nearest": [{"item": "kettle-1", "title": "a kettle", "cosine": 0.5}]}
+    assert app.asked == [(NOTHING, "profile")]
+
+
+async def test_the_page_of_a_user_is_the_state_alone_without_a_text_encoder():
+    app = a_worker_asked_in_words([], text=None)
+    page = json.loads(json.dumps(await user_page(app, UserState(sequence=7, minutes=b"abc"))))
+    assert (page["sequence"], page["minutes"]) == (7, "YWJj")
+    assert "profile" not in page
+    assert app.asked == []
+
+
+async def test_a_search_while_too_many_wait_has_no_answer():
+    assert await nearest_in_words(a_worker_asked_in_words(None), "kettle", "query") is None
 
 
 def test_the_counts_of_a_step_become_metrics_by_family():

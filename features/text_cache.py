@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Mapping
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -29,6 +29,7 @@ class TextCache:
     """The cache in `file`, made if needed."""
 
     def __init__(self, file: Path) -> None:
+        self._file = file
         try:
             self._database = sqlite3.connect(file)
             self._database.execute(
@@ -44,20 +45,34 @@ class TextCache:
         self._database.close()
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, NDArray[np.float32]]:
-        """Return the vectors of those `keys` that it has."""
+        """Return the vectors of those `keys` that it has.
+
+        Raises:
+            BadInput: the file cannot be read.
+        """
         found: dict[bytes, NDArray[np.float32]] = {}
         wanted = list(keys)
         for start in range(0, len(wanted), _KEYS_AT_A_TIME):
             part = wanted[start : start + _KEYS_AT_A_TIME]
             marks = ",".join("?" * len(part))
-            with closing(
-                self._database.execute(f"SELECT key, vector FROM vectors WHERE key IN ({marks})", part)
-            ) as rows:
+            query = f"SELECT key, vector FROM vectors WHERE key IN ({marks})"
+            with self._usable(), closing(self._database.execute(query, part)) as rows:
                 found.update((key, np.frombuffer(vector, dtype="<f4")) for key, vector in rows)
         return found
 
     def put(self, vectors: Mapping[bytes, NDArray[np.float32]]) -> None:
-        """Add vectors, all or none."""
+        """Add vectors, all or none.
+
+        Raises:
+            BadInput: the file cannot be written.
+        """
         rows = [(key, np.asarray(vector, dtype="<f4").tobytes()) for key, vector in vectors.items()]
-        with self._database:
+        with self._usable(), self._database:
             self._database.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise BadInput(f"{self._file} cannot be used ({error}): make it writable, or name another cache") from None
