@@ -7,7 +7,7 @@ SEED ?= 1
 RUNS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench chaos kafka kafka-stop schemas
+.PHONY: help setup demo test lint format bench chaos kafka kafka-stop schemas constraints
 
 help: ## Print this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/\1|\2/' | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -44,6 +44,9 @@ kafka-stop: ## Stop it; `deploy/kafka-local/kafka-local.sh wipe` removes its dat
 
 schemas: setup ## Write contracts/schemas/ anew from the message types
 	$(BIN)/pricetide schema
+
+constraints: setup ## Write deploy/constraints.txt, the versions of the image's packages, from what .venv has
+	$(BIN)/python deploy/constraints.py > deploy/constraints.txt.new && mv deploy/constraints.txt.new deploy/constraints.txt
 
 # A stamp per environment: installed again when pyproject.toml changes, and not otherwise.
 .venv/.installed: EXTRAS := dev

@@ -18,7 +18,6 @@ from streams.transport import BatchedTransport
 from streams.web import add_pages
 
 HEARTBEATS_PER_SESSION = 4
-REBALANCE_TIMEOUT_S = 60.0
 
 
 class PricetideApp(faust.App):  # type: ignore[misc]  # faust ships no types
@@ -100,7 +99,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "broker_credentials": _credentials(settings),
         "broker_session_timeout": session_s,
         "broker_heartbeat_interval": session_s / HEARTBEATS_PER_SESSION,
-        "broker_rebalance_timeout": max(REBALANCE_TIMEOUT_S, session_s),
+        "broker_rebalance_timeout": settings.rebalance_timeout_s,
         "broker_request_timeout": max(settings.kafka.request_timeout_ms / 1000, session_s),
         "producer_request_timeout": settings.kafka.request_timeout_ms / 1000,
         "consumer_auto_offset_reset": "earliest",

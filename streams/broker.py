@@ -5,6 +5,7 @@ Everything here is synchronous and outside the consumer group. Not here: the wor
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -41,7 +42,40 @@ _EXPECTED = {
     "SASL_PLAINTEXT": f" and {_LOGIN}",
     "SASL_SSL": f", {_LOGIN}, and {_CERTIFICATE}",
 }
-"""To kafka-python a broker that refuses a password is one that does not answer."""
+"""A broker that wants another security protocol does not answer, and neither does an old one that refuses a password."""
+
+_MANAGER = logging.getLogger("kafka.net.manager")
+
+
+class _Refusal(logging.Handler):
+    """Notes with what error a broker has refused a login."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.error: Exception | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Look for such an error in what is logged."""
+        for argument in record.args or ():
+            if isinstance(argument, _REFUSED):
+                self.error = argument
+
+
+@contextmanager
+def _login() -> Iterator[None]:
+    """Let a login that is refused be that error: kafka-python 3.0 tries again until its time is over, raises that it is, and
+    says to its log only what the broker has answered.
+    """
+    refusal = _Refusal()
+    _MANAGER.addHandler(refusal)
+    try:
+        yield
+    except kafka_errors.KafkaTimeoutError as late:
+        if refusal.error is not None:
+            raise refusal.error from late
+        raise
+    finally:
+        _MANAGER.removeHandler(refusal)
 
 
 @contextmanager
@@ -85,11 +119,12 @@ def bootstrap_ms(kafka: KafkaSettings) -> int:
 def administering(settings: Settings) -> Iterator[KafkaAdminClient]:
     """Open an admin client; the errors of its use become ours (`broker_errors`)."""
     with broker_errors(settings.kafka):
-        client = KafkaAdminClient(
-            **settings.kafka.kafka_python(),
-            request_timeout_ms=settings.kafka.request_timeout_ms,
-            bootstrap_timeout_ms=bootstrap_ms(settings.kafka),
-        )
+        with _login():
+            client = KafkaAdminClient(
+                **settings.kafka.kafka_python(),
+                request_timeout_ms=settings.kafka.request_timeout_ms,
+                bootstrap_timeout_ms=bootstrap_ms(settings.kafka),
+            )
         try:
             yield client
         finally:
@@ -100,20 +135,22 @@ def administering(settings: Settings) -> Iterator[KafkaAdminClient]:
 def producing(settings: Settings) -> Iterator[KafkaProducer]:
     """Open an idempotent producer with acks=all, for single records by hand."""
     with broker_errors(settings.kafka):
-        producer = KafkaProducer(
-            **settings.kafka.kafka_python(),
-            acks="all",
-            enable_idempotence=True,
-            bootstrap_timeout_ms=bootstrap_ms(settings.kafka),
-            max_block_ms=settings.kafka.request_timeout_ms,
-            max_request_size=FETCH_BYTES_MAX,
-        )
+        with _login():
+            producer = KafkaProducer(
+                **settings.kafka.kafka_python(),
+                acks="all",
+                enable_idempotence=True,
+                bootstrap_timeout_ms=bootstrap_ms(settings.kafka),
+                max_block_ms=settings.kafka.request_timeout_ms,
+                max_request_size=FETCH_BYTES_MAX,
+            )
         try:
             yield producer
         finally:
             producer.close()
 
 
+@_login()
 def open_reader(settings: Settings) -> KafkaConsumer:
     """Return a consumer of committed records without a group; the caller assigns partitions and closes it."""
     return KafkaConsumer(

@@ -15,6 +15,7 @@ A fenced producer raises: another worker owns the partition now.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -45,6 +46,8 @@ class Commit:
         self._dead_letter_bytes_max = settings.dead_letter_bytes_max
         self.partition = partition
         self.store = store
+        self.write_s = 0.0
+        """Seconds that RocksDB took for the last write."""
         self._producer = producer
         self._isolated = isolated
         self._sent_positions: tuple[int, ...] = (-1,) * len(settings.topics.topology.sources)
@@ -121,4 +124,6 @@ class Commit:
         await self._producer.commit_transaction()
 
     def _write(self, states: list[StateRecord], offset: int) -> None:
+        begun = time.perf_counter()
         self.store.write(states, offset)
+        self.write_s = time.perf_counter() - begun

@@ -1,8 +1,8 @@
 """Prometheus metrics of a worker: one name per step of the path, base units, no user ids.
 
-The step names are the path of an event (docs/architecture.md): `decode` (intake, into the merge), `engine` (states, fold, price,
-encode), `commit` (send, offsets, transaction, RocksDB). Gauges are set when somebody reads them. Does not serve them
-(streams.web).
+The step names are the path of an event (docs/architecture.md), `STEPS`. A clock is read per fetch and per batch, never per event:
+so what the engine does per user, as loading a state, is part of `engine`. Gauges are set when somebody reads them. Does not
+serve them (streams.web).
 """
 
 from __future__ import annotations
@@ -14,6 +14,10 @@ from typing import TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from pricing.engine import Step
+
+STEPS = ("decode", "merge", "model", "engine", "commit", "store")
+"""What was fetched through the intake into the merge; out of it in order; the batch through the model; states, fold, price and
+encoding, the rest of the engine's step; the transaction, waiting for the broker included; RocksDB's write."""
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _EVENTS = (1, 4, 16, 64, 256, 1_024, 4_096)
@@ -32,6 +36,10 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         counter, gauge = partial(_family, registry, Counter), partial(_family, registry, Gauge)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...] = _SECONDS) -> Histogram:
+            return Histogram(f"pricetide_{name}", text, buckets=buckets, registry=registry)
+
         self.events = counter("events", "Source records applied, by what they were.", "type")
         self.outcomes = counter("outcomes", "Applied records that led to no decision.", "outcome")
         self.decisions = counter("decisions", "Price decisions.", "status")
@@ -44,7 +52,7 @@ class Metrics:
         self.refused = counter("refused_references", "Catalogue and policy records refused.", "topic")
         self.dropped = counter("fetched_below_position", "Fetched records below the ledger's position, refused.")
         steps = counter("step_seconds", "Seconds spent in each step of the path.", "step")
-        self.in_decode, self.in_engine, self.in_commit = (steps.labels(step) for step in ("decode", "engine", "commit"))
+        self.seconds = {step: steps.labels(step) for step in STEPS}
         self.changelog_bytes = counter("changelog_bytes", "Bytes of state and pending draws written to the changelog.")
         self.restored = counter("restored_records", "Changelog records applied by recovery.")
         self.restore_seconds = counter("restore_seconds", "Seconds spent in recovery.")
@@ -66,15 +74,13 @@ class Metrics:
         self.texts_waiting = gauge(
             "texts_waiting", "Texts that wait for their turn to be embedded or looked up.", "kind"
         )
-        self.batch = Histogram("pricetide_batch_events", "Events per batch.", buckets=_EVENTS, registry=registry)
-        self.commit = Histogram(
-            "pricetide_commit_seconds", "Seconds of one transaction.", buckets=_SECONDS, registry=registry
+        self.batch = histogram("batch_events", "Events per batch.", _EVENTS)
+        self.commit = histogram("commit_seconds", "Seconds of one transaction.")
+        self.waited = histogram(
+            "received_to_batch_seconds", "From receiving the oldest event of a batch to its hand-over."
         )
-        self.latency = Histogram(
-            "pricetide_received_to_price_seconds",
-            "From receiving the oldest event of a batch to its committed price.",
-            buckets=_SECONDS,
-            registry=registry,
+        self.latency = histogram(
+            "received_to_price_seconds", "From receiving the oldest event of a batch to its committed price."
         )
 
     def leave(self, topics: Iterable[str], partition: int) -> None:
@@ -83,6 +89,25 @@ class Metrics:
             self.lag.remove(topic, partition)
         for gauge in (self.restoring, self.users, self.pending_draws, self.erasures_waiting, self.last_commit):
             gauge.remove(partition)
+
+    def committed(self, step: Step, events: int, commit_s: float, store_s: float, latency_s: float) -> None:
+        """Note what has happened: a batch of `events` records.
+
+        Args:
+            step: what it led to.
+            events: how many records it had.
+            commit_s: seconds that the commit took.
+            store_s: those of them in RocksDB's write.
+            latency_s: seconds since the first record of the batch was received.
+        """
+        self.seconds["commit"].inc(commit_s - store_s)
+        self.seconds["store"].inc(store_s)
+        self.commit.observe(commit_s)
+        self.batch.observe(events)
+        self.latency.observe(latency_s)
+        pending_bytes = sum([len(value) for value in step.pending.values() if value is not None])
+        self.changelog_bytes.inc(sum(map(len, step.states.values())) + pending_bytes)
+        self.count(step)
 
     def count(self, step: Step) -> None:
         """Add the counts of a step; their names are `family:label` (pricing.engine)."""

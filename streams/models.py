@@ -10,25 +10,41 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 from contracts.errors import BadSettings
 from contracts.semantics import Semantics
 from features.artifact import artifact_digest, load_artifact
 from features.encoder import Encoder
+from features.vectors import Encoded, TokenAsk
 from streams.metrics import Metrics
 from streams.settings import EncoderSettings
 
 logger = logging.getLogger(__name__)
 
 
-def open_encoder(settings: EncoderSettings, semantics: Semantics, model: Path) -> Encoder:
+class TimedEncoder(Encoder):
+    """An encoder that knows how long it has been at work; the engine, which knows no clock, asks it once per batch."""
+
+    seconds = 0.0
+
+    def encode(self, owner: Hashable, asks: Sequence[TokenAsk]) -> Encoded:
+        """As Encoder.encode."""
+        begun = time.perf_counter()
+        encoded = super().encode(owner, asks)
+        self.seconds += time.perf_counter() - begun
+        return encoded
+
+
+def open_encoder(settings: EncoderSettings, semantics: Semantics, model: Path) -> TimedEncoder:
     """Read and check the artifact in the directory `model`; return its encoder.
 
     Raises:
         BadSettings: the artifact is broken, needs a longer history than the state keeps, or the runtime is missing.
     """
-    encoder = Encoder(load_artifact(model), settings.users_max, settings.provider)
+    encoder = TimedEncoder(load_artifact(model), settings.users_max, settings.provider)
     encoder.require_history(semantics.history_events_max)
     return encoder
 
@@ -37,7 +53,7 @@ class Models:
     """The encoder in force, and the watch over the path that it came from."""
 
     def __init__(self, settings: EncoderSettings, semantics: Semantics, metrics: Metrics) -> None:
-        self.current: Encoder | None = None
+        self.current: TimedEncoder | None = None
         self._settings = settings
         self._semantics = semantics
         self._metrics = metrics
@@ -70,6 +86,11 @@ class Models:
         """The digest of the artifact in force, None without one."""
         return None if self.current is None else self.current.digest
 
+    @property
+    def seconds(self) -> float:
+        """Seconds that the encoder in force has been at work, 0 without one."""
+        return 0.0 if self.current is None else self.current.seconds
+
     def release(self, owner: object) -> None:
         """Forget the users of a partition that is given up."""
         if self.current is not None:
@@ -84,10 +105,10 @@ class Models:
             self._metrics.encoder_rebuilt.inc(rebuilt - self._counted[1])
             self._counted = (hits, rebuilt)
 
-    def _open(self, path: Path) -> Encoder:
+    def _open(self, path: Path) -> TimedEncoder:
         return open_encoder(self._settings, self._semantics, path.resolve())  # a link may move while it is read
 
-    def _take(self, encoder: Encoder) -> None:
+    def _take(self, encoder: TimedEncoder) -> None:
         logger.info("model %s takes over from %s", encoder.digest, self.digest)
         if self.current is not None:
             self.gauge()

@@ -56,6 +56,8 @@ class Batch(Struct, eq=False):
 
     session: Session
     records: list[Inbound]
+    oldest: float
+    """When the first of them was received, in monotonic seconds."""
     done: asyncio.Future[None]
 
 
@@ -192,7 +194,7 @@ class Session:
             source = self._source_of[place]
             self._merge.push(source, self._read(source, self._positions.accept(source, records)))
         self._worker.metrics.dropped.inc(self._positions.dropped - dropped)
-        self._worker.metrics.in_decode.inc(time.perf_counter() - begun)
+        self._worker.metrics.seconds["decode"].inc(time.perf_counter() - begun)
 
     def _require_topics(self, consumer: AIOKafkaConsumer) -> None:
         """Raise BadSettings for a source topic that is gone for longer than metadata takes to settle: it was deleted."""
@@ -256,7 +258,9 @@ class Session:
             self._arrived.clear()
             await self._eraser.finish()
             idle = await self._idle()
+            begun = time.perf_counter()
             records = self._merge.take(self._settings.batch_max, idle, time.monotonic() - self._grace_s)
+            self._worker.metrics.seconds["merge"].inc(time.perf_counter() - begun)
             self._starved = not records  # with full buffers: a topic is waited for, and only fetching helps
             self._room.set()
             if records:
@@ -268,8 +272,10 @@ class Session:
 
     async def _hand_over(self, records: list[Inbound]) -> None:
         self._bytes -= sum(len(record.value or b"") for record in records)
+        oldest = min(map(attrgetter("received"), records))
+        self._worker.metrics.waited.observe(time.monotonic() - oldest)
         done = asyncio.get_running_loop().create_future()
-        await self._worker.hand_over(Batch(session=self, records=records, done=done))
+        await self._worker.hand_over(Batch(session=self, records=records, oldest=oldest, done=done))
         await done
 
     def apply(self, batch: Batch) -> None:
@@ -279,8 +285,8 @@ class Session:
             EventCrash: the engine raised on an event.
         """
         store = self._open_part(self._store)
-        begun = time.perf_counter()
-        references = self._worker.references
+        references, models = self._worker.references, self._worker.models
+        begun, asked = time.perf_counter(), models.seconds
         step = self._engine.step(
             batch.records,
             store.get,
@@ -288,10 +294,12 @@ class Session:
             references.catalogue,
             references.policies,
             self._isolated,
-            self._worker.models.current,
+            models.current,
             timers=self._timers,
         )
-        self._worker.metrics.in_engine.inc(time.perf_counter() - begun)
+        in_model = models.seconds - asked
+        self._worker.metrics.seconds["model"].inc(in_model)
+        self._worker.metrics.seconds["engine"].inc(time.perf_counter() - begun - in_model)
         self.committing = asyncio.create_task(self._commit_batch(batch, step), name=f"commit-{self.partition}")
 
     async def _commit_batch(self, batch: Batch, step: Step) -> None:
@@ -329,15 +337,9 @@ class Session:
         return store.expired(before_ms, SWEEP_KEYS)
 
     def _observe(self, batch: Batch, step: Step, begun: float) -> None:
-        metrics, now = self._worker.metrics, time.perf_counter()
-        self.committed_at = time.monotonic()
-        metrics.in_commit.inc(now - begun)
-        metrics.commit.observe(now - begun)
-        metrics.batch.observe(len(batch.records))
-        metrics.count(step)
-        pending_bytes = sum([len(value) for value in step.pending.values() if value is not None])
-        metrics.changelog_bytes.inc(sum(map(len, step.states.values())) + pending_bytes)
-        metrics.latency.observe(self.committed_at - min(map(attrgetter("received"), batch.records)))
+        self.committed_at = now = time.monotonic()
+        commit_s, store_s = time.perf_counter() - begun, self._commit.write_s
+        self._worker.metrics.committed(step, len(batch.records), commit_s, store_s, now - batch.oldest)
         if self._isolated:
             self._worker.crashes.forget(self._topology.sources, self.partition, self._ledger.positions)
 

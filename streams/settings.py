@@ -28,6 +28,7 @@ from contracts.errors import BadSettings
 from contracts.semantics import Semantics, Topology
 
 CONFIG_VARIABLE = "PRICETIDE_CONFIG"
+REBALANCE_TIMEOUT_S = 60.0
 _SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:,\[\]]+)(:\d{1,5})?")
 _UNSET_HINTS = {
     "semantics.consent_default": "say whether users who never gave or withdrew consent get personal prices: "
@@ -255,7 +256,8 @@ class Settings(BaseSettings):
     merge_grace_ms: Annotated[int, Field(ge=0)] = 20
     """How long an event waits for a topic that is at its end, in case something earlier is on its way."""
     liveness_ms: Annotated[int, Field(ge=1_000)] = 60_000
-    """No commit for this long, with lag and a broker that answers, makes /livez fail."""
+    """No commit for this long, with lag and a broker that answers, makes /livez fail; so does a rebalance that takes longer than
+    this and rebalance_timeout_s."""
     dead_letter_bytes_max: Annotated[int, Field(ge=1_024, le=800_000)] = 800_000
     """A larger poison message is truncated in the dead letters, with its digest: it must fit into a record batch."""
     crashes_max: Annotated[int, Field(ge=1)] = 3
@@ -279,6 +281,11 @@ class Settings(BaseSettings):
         path = os.environ.get(CONFIG_VARIABLE)
         toml = (TomlConfigSettingsSource(settings_cls, path),) if path else ()
         return (init_settings, env_settings, *toml)
+
+    @property
+    def rebalance_timeout_s(self) -> float:
+        """How long the group waits for a member to give up its partitions and join again; then it goes on without."""
+        return max(REBALANCE_TIMEOUT_S, self.session_timeout_ms / 1000)
 
     @property
     def commit_timeout_s(self) -> float:

@@ -123,6 +123,8 @@ class WorkerShell:
         self.crashes = CrashCounts(settings.data_dir, settings.crashes_max)
         self.joined = False
         """Whether the group has given this worker an assignment, maybe an empty one."""
+        self.unassigned_since: float | None = time.monotonic()
+        """When the last assignment began to be given up, in monotonic seconds; None while there is one, be it empty."""
         self.sessions: dict[int, Session] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._following: asyncio.Task[None] | None = None
@@ -180,7 +182,7 @@ class WorkerShell:
                 )
             session = self.sessions[partition] = Session(self._worker, partition)
             self._tasks[partition] = asyncio.create_task(supervised(self._live(session)), name=f"session-{partition}")
-        self.joined = True
+        self.joined, self.unassigned_since = True, None
         logger.info("assigned partitions %s", partitions)
 
     async def _live(self, session: Session) -> None:
@@ -207,6 +209,7 @@ class WorkerShell:
 
     async def release(self) -> None:
         """Stop fetching, wait for the batches in flight, close every session."""
+        self.unassigned_since = time.monotonic()
         sessions, tasks = self.sessions, self._tasks
         self.sessions, self._tasks = {}, {}
         await end_tasks(tasks.values())

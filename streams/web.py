@@ -1,7 +1,8 @@
 """The worker's web pages: /livez, /readyz, /metrics; /items/search and /users/<id> when they were asked for.
 
-Live: fails only when there is lag, recovery is over, the broker answers, and no transaction has committed for a while: a
-restart can help then, and only then. Ready: catalogue and policies are read, partitions are assigned and restored.
+Live: fails when there is lag, recovery is over, the broker answers, and no transaction has committed for a while; and when
+partitions were given up, or the group was asked for some, and no assignment has come in the time that the group itself gives its
+members. A restart can help then, and only then. Ready: catalogue and policies are read, partitions are assigned and restored.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ QUERY_CHARS_MAX = 500
 
 
 def not_live(app: PricetideApp, now: float, now_ms: int) -> list[str]:
-    """Return why a restart would help, partition by partition; empty while the worker is live.
+    """Return why a restart would help, partition by partition while it has some; empty while the worker is live.
 
     Args:
         app: the worker.
@@ -34,6 +35,11 @@ def not_live(app: PricetideApp, now: float, now_ms: int) -> list[str]:
         now_ms: Unix milliseconds.
     """
     limit_s = app.shell.settings.liveness_ms / 1000
+    since = app.shell.unassigned_since
+    if since is not None:
+        waiting_s = now - since
+        late = waiting_s > limit_s + app.shell.settings.rebalance_timeout_s
+        return [f"rebalancing for {waiting_s:.0f} s without an assignment"] if late else []
     stuck = []
     for session in app.shell.sessions.values():
         since = now - (session.committed_at or session.opened_at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import threading
@@ -21,6 +22,7 @@ from contracts.decisions import Decision, decode_decision
 from contracts.log import open_log
 from features.artifact import artifact_digest
 from features.text_search import ENCODER_DIRECTORY
+from streams.metrics import STEPS
 from streams.web import NEAREST_MAX
 
 LIMIT_S = 120
@@ -52,6 +54,14 @@ def a_log(deployment: Deployment, directory: Path, events: int, seed: int) -> Pa
     return directory / "log"
 
 
+def step_seconds(port: int) -> dict[str, float]:
+    """Return what a worker says of the seconds in each step of its path."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
+        found = re.findall(r'^pricetide_step_seconds_total\{step="(\w+)"\} (\S+)$', page.read().decode(), re.MULTILINE)
+    assert {step for step, _ in found} == set(STEPS)
+    return {step: float(seconds) for step, seconds in found}
+
+
 def decisions_of(published) -> list[Decision]:
     records = [decode_decision(value) for pairs in published.decisions for _, value in pairs]
     return [record for record in records if isinstance(record, Decision)]
@@ -59,17 +69,20 @@ def decisions_of(published) -> list[Decision]:
 
 @pytest.mark.parametrize(("batch_max", "users_max"), [(7, 64), (4_096, 1_000)])
 def test_prices_with_a_model_equal_the_backtest_in_any_batches_and_with_any_memory(
-    kafka, unique, tmp_path, artifacts, batch_max, users_max
+    kafka, unique, tmp_path, artifacts, batch_max, users_max, free_port
 ):
     flags = {"batch_max": batch_max, "encoder__model": artifacts[0], "encoder__users_max": users_max}
     with Deployment(kafka, unique, tmp_path, partitions=3, **flags) as deployment:
         log = a_log(deployment, tmp_path, 5_000, 22)
         deployment.create().produce(log)
-        for name in ("first", "second"):
-            deployment.worker(name)
+        ports = {name: free_port() for name in ("first", "second")}
+        for name, port in ports.items():
+            deployment.worker(name, port=port)
         deployment.wait_until_applied(LIMIT_S)
         published = deployment.published()
         assert difference(expected(log, 64, artifacts[:1]), published) == ""
+        clocks = [step_seconds(port) for port in ports.values()]
+        assert all(any(clock[step] > 0 for clock in clocks) for step in STEPS), clocks
         decisions = decisions_of(published)
         assert {decision.model for decision in decisions} == {artifact_digest(artifacts[0])}
         assert len({decision.preference for decision in decisions}) > len(decisions) / 2

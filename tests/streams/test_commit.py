@@ -116,6 +116,20 @@ async def test_the_steps_come_in_the_only_safe_order():
     assert decode_ledger(dict(producer.last)[LEDGER_KEY]) == LEDGER
 
 
+async def test_the_seconds_of_the_write_are_known_apart(monkeypatch):
+    clock = SimpleNamespace(perf_counter=lambda: clock.now, now=100.0)
+    monkeypatch.setattr("streams.commit.time", clock)
+
+    def write(items: Any, offset: int) -> None:
+        clock.now += 0.5
+
+    commit = commit_with(Producer())
+    commit.store = SimpleNamespace(write=write)  # type: ignore[assignment]
+    for _ in range(2):
+        await commit.commit(STEP, LEDGER, [])
+        assert commit.write_s == 0.5, "of the last one, not of all"
+
+
 async def test_a_user_who_is_forgotten_goes_after_the_sweep_and_before_what_the_same_batch_says_of_them_later():
     producer = Producer()
     step = msgspec.structs.replace(STEP, erased={b"gone": None, b"erasure": b"e"}, states={b"ann": b"state"})

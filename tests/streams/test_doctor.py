@@ -111,7 +111,7 @@ def test_a_broker_whose_coordinator_is_not_settled_yet_is_asked_again():
 
 
 def test_of_a_broker_that_does_not_answer_the_remedy_names_the_credentials_that_it_would_not_take(free_port):
-    """To kafka-python a broker that refuses a password is one that does not answer."""
+    """A broker that speaks another security protocol does not answer; one that refuses a password does (test_broker)."""
     flags = {
         "kafka.bootstrap_servers": f"127.0.0.1:{free_port()}",
         "kafka.request_timeout_ms": 1_000,

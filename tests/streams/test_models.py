@@ -38,6 +38,24 @@ def shelf(monkeypatch) -> Shelf:
     return shelf
 
 
+def test_an_encoder_knows_how_long_it_has_been_at_work(monkeypatch):
+    clock = SimpleNamespace(perf_counter=lambda: clock.now, now=100.0)
+
+    def encode(self: models.Encoder, owner: object, asks: list) -> list:
+        clock.now += 2.5
+        return [owner, *asks]
+
+    monkeypatch.setattr(models, "time", clock)
+    monkeypatch.setattr(models.Encoder, "encode", encode)
+    encoder = object.__new__(models.TimedEncoder)
+    assert encoder.encode("owner", ["ask"]) == ["owner", "ask"]
+    encoder.encode("owner", [])
+    made = models.Models(EncoderSettings(), Semantics(consent_default=True), Metrics())
+    assert made.seconds == 0.0
+    made.current = encoder
+    assert made.seconds == 5.0
+
+
 def of(metrics: Metrics, name: str, **labels: str) -> float | None:
     return metrics.registry.get_sample_value(f"pricetide_{name}", labels)
 

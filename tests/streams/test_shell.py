@@ -21,6 +21,7 @@ from streams.closing import stop
 from streams.crashes import CrashCounts
 from streams.settings import Settings, load_settings
 from streams.shell import EXIT_BUG, EXIT_RETRY, EXIT_SETTINGS, WorkerShell, supervised, verdict
+from streams.web import not_live
 
 
 class Ended(BaseException):
@@ -187,6 +188,22 @@ async def test_a_partition_that_is_given_up_leaves_no_gauges(shell):
         if "partition" in sample.labels
     ]
     assert [labels["partition"] for labels in left] == ["1"] * 6
+
+
+async def test_a_partition_that_cannot_be_given_up_makes_the_worker_fail_its_liveness_in_the_end(shell):
+    """The trap: from the first moment on there is no session any more that could be stuck."""
+
+    async def close(timeout_s: float) -> None:
+        await asyncio.Event().wait()
+
+    await shell.assigned(set())
+    assert shell.unassigned_since is None
+    shell.sessions[0] = SimpleNamespace(close=close)  # type: ignore[assignment]
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(shell.release(), 0.02)
+    app: Any = SimpleNamespace(shell=shell)
+    assert not_live(app, shell.unassigned_since + 119, 0) == []
+    assert not_live(app, shell.unassigned_since + 121, 0) != []
 
 
 async def test_the_group_is_joined_with_the_assignor_that_keeps_topics_together(settings):

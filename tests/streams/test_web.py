@@ -26,7 +26,12 @@ STUCK = {"restored": True, "lag": 7, "committed_at": NOW_S - 61, "answered_ms": 
 
 
 def worker(
-    joined: bool = True, rebalancing: bool = False, ready: bool = True, model: bool | None = None, **session: Any
+    joined: bool = True,
+    rebalancing: bool = False,
+    ready: bool = True,
+    model: bool | None = None,
+    unassigned_since: float | None = None,
+    **session: Any,
 ) -> Any:
     """Return a worker as the pages see it; `model`: whether the one that it was given is loaded, None without one."""
     event = asyncio.Event()
@@ -38,7 +43,9 @@ def worker(
     references = SimpleNamespace(ready=event)
     settings = load_settings(**{"encoder.model": None if model is None else "artifact"})
     models = SimpleNamespace(current="encoder" if model else None)
-    shell = SimpleNamespace(settings=settings, sessions={3: one}, references=references, joined=joined, models=models)
+    sessions = {3: one} if unassigned_since is None else {}
+    shell = SimpleNamespace(settings=settings, sessions=sessions, references=references, joined=joined, models=models)
+    shell.unassigned_since = unassigned_since
     return SimpleNamespace(shell=shell, rebalancing=rebalancing)
 
 
@@ -64,6 +71,16 @@ def test_what_a_restart_cannot_help_with_is_no_reason_for_one(excuse):
 def test_a_worker_that_never_committed_is_judged_by_its_age():
     stuck = worker(**(STUCK | {"committed_at": None, "opened_at": NOW_S - 300}))
     assert not_live(stuck, NOW_S, NOW_MS) == ["partition 3: 7 records behind, no commit for 300 s"]
+
+
+def test_a_rebalance_may_take_as_long_as_the_group_waits_for_its_slowest_member():
+    assert not_live(worker(unassigned_since=NOW_S - 119), NOW_S, NOW_MS) == []
+
+
+def test_a_worker_that_never_comes_out_of_a_rebalance_is_not_live():
+    """The trap: while it gives up its partitions it has none, and so none that could be stuck."""
+    stuck = ["rebalancing for 121 s without an assignment"]
+    assert not_live(worker(unassigned_since=NOW_S - 121), NOW_S, NOW_MS) == stuck
 
 
 @pytest.mark.parametrize(("committed_at", "last"), [(None, 5_000.0 - 300), (NOW_S - 7, 5_000.0 - 7)])
@@ -148,6 +165,48 @@ def test_the_counts_of_a_step_become_metrics_by_family():
         "pricetide_isolated_events_total 1.0",
     ):
         assert line in text.splitlines()
+
+
+def step_seconds(metrics: Metrics) -> dict[str, float]:
+    (family,) = (one for one in metrics.registry.collect() if one.name == "pricetide_step_seconds")
+    return {one.labels["step"]: one.value for one in family.samples if one.name.endswith("_total")}
+
+
+def test_the_seconds_of_a_commit_are_parted_between_broker_and_store():
+    metrics = Metrics()
+    step = Step(states={b"ann": b"12"}, prices=[], decisions=[], dead=[], partition=PartitionState(0, 0), counts={},
+                pending={b"drawn": b"345", b"resolved": None})  # fmt: skip
+    metrics.committed(step, events=7, commit_s=0.75, store_s=0.25, latency_s=2.0)
+    assert step_seconds(metrics) == {"decode": 0, "merge": 0, "model": 0, "engine": 0, "commit": 0.5, "store": 0.25}
+    value = metrics.registry.get_sample_value
+    assert value("pricetide_batch_events_sum") == 7
+    assert value("pricetide_commit_seconds_sum") == 0.75
+    assert value("pricetide_received_to_price_seconds_sum") == 2.0
+    assert value("pricetide_changelog_bytes_total") == 5
+
+
+async def test_the_seconds_of_a_step_are_parted_between_model_and_engine(monkeypatch):
+    clock = SimpleNamespace(perf_counter=lambda: clock.now, now=100.0)
+    monkeypatch.setattr("streams.session.time", clock)
+
+    def step(*_: Any, **__: Any) -> None:
+        models.seconds += 2.0
+        clock.now += 5.0
+
+    async def commit(batch: Any, step: None) -> None:
+        pass
+
+    metrics, session = Metrics(), object.__new__(Session)
+    models = SimpleNamespace(current=None, seconds=30.0)
+    references = SimpleNamespace(catalogue=None, policies=None)
+    session._worker = SimpleNamespace(references=references, models=models, metrics=metrics)
+    session._engine, session._store = SimpleNamespace(step=step), SimpleNamespace(get=None)
+    session._state = session._timers = session._isolated = None
+    session.partition, session._commit_batch = 3, commit
+    session.apply(SimpleNamespace(records=[]))
+    await session.committing
+    seconds = step_seconds(metrics)
+    assert (seconds["model"], seconds["engine"]) == (2.0, 3.0)
 
 
 def test_no_metric_carries_a_user_or_an_item():
