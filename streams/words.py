@@ -46,6 +46,8 @@ class Words:
         self._turn = asyncio.Lock()
         self._free_at = 0.0
         """When the texts of the last turn are paid for, by the clock of the event loop."""
+        self._paid = 0
+        """Embedded texts that the budget has seen."""
         self._askers = 0
         self._taken: dict[str, CatalogueItem] = {}
         """The versions whose texts are indexed, or on their way."""
@@ -149,9 +151,9 @@ class Words:
         async with self._turn:
             loop = asyncio.get_running_loop()
             await asyncio.sleep(max(0.0, self._free_at - loop.time()))
-            before = search.embedded
             done = await self._in_thread(work)
-            embedded = search.embedded - before
+            embedded = search.embedded - self._paid  # and what an asker who has left did not wait for
+            self._paid += embedded
             self._free_at = loop.time() + embedded / self._settings.texts_per_second
             self._metrics.texts_embedded.labels(kind).inc(embedded)
             return done

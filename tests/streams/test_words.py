@@ -111,6 +111,29 @@ async def test_a_text_beyond_the_budget_waits_and_is_counted(opened):
         second.cancel()
 
 
+async def test_who_leaves_while_a_text_is_embedded_does_not_spare_the_budget(opened, monkeypatch):
+    entered, let_go, embed = threading.Event(), threading.Event(), opened.embed
+
+    def slow(texts: Any) -> Any:
+        entered.set()
+        assert let_go.wait(30)
+        return embed(texts)
+
+    monkeypatch.setattr(opened, "embed", slow)
+    async with running(opened, texts_per_second=0.001) as shop:
+        asked = asyncio.create_task(shop.nearest("first"))
+        await shop.until(entered.is_set)
+        asked.cancel()
+        await asyncio.wait({asked})
+        let_go.set()
+        await shop.nearest("second")
+        assert shop.embedded("profile") == 2
+        third = asyncio.create_task(shop.nearest("third"))
+        await asyncio.wait({third}, timeout=0.2)
+        assert opened.asked == ["first", "second"]
+        third.cancel()
+
+
 async def test_who_asks_while_too_many_wait_is_sent_away(opened):
     async with running(opened, texts_per_second=0.001) as shop:
         await shop.nearest("first")
