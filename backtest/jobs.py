@@ -22,6 +22,7 @@ from backtest.tables import BARE, DECISIONS, OUTCOMES, PRICES, Table
 from backtest.user_digests import digest_partition
 from contracts.log import Log, open_log
 from pricing.engine import Step
+from pricing.garbage import collected_seldom
 
 TABLES: dict[str, Table] = {
     "prices": PRICES,
@@ -136,7 +137,8 @@ def run_job(job: Job, told: Applied) -> Done:
         outputs[partition].publish(step)
         told(partition, outputs[partition].applied)
 
-    replay.run(publish, lambda partition: outputs[partition].note())
+    with collected_seldom():
+        replay.run(publish, lambda partition: outputs[partition].note())
     done = Done(tally=Tally(), draws=[])
     for number, output in outputs.items():
         output.note()

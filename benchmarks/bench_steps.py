@@ -35,12 +35,12 @@ from features.fold import fold
 from features.state import decode_state, encode_state
 from pricing.draws import uniforms
 from pricing.engine import Engine, PartitionState, Step
+from pricing.garbage import collect_seldom
 from pricing.menus import MenuShelf
 from pricing.timers import Timers
 from streams.commit import Commit
 from streams.ledger import Ledger
 from streams.producer import transactional_producer
-from streams.shell import COLLECT
 from streams.store import StateStore
 
 FETCH_BYTES_MAX = 1 << 20
@@ -178,9 +178,7 @@ def run(lab: Lab) -> Report:
     deployment = lab.deploy(lab.log)
     clock, menus, seen = Clock(), MenuShelf(), Seen(References(deployment.log), PolicyBook())
     seen.advance(inf, inf)
-    gc.collect()  # as a worker does when it has read the catalogue (streams.shell)
-    gc.freeze()
-    gc.set_threshold(*COLLECT)
+    collect_seldom()  # as a worker does when it has read the catalogue
     partitions = range(deployment.settings.topics.partitions)
     paths = [Path(lab, deployment, partition, clock, seen, menus) for partition in partitions]
     events = sum([asyncio.run(path.run()) for path in paths])

@@ -7,7 +7,6 @@ starting is recovery. Exit codes: 0 stopped by a signal; 70 a bug; 75 worth anot
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import sys
@@ -23,6 +22,7 @@ from rocksdict import Cache
 
 from contracts.errors import BadSettings, PricetideError
 from pricing.engine import EventCrash
+from pricing.garbage import collect_seldom
 from pricing.menus import MenuShelf
 from streams.crashes import CrashCounts
 from streams.metrics import Metrics
@@ -40,9 +40,6 @@ EXIT_BUG = 70
 EXIT_RETRY = 75
 EXIT_SETTINGS = 78
 CANCEL_AGAIN_S = 0.2
-COLLECT = (500_000, 50, 1_000)
-"""Thresholds of the garbage collector. Its youngest generation holds the batches in flight of some partitions whole: at a
-tenth, every batch was walked at its fullest, 60 ms each and 7 % of a worker's CPU, to find a few objects."""
 _FENCED = (kafka_errors.ProducerFenced, kafka_errors.InvalidProducerEpoch, kafka_errors.InvalidProducerIdMapping)
 _SETTINGS = (
     kafka_errors.OffsetOutOfRangeError,
@@ -198,11 +195,7 @@ class WorkerShell:
         await self.models.load()
         await self.words.load()
         await self.references.read_to_end()
-        # Catalogue, model and code stay, and batches leave no cycles: the collector would walk a million objects to find none,
-        # a fifth of the CPU. What makes cycles (exceptions, web requests) is still collected, seldom.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*COLLECT)
+        collect_seldom()
         await asyncio.gather(
             self.references.follow(), self.models.follow(), self.words.follow(), self._keep_removing_stale()
         )
