@@ -1,8 +1,8 @@
 """Garbage collection in a process that applies batches: what is there stays, and is not walked again for every batch.
 
 Batches leave hardly any cycles, and catalogue, model and code live as long as the process: with Python's own thresholds the
-collector walks a million objects to find none, a fifth of a worker's CPU and a twentieth of a backtest's. What makes cycles (exceptions,
-web requests) is still collected, seldom. No byte depends on it.
+collector walks a million objects to find none, a fifth of a worker's CPU and a twentieth of a backtest's. What makes cycles
+(exceptions, web requests) is still collected, seldom. No byte depends on it.
 """
 
 from __future__ import annotations
