@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -117,15 +118,6 @@ def an_experimenting_shop() -> Shop:
     return shop
 
 
-@settings(max_examples=100)
-@given(records, st.data())
-def test_any_split_into_batches_gives_the_same_bytes_while_an_experiment_runs(drawn, data):
-    whole, split = an_experimenting_shop(), an_experimenting_shop()
-    batch = inbounds(whole, drawn)
-    cuts = data.draw(st.lists(st.integers(0, len(batch)), max_size=8))
-    assert run(split, batch, cuts) == run(whole, batch, [])
-
-
 def a_learning_shop() -> Shop:
     shop = a_shop()
     rule = Thompson(features=Features(names=("intent", "price")), samples=8, explore=0.2)
@@ -133,10 +125,11 @@ def a_learning_shop() -> Shop:
     return shop
 
 
-@settings(max_examples=60)
-@given(records, st.data())
-def test_any_split_into_batches_gives_the_same_bytes_under_a_policy_that_learns(drawn, data):
-    whole, split = a_learning_shop(), a_learning_shop()
+@pytest.mark.parametrize("shop", [an_experimenting_shop, a_learning_shop])
+@settings(max_examples=80)
+@given(drawn=records, data=st.data())
+def test_any_split_into_batches_gives_the_same_bytes_under_experiments_and_policies_that_learn(shop, drawn, data):
+    whole, split = shop(), shop()
     batch = inbounds(whole, drawn)
     cuts = data.draw(st.lists(st.integers(0, len(batch)), max_size=8))
     assert run(split, batch, cuts) == run(whole, batch, [])
