@@ -1,7 +1,8 @@
 """What a step of the user transformer costs, beside what others do instead; and what a user's state weighs. No broker.
 
 CPU time of this process, one thread; the ways take turns, and each number is the median of its turns, so a slow minute of
-the machine is in all of them. Weights are random: speed does not depend on them. The graphs of re-encoding are those of
+the machine is in all of them. The order is drawn anew for every turn: whoever always followed the longest re-encoding would
+find the caches full of it (a step took 8 % more there than behind another step). Weights are random: speed does not depend on them. The graphs of re-encoding are those of
 benchmarks.peer, with the same weights; those over the whole reach are checked against the encoder's vectors. The claims
 are judged by the stronger of the two, which evaluates one query in its last layer: that is the peer of the prototype
 whose figures they come from.
@@ -185,7 +186,9 @@ def stepping(
 
 
 def _medians(ways: Ways, turns: int) -> dict[str, float]:
-    """Return the median CPU µs per user or token of each way, taken in turns of about as long."""
+    """Return the median CPU µs per user or token of each way, taken in turns of about as long, in a random order."""
+    random = np.random.default_rng(2)
+    names = list(ways)
     times: dict[str, list[float]] = {name: [] for name in ways}
     goes = {}
     for name, (_, go) in ways.items():
@@ -194,7 +197,8 @@ def _medians(ways: Ways, turns: int) -> dict[str, float]:
         go()
         goes[name] = max(1, round(0.02 / max(time.process_time() - begun, 1e-6)))
     for _ in range(turns):
-        for name, (size, go) in ways.items():
+        for name in random.permutation(names).tolist():
+            size, go = ways[name]
             begun = time.process_time()
             for _ in range(goes[name]):
                 go()
