@@ -2,10 +2,10 @@
 
 CPU time of this process, one thread; the ways take turns, and each number is the median of its turns, so a slow minute of
 the machine is in all of them. The order is drawn anew for every turn: whoever always followed the longest re-encoding would
-find the caches full of it, for a few steps. Weights are random: speed does not depend on them. The graphs of re-encoding are those of
-benchmarks.peer, with the same weights; those over the whole reach are checked against the encoder's vectors. The claims
-are judged by the stronger of the two, which evaluates one query in its last layer: that is the peer of the prototype
-whose figures they come from.
+find the caches full of it, for a few steps. Weights are random: speed does not depend on them. The graphs of re-encoding
+are those of benchmarks.peer, with the same weights; those over the whole reach are checked against the encoder's vectors.
+The claims are judged by the stronger of the two, which evaluates one query in its last layer: that is the peer of the
+prototype whose figures they come from.
 """
 
 from __future__ import annotations
