@@ -95,6 +95,11 @@ class Lab:
         """The log to measure with: four input topics, and no outcomes kept, which is a row of its own in the report."""
         return logs.with_window(logs.source_log(self.work, QUICK_ROWS if self.quick else None), 0)
 
+    @property
+    def measured_on(self) -> str | None:
+        """Where the log comes from; None if nobody has asked for it."""
+        return self.log.manifest.source if "log" in vars(self) else None
+
     @cached_property
     def one_topic_log(self) -> Log:
         """The same events on one input topic."""

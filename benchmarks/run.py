@@ -77,6 +77,8 @@ def main(names: tuple[str, ...], quick: bool, kafka: str | None, results: Path, 
                 for name in names or [name for name in BENCHMARKS if name not in ON_REQUEST]:
                     where = machine(lab.broker, quick)
                     report = BENCHMARKS[name](lab)
+                    if lab.measured_on is not None:  # rates on shoppers that were generated are other rates
+                        report.notes.append(f"Log: {lab.measured_on}")
                     publish(report, where, results)
                     failed |= bool(report.wrong) or not (quick or all(claim.held for claim in report.claims))
         except PricetideError as error:
