@@ -49,10 +49,14 @@ constraints: setup ## Write deploy/constraints.txt, the versions of the image's 
 	$(BIN)/python deploy/constraints.py > deploy/constraints.txt.new && mv deploy/constraints.txt.new deploy/constraints.txt
 
 # A stamp per environment: installed again when pyproject.toml changes, and not otherwise.
+# GIB: what it takes of the disk while it runs, torch's CUDA wheels and what is in them; pip would find out minutes later.
 .venv/.installed: EXTRAS := dev
+.venv/.installed: GIB := 11
 .venv-demo/.installed: EXTRAS := demo
+.venv-demo/.installed: GIB := 2
 .venv/.installed .venv-demo/.installed: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "pricetide needs Python 3.11, 3.12 or 3.13: install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import shutil, sys; free = shutil.disk_usage(".").free / 2**30; sys.exit(f"$(@D) takes $(GIB) GiB of disk while it is made, and {free:.1f} are free here: make room first" if free < $(GIB) else 0)'
 	@echo "setting up $(@D)"
 	@$(PYTHON) -m venv $(@D)
 	@$(@D)/bin/python -m pip install $(PIP_FLAGS) --editable '.[$(EXTRAS)]'
