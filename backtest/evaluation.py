@@ -21,6 +21,8 @@ from backtest.rare_rewards import widening
 from backtest.resampling import groups_of, intervals_of
 
 DEFAULT = Settings()
+_ROUNDING = 1e-12
+"""Of the mean size of a reward: a lift whose interval ends nearer to zero than this is what rounding left of none."""
 
 
 def evaluate(feedback: Feedback, settings: Settings = DEFAULT) -> Evaluation:
@@ -133,11 +135,14 @@ def _lift(
 ) -> Lift:
     value, error, wider = value_of(one.terms), error_of(one.terms, users), widening(one.weight, one.residual)
     base = float((other * free.reward).sum() / other.sum())
+    least = _ROUNDING * float(np.abs(free.reward).mean())
+    value, error = (each if max(abs(value), error) > least else 0.0 for each in (value, error))
+    anytime = _anytime((free.weight - other) * (free.reward - _known(free.reward)), wider, settings)
     return Lift(
         value=value,
         error=error,
-        bootstrap=_stretched(interval, value, error, wider, settings.alpha),
-        anytime=_anytime((free.weight - other) * (free.reward - _known(free.reward)), wider, settings),
+        bootstrap=_settled(_stretched(interval, value, error, wider, settings.alpha), least),
+        anytime=_settled(anytime, least) or anytime,
         widened=wider,
         relative=value / base if base > 0.0 else None,
     )
@@ -161,6 +166,12 @@ def _stretched(interval: Interval | None, value: float, error: float, wider: flo
     half = NormalDist().inv_cdf(1.0 - alpha / 2.0) * error
     low, high = max(value - interval.low, half), max(interval.high - value, half)
     return Interval(value - wider * low, value + wider * high)
+
+
+def _settled(interval: Interval | None, least: float) -> Interval | None:
+    """Return an interval, as the single point zero if both of its ends are no further than `least` from it."""
+    near = interval is not None and max(abs(interval.low), abs(interval.high)) <= least
+    return Interval(0.0, 0.0) if near else interval
 
 
 def _known(reward: Floats) -> Floats:

@@ -45,6 +45,15 @@ def test_the_logged_policy_itself_has_no_lift_and_no_verdict_but_inconclusive():
     assert "the same at every draw" in found.why[0]
 
 
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_what_rounding_makes_of_equal_rewards_or_equal_policies_is_no_lift(adaptive):
+    for seed in range(50):
+        log = draws(n=1_500, target=(0.3, 0.7), logged=(0.4, 0.6), seed=seed, adaptive=adaptive)
+        dear = changed(log, reward=np.full(len(log), 19.99), adaptive=adaptive)
+        same = changed(log, target=log.propensity * (1.0 + 1e-15 * log.reward), adaptive=adaptive)
+        assert {evaluate(one, FEW).verdict for one in (dear, same)} == {"INCONCLUSIVE"}, seed
+
+
 def one_heavy_weight(feedback):
     propensity = feedback.propensity.copy()
     propensity[7] = 1e-5
