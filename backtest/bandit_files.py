@@ -104,7 +104,7 @@ def read_bandit_log(path: Path, columns: Columns | None = None, extra: str | Non
         raise BadInput(f"{path} has no rows: name a log with draws")
     reward, propensity = _rewards(path, table, named), _propensities(path, table, named)
     times, order = _times(path, table, named)
-    fresh = _fresh(table, named)
+    fresh = _fresh(path, table, named)
     kept = order[(fresh & ~np.isnan(propensity))[order]]
     actions, action = _coded(path, table, named["action"])
     positions, position = _coded(path, table, named["position"]) if "position" in named else _one_position(n)
@@ -150,12 +150,12 @@ def _resolved(path: Path, present: Sequence[str], columns: Columns) -> dict[str,
     found = {}
     for role, candidates in NAMES.items():
         given: str | None = getattr(columns, role)
-        if given is not None:
-            if given not in present and (role, given) != ("id", ROWS_ARE_DECISIONS):
-                raise BadInput(f"{path} has no column {given!r} (--{role}); its columns are {', '.join(present)}")
-            found[role] = given
-            continue
-        name = next((name for name in candidates if name in present), None)
+        if given is not None and given not in present and (role, given) != ("id", ROWS_ARE_DECISIONS):
+            raise BadInput(f"{path} has no column {given!r} (--{role}); its columns are {', '.join(present)}")
+        name = given or next((name for name in candidates if name in present), None)
+        if name is not None and present.count(name) > 1:
+            count = present.count(name)
+            raise BadInput(f"{path} has {count} columns {name!r}: rename all but the one of the {role}")
         if name is not None:
             found[role] = name
         elif role in REQUIRED:
@@ -206,10 +206,18 @@ def _refuse(path: Path, name: str, wrong: Bools, values: Floats, says: str) -> N
 
 def _coded(path: Path, table: Any, name: str) -> tuple[tuple[str, ...], NDArray[np.int64]]:  # noqa: ANN401 - a pyarrow.Table
     """Return (names, code of each row) of a column of names or whole numbers."""
+    pa = require_pyarrow()
+    import pyarrow.compute
+
     column = table.column(name)
-    if column.null_count:
-        raise BadInput(f"{path}: {column.null_count:,} rows have no {name!r}: correct the log")
-    encoded = column.combine_chunks().dictionary_encode()
+    try:
+        column = column.cast(pa.string()) if pa.types.is_string_view(column.type) else column
+        missing = pyarrow.compute.is_null(column, nan_is_null=True).to_numpy().sum()
+        encoded = column.combine_chunks().dictionary_encode()
+    except pa.ArrowException:
+        raise BadInput(f"{path}: column {name!r} holds {column.type}, no names: write text or whole numbers") from None
+    if missing:
+        raise BadInput(f"{path}: {missing:,} rows have no {name!r}: correct the log")
     return tuple(map(name_of, encoded.dictionary.to_pylist())), encoded.indices.to_numpy().astype(np.int64)
 
 
@@ -245,7 +253,7 @@ def _times(path: Path, table: Any, named: dict[str, str]) -> tuple[Ints, Ints]: 
     return stamps // 1_000_000, np.argsort(stamps, kind="stable")
 
 
-def _fresh(table: Any, named: dict[str, str]) -> Bools:  # noqa: ANN401 - a pyarrow.Table
+def _fresh(path: Path, table: Any, named: dict[str, str]) -> Bools:  # noqa: ANN401 - a pyarrow.Table
     """Return, (n,), which rows are the first of their decision.
 
     A decision is told by its id; without such a column by all that the file says of it but its reward, which two rows of one
@@ -258,12 +266,12 @@ def _fresh(table: Any, named: dict[str, str]) -> Bools:  # noqa: ANN401 - a pyar
         return np.ones(n, np.bool_)
     fresh = np.zeros(n, np.bool_)
     if by is not None:
-        fresh[_firsts(table, [by])] = True
+        fresh[np.unique(_coded(path, table, by)[1], return_index=True)[1]] = True
         return fresh
     moment = [named[role] for role in ("time", "user", "position") if role in named]
     told = [name for name in table.column_names if name != named["reward"] and _tells(table.column(name))]
     firsts = _firsts(table, list(dict.fromkeys([*moment, *told])))
-    moments = _firsts(table.take(firsts), moment)
+    moments = _firsts(table.select(moment).take(firsts), moment)
     if len(firsts) - len(moments) > _COLLISIONS_MAX * len(firsts):
         return np.ones(n, np.bool_)
     fresh[firsts] = True

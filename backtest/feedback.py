@@ -19,13 +19,17 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
+_REWARD_MAX = 1e60
+"""Of either sign: what is larger has no fourth power, and no reward of anybody is."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Feedback:
     """n draws in the order of decisions. Arrays are (n,); rewards in one unit of the caller's choice.
 
     Raises:
-        BadInput: lengths differ, a number is not finite, a probability lies outside of its range, or time runs backwards.
+        BadInput: lengths differ, a number is not finite, a reward is beyond _REWARD_MAX, a probability lies outside of its
+            range, or time runs backwards.
     """
 
     reward: Floats
@@ -67,6 +71,11 @@ class Feedback:
                 raise BadInput(
                     f"Feedback: {name} of draw {row} is {values[row]}, no finite number: correct it in the log"
                 )
+        if n and np.abs(self.reward).max() > _REWARD_MAX:
+            row = int(np.abs(self.reward).argmax())
+            raise BadInput(
+                f"Feedback: reward of draw {row} is {self.reward[row]:g}, beyond {_REWARD_MAX:g}: correct it in the log"
+            )
         if (self.expected_logged is None) != (self.expected_target is None):
             raise BadInput("Feedback: expected_logged and expected_target come together: give both or neither")
         self._probabilities("propensity", above_zero=True)

@@ -117,6 +117,7 @@ BAD_LOGS = {
     "a reward that is missing": ("action,reward,propensity\n1,0,0.5\n1,,0.5\n", "reward of row 2 is nan, no finite number"),
     "an action that is missing": ("action,reward,propensity\n1,0,0.5\n,1,0.5\n", "1 rows have no 'action'"),
     "a time without end": ("time,action,reward,propensity\n1.5,1,0,0.5\ninf,1,0,0.5\n", "time of row 2 is inf, no time"),
+    "one name twice": ("action,reward,reward,propensity\n1,0,1,0.5\n", "has 2 columns 'reward': rename all but the one"),
     "times that are none": ("time,action,reward,propensity\nnoon,1,0,0.5\n", "column 'time' holds string, no times"),
 }  # fmt: skip
 
@@ -128,6 +129,37 @@ def test_a_log_that_cannot_be_used_is_a_sentence(tmp_path, text, says):
         path.write_text(text)
     with pytest.raises(BadInput, match=says):
         read_bandit_log(path)
+
+
+BAD_COLUMNS = {
+    "actions that are lists": (
+        "action",
+        pyarrow.array([[1], [2]]),
+        "'action' holds list<.*>, no names: write text or whole",
+    ),
+    "ids that are lists": ("decision_id", pyarrow.array([[1], [2]]), "'decision_id' holds list<.*>, no names"),
+    "users that are no numbers": ("user", pyarrow.array([1.0, np.nan]), "1 rows have no 'user'"),
+}
+
+
+@pytest.mark.parametrize(("name", "column", "says"), BAD_COLUMNS.values(), ids=BAD_COLUMNS)
+def test_a_column_of_parquet_that_names_nothing_is_a_sentence(tmp_path, name, column, says):
+    columns = {"action": pyarrow.array([1, 2]), "reward": [0.0, 1.0], "propensity": [0.5, 0.5]} | {name: column}
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "log.parquet")
+    with pytest.raises(BadInput, match=says):
+        read_bandit_log(tmp_path / "log.parquet")
+
+
+def test_every_kind_of_text_is_a_name_and_columns_of_any_kind_may_stand_beside(tmp_path):
+    for kind in (pyarrow.large_string(), pyarrow.string_view(), pyarrow.dictionary(pyarrow.int32(), pyarrow.string())):
+        columns = {"time": [1, 2], "action": pyarrow.array(["a", "b"]).cast(kind), "reward": [0.0, 1.0]}
+        columns |= {
+            "propensity": [0.5, 0.5],
+            "context": [[0.1], [0.2]],
+            "word": pyarrow.array(["x", "y"], pyarrow.string_view()),
+        }
+        pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "log.parquet")
+        assert read_bandit_log(tmp_path / "log.parquet").actions == ("a", "b"), kind
 
 
 def test_a_truncated_parquet_file_is_a_sentence(tmp_path):

@@ -214,6 +214,7 @@ def test_the_lift_over_a_third_policy_is_the_difference_of_two_self_normalised_e
 BAD = {
     "another length": ({"target": np.ones(3)}, r"target has the shape \(3,\)"),
     "no number": ({"reward": np.array([0.0, np.nan])}, "reward of draw 1 is nan"),
+    "a reward whose squares have no size": ({"reward": np.array([0.0, -1e120])}, "reward of draw 1 is -1e[+]120, beyond 1e[+]60"),
     "a propensity of zero": ({"propensity": np.array([0.5, 0.0])}, r"propensity of draw 1 is 0, outside of \(0, 1\]"),
     "a propensity above one": ({"propensity": np.array([1.5, 0.5])}, "propensity of draw 0 is 1.5"),
     "a negative target": ({"target": np.array([0.5, -0.1])}, "target of draw 1 is -0.1"),
