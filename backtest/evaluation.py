@@ -124,7 +124,7 @@ def _estimate(free: Feedback, one: Estimator, users: Ints, interval: Interval | 
         value=value,
         error=error,
         interval=_stretched(interval, value, error, wider, settings.alpha),
-        anytime=None if increments is None else _anytime(increments, wider, settings),
+        anytime=None if increments is None else _anytime(increments, users, wider, settings),
         widened=wider,
         parameter=one.parameter,
     )
@@ -137,7 +137,7 @@ def _lift(
     base = float((other * free.reward).sum() / other.sum())
     least = _ROUNDING * float(np.abs(free.reward).mean())
     value, error = (each if max(abs(value), error) > least else 0.0 for each in (value, error))
-    anytime = _anytime((free.weight - other) * (free.reward - _known(free.reward)), wider, settings)
+    anytime = _anytime((free.weight - other) * (free.reward - _known(free.reward)), users, wider, settings)
     return Lift(
         value=value,
         error=error,
@@ -185,8 +185,14 @@ def _known(reward: Floats) -> Floats:
     return known
 
 
-def _anytime(increments: Floats, wider: float, settings: Settings) -> Interval:
-    """Return the interval around the mean of `increments`, (n,), each of whose expectation given the past is what is sought."""
+def _anytime(increments: Floats, users: Ints, wider: float, settings: Settings) -> Interval:
+    """Return the interval around the mean of `increments`, (n,), each of whose expectation given the past is what is sought.
+
+    They vary as the draws do, or as the sums of users do where that is more: who is held out gets one price at every draw,
+    so the lot that a marginal propensity speaks of is cast once for all of them.
+    """
     n, mean = len(increments), float(increments.mean())
-    half = wider * half_width_planned(float(increments.var()), n, settings.alpha, settings.planned or n)
+    together = float((np.bincount(users, increments - mean) ** 2).sum()) / n
+    variance = max(float(increments.var()), together)
+    half = wider * half_width_planned(variance, n, settings.alpha, settings.planned or n)
     return Interval(mean - half, mean + half)

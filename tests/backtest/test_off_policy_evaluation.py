@@ -188,6 +188,17 @@ def test_draws_of_one_user_that_repeat_each_other_count_once():
     assert width[2] < 0.7 * width[1]
 
 
+def test_the_anytime_valid_interval_is_no_narrower_than_users_whose_draws_repeat_each_other_allow():
+    log = draws(n=1_000)
+    copies = {name: np.repeat(getattr(log, name), 4) for name in ("reward", "propensity", "target")}
+    together = evaluate(feedback_of(**copies, users=np.arange(4_000) // 4, adaptive=True), FEW)
+    alone, apart = evaluate(changed(log, adaptive=True), FEW), evaluate(feedback_of(**copies, adaptive=True), FEW)
+    for of in (lambda found: found.lift, lambda found: found.estimates[0], lambda found: found.estimates[1]):
+        width = [of(one).anytime.high - of(one).anytime.low for one in (together, alone, apart)]
+        assert width[0] == pytest.approx(width[1], rel=0.01)
+        assert width[2] == pytest.approx(width[1] / 2.0, rel=0.01)
+
+
 def test_a_constant_reward_is_no_news_to_a_self_normalised_estimate():
     log = draws()
     found = evaluate(changed(log, reward=np.full(len(log), 2.0)), FEW)
