@@ -38,7 +38,7 @@ def diagnostics_of(feedback: Feedback, users: Ints, forced: int) -> Diagnostics:
         ess=ess,
         ess_share=ess / n,
         weight_mean=total / n,
-        weight_z=_z_of_mean(weight),
+        weight_z=_z_of_mean(weight, users),
         weight_max=float(weight.max()),
         weight_share=float(weight.max()) / total if total else 1.0,
         reward_share=float(earned.max() / earned.sum()) if earned.any() else 1.0,
@@ -52,10 +52,15 @@ def diagnostics_of(feedback: Feedback, users: Ints, forced: int) -> Diagnostics:
     )
 
 
-def _z_of_mean(weight: Floats) -> float:
-    """Return how many standard errors the mean weight is away from 1."""
-    away = float(weight.mean()) - 1.0
-    error = float(weight.std(ddof=1)) / len(weight) ** 0.5 if len(weight) > 1 else 0.0
+def _z_of_mean(weight: Floats, users: Ints) -> float:
+    """Return how many standard errors the mean weight is away from 1: of draws, or of users' sums where those vary more.
+
+    Whoever is held out has the same weight at every draw, so the mean of a good log moves as people do, not as draws do.
+    """
+    n, away = len(weight), float(weight.mean()) - 1.0
+    alone = float(weight.std(ddof=1)) / n**0.5 if n > 1 else 0.0
+    together = float((np.bincount(users, weight - weight.mean()) ** 2).sum()) ** 0.5 / n
+    error = max(alone, together)
     if error < 1e-12:
         return 0.0 if abs(away) < 1e-9 else float(np.copysign(_Z_MAX, away))
     return away / error

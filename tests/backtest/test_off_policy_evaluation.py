@@ -128,6 +128,17 @@ def test_where_nothing_was_earned_the_reason_is_not_that_one_draw_earned_it_all(
         assert any("has earned anything" in why for why in evaluate(spoiled, FEW).why)
 
 
+def test_a_mean_weight_may_move_as_people_do_who_have_one_price_at_every_draw():
+    """A tenth of people is held out by lot; here 16 of a hundred are, and each has forty draws."""
+    users = np.repeat(np.arange(100), 40)
+    coin = np.random.default_rng(2).random(len(users)) < 0.5
+    low = (users >= 16) & coin
+    log = feedback_of(coin.astype(float), np.where(low, 0.45, 0.55), np.where(low, 0.2, 0.8), users=users)
+    assert "mean weight" not in failed(evaluate(log, FEW))
+    assert "mean weight" in failed(evaluate(changed(log), FEW)), "by draws alone it is three errors from 1"
+    assert "mean weight" in failed(evaluate(changed(log, target=0.8 * log.target, users=users), FEW))
+
+
 def test_a_tail_too_heavy_for_any_log_is_refused():
     random = np.random.default_rng(3)
     propensity = random.random(20_000) ** 6  # so that weights above x have a share of about x ** (-7 / 6)
