@@ -59,8 +59,8 @@ def _z_of_mean(weight: Floats, users: Ints) -> float:
     """
     n, away = len(weight), float(weight.mean()) - 1.0
     alone = float(weight.std(ddof=1)) / n**0.5 if n > 1 else 0.0
-    together = float((np.bincount(users, weight - weight.mean()) ** 2).sum()) ** 0.5 / n
-    error = max(alone, together)
+    together = float((np.bincount(users, weight - weight.mean()) ** 2).sum())
+    error = max(alone, float(np.sqrt(together)) / n)
     if error < 1e-12:
         return 0.0 if abs(away) < 1e-9 else float(np.copysign(_Z_MAX, away))
     return away / error

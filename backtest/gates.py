@@ -21,6 +21,11 @@ RECOMPUTED_GAP_MAX = 1e-9
 USERS_MIN = 30
 """For a bootstrap over users; the anytime-valid interval needs none."""
 
+AT_LEAST = ("ess", "ess share", "users")
+"""Gates whose value must reach the limit; that of any other must stay below it, or be zero where the limit is."""
+SHARES = ("ess share", "largest weight", "largest reward", "unsupported target")
+"""Gates whose value is a fraction."""
+
 Judge = Literal["bootstrap", "anytime"]
 
 

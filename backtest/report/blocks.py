@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from backtest.report.figures import Figure, Figures, shown, shown_interval
+from backtest.report.figures import STAYS_AWAY, Figure, Figures, shown, shown_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +113,11 @@ class Section:
 
 
 def cell(number: int, figure: Figure, interval: bool = True) -> Cell:
-    """Return a figure as a cell; a change whose interval excludes zero has a tone."""
+    """Return a figure as a cell; a change whose interval excludes zero has a tone: good up, but for users who stay away."""
     tone = "words" if figure.unit == "text" else ""
     if figure.unit.startswith("change") and figure.low is not None and figure.high is not None:
-        tone = "good" if figure.low > 0.0 else "bad" if figure.high < 0.0 else ""
+        up, down = ("bad", "good") if STAYS_AWAY in figure.group or STAYS_AWAY in figure.measure else ("good", "bad")
+        tone = up if figure.low > 0.0 else down if figure.high < 0.0 else ""
     text = figure.text if figure.value is None and figure.text else shown(figure)
     return Cell(text, shown_interval(figure) if interval else "", number, tone)
 

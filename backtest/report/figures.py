@@ -17,9 +17,14 @@ from msgspec import Struct
 from contracts.errors import BadInput
 from contracts.log_files import require_pyarrow
 
-Unit = Literal["count", "share", "change", "money", "change of money", "permille", "number", "change of number", "text"]
-"""How a value is shown. share: a fraction, as percent; change: the same with a sign; money: whole units of the log's currency;
-permille: of list price; text: only `text`."""
+Unit = Literal[
+    "count", "share", "change", "change of share", "money", "change of money", "permille", "number", "change of number", "text",
+]  # fmt: skip
+"""How a value is shown. share: a fraction, as percent; change: the same with a sign; change of share: in points; money: whole
+units of the log's currency; permille: of list price; text: only `text`."""
+
+STAYS_AWAY = "users who do not come back"
+"""The only figure of a policy that is the worse the higher it is."""
 
 
 class Figure(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -176,6 +181,8 @@ def format_value(value: float, unit: Unit, size: float | None = None) -> str:
         text = f"{value:,.0f}"
     elif unit in ("share", "change"):
         text = f"{100.0 * value:{sign}.{_decimals(100.0 * size, 3)}f}\u202f%"
+    elif unit == "change of share":
+        text = f"{100.0 * value:+.{_decimals(100.0 * size, 3)}f}\u202fpoints"
     elif unit == "permille":
         text = f"{value / 10:,.{max(1, _decimals(size / 10, 3))}f}\u202f%"
     elif unit in ("money", "change of money"):

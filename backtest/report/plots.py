@@ -191,7 +191,7 @@ def demand(figures: Figures) -> str:
         parts.legend(ncols=2)
         for axes in (whole, parts):
             axes.set_xlabel("price over list")
-            axes.xaxis.set_major_formatter(require_matplotlib().ticker.PercentFormatter(1_000.0, 0))
+            axes.xaxis.set_major_formatter(require_matplotlib().ticker.PercentFormatter(1_000.0, None))
             _percent(axes.yaxis)
             axes.set_ylim(bottom=0.0)
     return made[0]

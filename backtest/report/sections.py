@@ -6,6 +6,7 @@ predictions (price_sections), how any of it looks (page.html.jinja).
 
 from __future__ import annotations
 
+from backtest.gates import AT_LEAST
 from backtest.report import plots
 from backtest.report.blocks import (
     EMPTY,
@@ -25,7 +26,7 @@ from backtest.report.blocks import (
     row_of,
 )
 from backtest.report.draws import LOGGED
-from backtest.report.figures import Figures, shown, shown_interval
+from backtest.report.figures import Figure, Figures, shown, shown_interval
 from backtest.report.targets import BEST_UNIFORM, LIST_PRICE
 
 _TONES = {"REFUSE": "refuse", "REJECT": "reject", "INCONCLUSIVE": "inconclusive", "ADOPT_TO_AB": "adopt"}
@@ -168,7 +169,8 @@ def estimators_section(figures: Figures) -> Section | None:
         "estimators",
         "Estimators",
         "Eight ways to the same number: those on the weights (IPS, SNIPS) are all but unbiased, and noisy; the one on a "
-        "model (DM) is steady, and as biased as the model; where they disagree beyond their intervals, trust none.",
+        "model (DM) is steady, and as biased as the model. Clipped IPS, Switch-DR and DRos lie between, and their intervals "
+        "hold what they estimate, not the value. Where IPS, SNIPS, DR and SNDR disagree beyond their intervals, trust none.",
     )
     section.blocks.append(Plot(plots.estimators(figures, policies[:3]), "Value per draw by estimator."))
     measures = ("value", "standard error", "parameter")
@@ -220,9 +222,9 @@ def diagnostics_section(figures: Figures) -> Section | None:
                 continue
             number, one = found[0]
             ((_, limit), *_) = figures.where("gates", policy=policy, measure="limit", group=gate)
-            words = f"limit {shown(limit)}, {'passed' if tone == 'good' else 'failed'}"
+            words = f"{_wanted(gate, limit)}: {'passed' if tone == 'good' else 'failed'}"
             cells.append(Cell(shown(one), words, number, tone))
-        rows.append(Row(gate, cells))
+        rows.append(Row("mean weight, standard errors from 1" if gate == "mean weight" else gate, cells))
     if rows:
         section.blocks.append(Table(("gate", *policies), rows, "Gates"))
     if figures.where("weights"):
@@ -235,6 +237,14 @@ def diagnostics_section(figures: Figures) -> Section | None:
     ]
     section.blocks.append(Table(("", *policies), rows, "Diagnostics"))
     return section
+
+
+def _wanted(gate: str, limit: Figure) -> str:
+    """Return what a gate lets pass, in words."""
+    if not limit.value:
+        return "none may be"
+    number = f"{100.0 * limit.value:g}\u202f%" if limit.unit == "share" else f"{limit.value:g}"
+    return f"{'at least' if gate in AT_LEAST else 'less than'} {number}"
 
 
 def parts_section(figures: Figures) -> Section | None:

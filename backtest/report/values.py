@@ -16,9 +16,10 @@ import numpy as np
 from backtest.estimates import Diagnostics, Evaluation, Interval, Settings
 from backtest.evaluation import evaluate, lift_over
 from backtest.feedback import Feedback
+from backtest.gates import SHARES
 from backtest.report.draws import LOGGED, Draws
 from backtest.report.facts import Floats
-from backtest.report.figures import Figures, Unit
+from backtest.report.figures import STAYS_AWAY, Figures, Unit
 from backtest.report.reward_model import Expected
 from backtest.report.spill import Spill
 from backtest.report.targets import Target
@@ -108,8 +109,9 @@ def _verdict(figures: Figures, policy: str, found: Evaluation) -> None:
     for sentence in found.why:
         figures.add("verdict", "why", policy=policy, unit="text", text=sentence)
     for gate in found.gates:
-        figures.add("gates", gate.name, gate.value, policy=policy, text=gate.says)
-        figures.add("gates", "limit", gate.limit, policy=policy, group=gate.name)
+        unit: Unit = "share" if gate.name in SHARES else "number"
+        figures.add("gates", gate.name, gate.value, policy=policy, unit=unit, text=gate.says)
+        figures.add("gates", "limit", gate.limit, policy=policy, group=gate.name, unit=unit)
         figures.add("gates", "passed", float(gate.passed), policy=policy, group=gate.name, unit="count")
 
 
@@ -182,8 +184,8 @@ def goals_of(judged: Judged) -> dict[str, tuple[Floats | None, Unit, Unit]]:
         "revenue": (draws.revenue / judged.minor, "money", "change of money"),
         "margin": (margin, "money", "change of money"),
         "pieces": (draws.quantity.astype(np.float64), "number", "change of number"),
-        "share of draws that sell": ((draws.quantity > 0).astype(np.float64), "share", "change"),
-        "users who do not come back": (judged.gone, "share", "change"),
+        "share of draws that sell": ((draws.quantity > 0).astype(np.float64), "share", "change of share"),
+        STAYS_AWAY: (judged.gone, "share", "change of share"),
     }
 
 

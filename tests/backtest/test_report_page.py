@@ -9,7 +9,8 @@ import msgspec
 import pyarrow.parquet as pq
 import pytest
 
-from backtest.report.figures import Figure, Figures, format_value, read_figures
+from backtest.report.blocks import cell
+from backtest.report.figures import STAYS_AWAY, Figure, Figures, format_value, read_figures
 from backtest.report.page import page_of
 from tests.backtest.conftest import Reported
 from tests.backtest.report_shop import TITLE
@@ -122,11 +123,32 @@ def test_the_verdict_comes_first_and_names_the_estimand(reported: Reported) -> N
     assert "not long-run value" in first
 
 
+def test_more_of_what_is_wanted_is_good_and_more_people_who_stay_away_are_bad() -> None:
+    def tone(measure: str, group: str) -> str:
+        risen = Figure(
+            section="goals", measure=measure, group=group, value=0.1, low=0.05, high=0.15, unit="change of share"
+        )
+        return cell(0, risen).tone
+
+    assert tone("lift", "share of draws that sell") == "good"
+    assert (tone("lift", STAYS_AWAY), tone(f"lift of {STAYS_AWAY}", "shoes")) == ("bad", "bad")
+
+
+def test_a_gate_says_which_side_of_its_limit_passes(reported: Reported) -> None:
+    text = page_of(reported.figures)
+    for words in (
+        "at least 500: passed", "at least 1\u202f%: passed", "less than 5\u202f%: passed", "less than 3: passed",
+        "less than 1e-09: passed", "none may be: passed", "at least 30: passed",
+    ):  # fmt: skip
+        assert words in text, words
+
+
 @pytest.mark.parametrize(
     ("value", "unit", "size", "text"),
     [
         (0.1234, "share", None, "12.3\u202f%"),
         (-0.0512, "change", 0.12, "−5.1\u202f%"),
+        (-0.0968, "change of share", None, "−9.68\u202fpoints"),
         (1234.5, "money", None, "1,234.50"),
         (0.01234, "change of money", None, "+0.0123"),
         (875.0, "permille", None, "87.5\u202f%"),
