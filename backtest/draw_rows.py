@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
+from math import inf
 from typing import Any
 
 from msgspec import Struct
@@ -74,9 +75,9 @@ class DrawRows:
             del waiting[first.draw_id]  # its user was forgotten, and the outcome with them
         return rows
 
-    def finish(self) -> None:
-        """Count what was recorded and not recomputed."""
-        left = sum(1 for _ in self._recorded) if self._known else 0
+    def finish(self, as_of: float = inf) -> None:
+        """Count what was recorded and not recomputed; behind a cut that is what nobody knew yet, and no fault."""
+        left = sum(1 for _ in self._recorded) if self._known and as_of == inf else 0
         if left:
             self._fault(f"{left} outcomes were recorded behind the last one that the replay gives", left)
 

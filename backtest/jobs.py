@@ -145,7 +145,7 @@ def run_job(job: Job, told: Applied) -> Done:
         assert how.work is not None
         digest_partition(how.work, "prices", number)
         if output.rows is not None:
-            output.rows.finish()
+            output.rows.finish(how.as_of)
             done.draws.append(output.rows.state)
         done.tally.join(output.tally)
     done.applied = done.tally.events - before

@@ -101,6 +101,18 @@ def test_rewards_are_of_what_was_bought_at_the_drawn_price(draws, recorded):
     assert len(set(draws.clusters().tolist())) == len(set(users))
 
 
+def test_as_of_an_earlier_time_the_draws_are_those_whose_windows_were_over_by_then(log, draws, tmp_path):
+    ends = np.sort(draws.column("resolved_ms"))
+    cut = int(ends[len(ends) // 2])
+    run_backtest(log, draws=tmp_path / "draws.parquet", targets=[FIXED], as_of=cut)
+    found = read_draws(tmp_path / "draws.parquet")
+    assert found.refusal is None
+    assert 0 < len(found) <= len(ends) // 2 + 1
+    assert found.column("resolved_ms").max() <= cut
+    whole = {row["draw_id"]: row for row in draws.table.select(found.table.column_names).to_pylist()}
+    assert found.table.to_pylist() == [whole[draw_id] for draw_id in found.column("draw_id")]
+
+
 def test_margins_of_items_without_a_cost_are_refused(log, tmp_path):
     items = [replace(row, cost=None) for row in chain.from_iterable(open_log(log).catalogue())]
     found = logged_draws(rewritten(log, tmp_path, catalogue=items), [])
