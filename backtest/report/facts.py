@@ -98,9 +98,11 @@ class DecisionFile:
 
     def __iter__(self) -> Iterator[Decisions]:
         """Yield the decisions in the order of the file, from 1 to CHUNK_ROWS at once."""
-        pa = require_pyarrow()
+        require_pyarrow()
+        import pyarrow.compute
+
         for batch in batches_of(self._file, _COLUMNS):
-            chosen = batch.filter(pa.compute.equal(batch["kind"], "decision"))
+            chosen = batch.filter(pyarrow.compute.equal(batch["kind"], "decision"))
             if chosen.num_rows:
                 yield self._decisions(chosen)
 
