@@ -46,6 +46,11 @@ class Interval(Struct, frozen=True):
     low: float
     high: float
 
+    @property
+    def middle(self) -> float:
+        """Of an anytime-valid interval, the estimate that it is around: not the self-normalised one, which looks ahead."""
+        return (self.low + self.high) / 2.0
+
 
 class Estimate(Struct, frozen=True, kw_only=True):
     """The target's value by one estimator; in units of reward per draw."""

@@ -115,6 +115,11 @@ class Figures:
         """Return the distinct values of a field among the figures of `where`, in their order."""
         return list(dict.fromkeys(getattr(row, field) for _, row in self.where(section, **wanted)))
 
+    def label(self, policy: str) -> str:
+        """Return a policy's name, with a warning where its numbers are no evidence."""
+        verdict = self.where("verdict", policy=policy, measure="verdict")
+        return f"{policy} (REFUSE: no evidence)" if verdict and verdict[0][1].text == "REFUSE" else policy
+
     def __iter__(self) -> Iterator[Figure]:
         """Yield the figures."""
         return iter(self.rows)

@@ -87,7 +87,7 @@ class _Parts:
         add("logged value", found.logged.value, "money")
         add("value", found.logged.value + found.lift.value, "money")
         add("lift", found.lift.value, "change of money", *ends(found.lift.bootstrap))
-        add("lift, at every look", found.lift.value, "change of money", *ends(found.lift.anytime))
+        add("lift, at every look", found.lift.anytime.middle, "change of money", *ends(found.lift.anytime))
         add("relative lift", found.lift.relative, "change")
         for other in self._against:
             over = lift_over(feedback, other.probability[rows], self._settings)

@@ -110,7 +110,7 @@ def lifts(figures: Figures, measure: str) -> str:
             _whisker(axes, row, place, _colour(place), 4.0)
             axes.plot([(row.value or 0.0)], [place], "o", color="white", markeredgecolor=_colour(place), markersize=6)
         axes.axvline(0.0, color=_INK, linewidth=0.9)
-        axes.set_yticks(range(len(policies)), policies)
+        axes.set_yticks(range(len(policies)), [figures.label(policy).replace(" (", "\n(") for policy in policies])
         axes.set_ylim(len(policies) - 0.4, -0.6)
         axes.set_xlabel(f"{_currency(figures)} per draw")
     return made[0]
@@ -136,7 +136,7 @@ def estimators(figures: Figures, policies: Sequence[str]) -> str:
                 axes.axvline(logged[0][1].value, color=_INK, linewidth=0.9, linestyle="--")
             axes.set_yticks(range(len(names)), names)
             axes.set_ylim(len(names) - 0.5, -0.5)
-            axes.set_title(policy)
+            axes.set_title(figures.label(policy))
             axes.set_xlabel(f"{_currency(figures)} per draw; dashed: logged")
     return made[0]
 

@@ -53,12 +53,6 @@ def asked(figures: Figures) -> list[str]:
     return figures.names("verdict", "policy", measure="verdict")
 
 
-def _named(figures: Figures, policy: str) -> str:
-    """Return a policy's name, with a warning where its numbers are no evidence."""
-    verdict = figures.where("verdict", policy=policy, measure="verdict")
-    return f"{policy} (REFUSE: no evidence)" if verdict and verdict[0][1].text == "REFUSE" else policy
-
-
 def _card(figures: Figures, policy: str) -> Card:
     (_, verdict), *_ = figures.where("verdict", policy=policy, measure="verdict")
     numbers = []
@@ -96,7 +90,7 @@ def value_section(figures: Figures) -> Section | None:
     policies = figures.names("value", "policy")
     logged = cell_of(figures, "value", measure="logged value")
     rows = [Row(LOGGED, [logged, *[Cell("")] * (len(measures) - 1)])]
-    rows += [row_of(figures, _named(figures, policy), "value", measures, policy=policy) for policy in policies]
+    rows += [row_of(figures, figures.label(policy), "value", measures, policy=policy) for policy in policies]
     section.blocks.append(Table(head, rows))
     says = [f"{row.policy}: {row.text}." for _, row in figures.where("targets", measure="says")]
     section.blocks.append(Notes([*says, *[row.text for _, row in figures.where("scope", measure="reward")]]))
@@ -174,7 +168,10 @@ def estimators_section(figures: Figures) -> Section | None:
     )
     section.blocks.append(Plot(plots.estimators(figures, policies[:3]), "Value per draw by estimator."))
     measures = ("value", "standard error", "parameter")
-    head = ["", *(name for policy in policies for name in (policy, "standard error", "clip, tau, lambda"))]
+    head = [
+        "",
+        *(name for policy in policies for name in (figures.label(policy), "standard error", "clip, tau, lambda")),
+    ]
     rows = [
         Row(
             name,

@@ -129,7 +129,7 @@ def _value(figures: Figures, policy: str, found: Evaluation) -> None:
     if lift is not None:
         name = f"lift over {LOGGED}"
         _lift(figures, policy, name, lift.value, lift.bootstrap)
-        _lift(figures, policy, f"{name}, at every look", lift.value, lift.anytime)
+        _lift(figures, policy, f"{name}, at every look", lift.anytime.middle, lift.anytime)
         figures.add("value", f"relative {name}", lift.relative, policy=policy, unit="change")
 
 

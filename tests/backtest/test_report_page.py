@@ -134,6 +134,23 @@ def test_more_of_what_is_wanted_is_good_and_more_people_who_stay_away_are_bad() 
     assert (tone("lift", STAYS_AWAY), tone(f"lift of {STAYS_AWAY}", "shoes")) == ("bad", "bad")
 
 
+def test_numbers_of_a_refused_policy_say_so_in_tables_and_plots(reported: Reported) -> None:
+    of_gentle = ("verdict", "verdict", "gentle")
+    rows = [
+        msgspec.structs.replace(row, text="REFUSE") if (row.section, row.measure, row.policy) == of_gentle else row
+        for row in reported.figures
+    ]
+    assert "REFUSE: no evidence" not in page_of(reported.figures)
+    assert page_of(Figures(rows)).count("(REFUSE: no evidence)") == 4, "lifts and estimators, a table and a plot each"
+
+
+def test_an_interval_that_holds_at_every_look_stands_around_the_number_beside_it(reported: Reported) -> None:
+    rows = [row for row in reported.figures if row.measure.endswith("at every look") and row.low is not None]
+    assert len(rows) > 10
+    for row in rows:
+        assert row.value == pytest.approx((row.low + row.high) / 2.0), row  # type: ignore[operator]  # has both
+
+
 def test_a_gate_says_which_side_of_its_limit_passes(reported: Reported) -> None:
     text = page_of(reported.figures)
     for words in (
