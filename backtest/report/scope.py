@@ -52,12 +52,20 @@ _PACKAGES = ("pricetide", "numpy", "pyarrow", "scipy", "scikit-learn", "matplotl
 _DAY_MS = 86_400_000
 
 
-def describe_page(figures: Figures, log: Log, policies: Sequence[str], files: Any) -> None:  # noqa: ANN401 - of study
+def describe_page(
+    figures: Figures,
+    log: Log,
+    policies: Sequence[str],
+    files: Any,  # noqa: ANN401 - of study
+    as_of: float = inf,
+) -> None:
     """Add title, lead and footer, and the names of the files."""
     manifest = log.manifest
     title = "Backtest: " + (", ".join(policies) if policies else "the log as it was")
     figures.add("page", "title", unit="text", text=title)
     lead = f"{manifest.source.rstrip('.')}. {_time(manifest.first_ms)} to {_time(manifest.last_ms)}, offers {manifest.offers}."
+    if as_of < inf:
+        lead += f" Only what was known by {_time(int(as_of))}."
     figures.add("page", "lead", unit="text", text=lead)
     figures.add("page", "footer", unit="text", text="Made by pricetide. The page loads nothing and runs no script.")
     describe_files(figures, "figures", files.figures_parquet)

@@ -112,7 +112,7 @@ def write_report(ask: Ask, page: Path, progress: Progress = lambda title, done, 
     figures = Figures()
     with _scratch(ask.wanted.resume) as scratch:
         runs = _replayed(log, ask, scratch, progress)
-        scope.describe_page(figures, log, names, files)
+        scope.describe_page(figures, log, names, files, ask.wanted.as_of)
         scope.describe_log(figures, log, ask.wanted, runs.summary, len(runs.users), len(runs.items))
         _publish(figures, runs, names, scratch, files.decisions, progress)
         _judge(figures, runs, policies, ask.settings, scratch, files.draws, progress)

@@ -12,6 +12,8 @@ import pytest
 from backtest.report.blocks import cell
 from backtest.report.figures import STAYS_AWAY, Figure, Figures, format_value, read_figures
 from backtest.report.page import page_of
+from backtest.report.scope import describe_page
+from contracts.log import open_log
 from tests.backtest.conftest import Reported
 from tests.backtest.report_shop import TITLE
 
@@ -149,6 +151,14 @@ def test_an_interval_that_holds_at_every_look_stands_around_the_number_beside_it
     assert len(rows) > 10
     for row in rows:
         assert row.value == pytest.approx((row.low + row.high) / 2.0), row  # type: ignore[operator]  # has both
+
+
+def test_a_page_of_an_earlier_time_says_so_at_its_top(reported: Reported) -> None:
+    figures, log = Figures(), open_log(reported.log)
+    describe_page(figures, log, [], reported.files, as_of=1_762_300_000_000.0)
+    ((_, lead),) = figures.where("page", measure="lead")
+    assert lead.text.endswith("Only what was known by 2025-11-04 23:46:40 UTC.")
+    assert "Only what was known" not in page_of(reported.figures)
 
 
 def test_a_gate_says_which_side_of_its_limit_passes(reported: Reported) -> None:
