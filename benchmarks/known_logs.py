@@ -57,6 +57,11 @@ def kinds(draws: int) -> tuple[Kind, ...]:
         Kind("fixed, about 1 %", False, lambda seed, logs: _tables(seed, logs, 2 * draws, 0.005, 0.015)),
         Kind("fixed, lognormal money", False, lambda seed, logs: _tables(seed, logs, draws, 0.1, 0.3, money=True)),
         Kind("fixed, 10 draws a user", False, lambda seed, logs: _tables(seed, logs, draws, 0.1, 0.3, per_user=10)),
+        Kind(
+            "the same, 10 % held out",
+            False,
+            lambda seed, logs: _tables(seed, logs, draws, 0.1, 0.3, per_user=10, held=0.1),
+        ),
         Kind("learning, 10 to 30 %", True, lambda seed, logs: _learning(seed, logs, draws, 0.1, 0.3)),
         Kind("learning, about 1 %", True, lambda seed, logs: _learning(seed, logs, 2 * draws, 0.005, 0.015)),
         Kind("learning, drift", True, lambda seed, logs: _learning(seed, logs, draws, 0.1, 0.3, drift=True)),
@@ -113,28 +118,52 @@ def _target(random: np.random.Generator, rates: Floats) -> Floats:
 
 
 def _tables(
-    seed: int, logs: int, draws: int, low: float, high: float, money: bool = False, per_user: int = 1
+    seed: int,
+    logs: int,
+    draws: int,
+    low: float,
+    high: float,
+    money: bool = False,
+    per_user: int = 1,
+    held: float = 0.0,
 ) -> Iterator[Known]:
-    """A policy that never changes; rewards of 0 and 1, or a purchase of lognormal money; users with tastes of their own."""
+    """A policy that never changes; rewards of 0 and 1, or a purchase of lognormal money; users with tastes of their own.
+
+    The share `held` of users, drawn once for all their draws, gets the first arm; propensities are those of not knowing who.
+    """
     for number in range(logs):
         random = np.random.Generator(np.random.Philox(key=[seed, number]))
         rates = random.uniform(low, high, ARMS)
-        logged = 0.8 * _softmax(random.normal(0.0, 1.2, ARMS)) + 0.2 / ARMS
+        ways = np.array([0.8 * _softmax(random.normal(0.0, 1.2, ARMS)) + 0.2 / ARMS, np.eye(ARMS)[0]])
+        logged = (1.0 - held) * ways[0] + held * ways[1]
         target = _target(random, rates)
+        users = np.arange(draws) // per_user
+        out = random.random(users[-1] + 1) < held if held else np.zeros(users[-1] + 1, np.bool_)
+        arm = _draw(random, ways[out[users].astype(np.intp)])
         wide = [np.broadcast_to(each, (draws, ARMS)) for each in (logged, target, rates)]
-        arm = _draw(random, wide[0])
         chance = rates[arm]
-        users, shared = None, 0.0
         if per_user > 1:
-            users = np.arange(draws) // per_user
             taste = random.gamma(SPREAD**-2, SPREAD**2, (draws // per_user + 1, ARMS))
             chance = np.minimum(chance * taste[users, arm], 1.0)
-            alike = float(((target - logged) ** 2 * rates**2).sum()) * SPREAD**2
-            shared = draws * (per_user - 1) * alike
         bought = random.random(draws) < chance
         paid = np.exp(random.normal(-0.5, 1.0, draws)) if money else np.ones(draws)
         square = wide[2] * (np.e if money else 1.0)
-        yield _known(_Truth(wide[0], wide[1], wide[2], square), arm, bought * paid, False, users, shared)
+        shared = draws * (per_user - 1) * _alike(ways, held, target, rates)
+        truth = _Truth(wide[0], wide[1], wide[2], square)
+        yield _known(truth, arm, bought * paid, False, users if per_user > 1 else None, shared)
+
+
+def _alike(ways: Floats, held: float, target: Floats, rates: Floats) -> float:
+    """Return the covariance of what two draws of a user add to the lift: by the user's taste, and by being held out or not.
+
+    `ways` are the probabilities of those who are not held out and of those who are, (2, K).
+    """
+    shares = np.array([1.0 - held, held])
+    logged = shares @ ways
+    centre = float(logged @ rates)
+    pulls = ways * (target / logged - 1.0)
+    means = pulls @ (rates - centre)
+    return float(shares @ ((pulls * rates) ** 2).sum(1) * SPREAD**2 + held * (1.0 - held) * (means[0] - means[1]) ** 2)
 
 
 def _learning(seed: int, logs: int, draws: int, low: float, high: float, drift: bool = False) -> Iterator[Known]:
