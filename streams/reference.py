@@ -10,11 +10,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-import msgspec
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from contracts.catalogue import Catalogue
-from contracts.errors import BadReference
+from contracts.errors import REFUSED
 from contracts.policies import PolicyBook
 from streams.closing import stop
 from streams.settings import Settings
@@ -90,7 +89,7 @@ class References:
     def _apply_one(self, book: Catalogue | PolicyBook, topic: str, record: ConsumerRecord) -> None:
         try:
             book.apply(record.offset, record.key, record.value)
-        except (msgspec.DecodeError, UnicodeDecodeError, ValueError, BadReference) as error:
+        except REFUSED as error:
             # Every worker reads this topic, so none can dead-letter it: what held before holds on, and the alarm rings.
             logger.error("refused %s offset %d: %s; publish a corrected record", topic, record.offset, error)
             self._refused(topic)

@@ -207,6 +207,8 @@ async def test_references_are_read_to_their_end_and_what_is_no_reference_is_coun
     topics = deployment.settings.topics
     broken = [(topics.catalogue, b'["x",0]', b'{"item": "x"'), (topics.policies, b"current", b'{"record": "current", '
               b'"name": "nobody", "number": 9}')]  # fmt: skip
+    bottomless = b'{"record": "current", "more": ' + b"[" * 10_000
+    broken += [(topics.catalogue, b'["y",0]', bottomless), (topics.policies, b"current", bottomless)]
     good = [
         (topics.catalogue, *listed("kettle")),
         (topics.policies, b"killswitch", b'{"record": "killswitch", "on": true}'),
@@ -218,7 +220,7 @@ async def test_references_are_read_to_their_end_and_what_is_no_reference_is_coun
     await references.read_to_end()
     try:
         assert references.ready.is_set()
-        assert sorted(refused) == [topics.catalogue, topics.policies]
+        assert sorted(refused) == [topics.catalogue, topics.catalogue, topics.policies, topics.policies]
         assert references.catalogue.at("kettle", NOW_MS) is not None
         assert references.catalogue.at("aborted", NOW_MS) is None
         assert references.policies.kill_switch is True
