@@ -72,7 +72,7 @@ def show(settings: Settings, user: str) -> None:
 
     With --model also the items nearest to the vector; with --set encoder.text=DIR those nearest to the profile in words.
     """
-    console = Console()
+    console = Console(markup=False, emoji=False)
     value = stored_state(settings, user, console)
     if value is None:
         raise BadInput(
