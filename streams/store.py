@@ -12,6 +12,7 @@ values only.
 from __future__ import annotations
 
 import asyncio
+import errno
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -43,6 +44,21 @@ OPEN_FILES_MAX = 256
 BLOOM_BITS = 10
 LOG_FILES_KEPT = 2
 LOG_FILE_BYTES = 1 << 20
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
+
+def is_of_the_disk(error: BaseException | None) -> bool:
+    """Return whether a disk has failed or is full: rocksdict raises bare Exceptions with the text of RocksDB's status."""
+    if isinstance(error, OSError):
+        return error.errno in _DISK_ERRORS
+    return type(error) is Exception and str(error).startswith(("IO error", "Corruption"))
+
+
+def disk_remedy(error: BaseException) -> str:
+    """Return what to do about a disk that failed with `error`."""
+    if "No space left" in str(error):
+        return "Make room on its disk, and start again"
+    return "Remove it; it is rebuilt from the changelog"
 
 
 class _Head(Struct, array_like=True):
@@ -107,7 +123,7 @@ class StateStore:
                     f"The data directory {self.path} is locked by another process: give each worker a --data-dir of its own"
                 ) from None
             raise BadSettings(
-                f"The data directory {self.path} cannot be opened: {error}. Remove it; it is rebuilt from the changelog"
+                f"The data directory {self.path} cannot be opened: {error}. {disk_remedy(error)}"
             ) from None
         self.get = self._db.get
 
