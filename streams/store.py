@@ -118,7 +118,7 @@ class StateStore:
             # Named, for else rocksdict opens what exists with the options of its last time and a cache of its own.
             self._db = Rdict(str(self.path), options, column_families={"default": options})
         except Exception as error:
-            if "lock" in str(error).lower():
+            if "/LOCK" in str(error):  # which no other failure names; each of a damaged block has "lock" in it
                 raise BadSettings(
                     f"The data directory {self.path} is locked by another process: give each worker a --data-dir of its own"
                 ) from None
@@ -164,6 +164,7 @@ class StateStore:
         found: list[tuple[bytes, bytes]] = []
         for _ in range(limit):
             if not iterator.valid() or iterator.key() >= RESERVED:
+                iterator.status()
                 self._sweep_from = b""
                 self._users, self._walked = self._walked, 0
                 return found
@@ -195,6 +196,7 @@ class StateStore:
         while iterator.valid() and (key := iterator.key()).startswith(prefix):
             yield key, iterator.value()
             iterator.next()
+        iterator.status()  # raises if it has stopped at a damaged block, which looks like the end of all keys
 
     def users(self) -> int:
         """Return the number of users that the last whole walk of `expired` has met, or the present one if that is more.
