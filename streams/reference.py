@@ -17,6 +17,7 @@ from contracts.errors import REFUSED
 from contracts.policies import PolicyBook
 from streams.closing import stop
 from streams.settings import Settings
+from streams.source_consumer import require_fetching
 
 logger = logging.getLogger(__name__)
 POLL_MS = 500
@@ -62,7 +63,10 @@ class References:
     async def follow(self) -> None:
         """Apply what arrives, for ever."""
         while self._consumer is not None:
-            self._apply(await self._consumer.getmany(timeout_ms=POLL_MS))
+            fetched = await self._consumer.getmany(timeout_ms=POLL_MS)
+            if not fetched:
+                require_fetching(self._consumer)
+            self._apply(fetched)
             self._applied.set()
 
     async def caught_up(self) -> None:
