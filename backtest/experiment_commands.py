@@ -11,7 +11,7 @@ import click
 import msgspec
 from rich.console import Console
 
-from contracts.errors import BadInput, BadReference
+from contracts.errors import REFUSED, BadInput
 from contracts.experiments import Experiment
 from contracts.log import open_log, policy_records
 from contracts.policies import PolicyBook
@@ -70,7 +70,7 @@ def experiment_of(directory: Path, name: str) -> Experiment:
     for record in policy_records(open_log(directory, verify=False)):
         try:
             book.apply(record.offset, record.key, record.value)
-        except (msgspec.DecodeError, UnicodeDecodeError, ValueError, BadReference):
+        except REFUSED:
             continue  # as workers do
     versions = book.experiments.versions(name)
     if not versions:

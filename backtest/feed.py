@@ -14,12 +14,11 @@ from math import inf
 from pathlib import Path
 from types import MappingProxyType
 
-import msgspec
 from msgspec.structs import replace
 
 from backtest.backlog import Backlog
 from contracts.catalogue import Catalogue
-from contracts.errors import BadInput, BadReference
+from contracts.errors import REFUSED, BadInput
 from contracts.experiments import Experiment, RunningExperiments
 from contracts.intake import Inbound, Intake
 from contracts.learned import Learned
@@ -224,7 +223,7 @@ class Seen:
             record = records.popleft()
             try:
                 book.apply(record.offset, record.key, record.value)
-            except (msgspec.DecodeError, UnicodeDecodeError, ValueError, BadReference):
+            except REFUSED:
                 self.refused += 1
 
 

@@ -106,11 +106,17 @@ def source_batches(path: Path, columns: tuple[str, ...] = COLUMNS) -> Iterator[l
     pa = require_pyarrow()
     if not path.is_file():
         raise BadInput(f"{path} is missing: download the REES46 log (CSV, csv.gz or Parquet) first")
-    batches = _parquet_batches if path.suffix == ".parquet" else _csv_batches
     try:
+        batches = _parquet_batches if _is_parquet(path) else _csv_batches
         yield from batches(pa, path, columns)
     except pa.ArrowException as error:
         raise BadInput(f"{path} cannot be read as the REES46 log: {error}") from None
+
+
+def _is_parquet(path: Path) -> bool:
+    """Return whether the file begins as Parquet does, whatever its name; an empty or damaged `.parquet` is one, too."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PAR1" or path.suffix == ".parquet"
 
 
 def _require_columns(path: Path, present: list[str]) -> None:

@@ -18,6 +18,9 @@ from contracts.events import Currency, Id, PriceMinor
 VERSIONS_MAX = 64
 """Versions kept per item; the earliest go first."""
 
+INT64_MAX = (1 << 63) - 1
+"""What a column of a log can hold: an item beyond it could be priced, and not be recorded."""
+
 Label = Annotated[str, Meta(max_length=256)]
 
 
@@ -25,13 +28,13 @@ class CatalogueItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One version of an item. Prices in minor units of `currency`."""
 
     item: Id
-    valid_from_ms: Annotated[int, Meta(ge=0)]
+    valid_from_ms: Annotated[int, Meta(ge=0, le=INT64_MAX)]
     title: Annotated[str, Meta(max_length=2048)]
     category: Label
     brand: Label
     currency: Currency
     list_price: PriceMinor
-    cost: Annotated[int, Meta(ge=0)] | None = None
+    cost: Annotated[int, Meta(ge=0, le=INT64_MAX)] | None = None
     floor: PriceMinor | None = None
     ceiling: PriceMinor | None = None
     map_price: PriceMinor | None = None

@@ -53,6 +53,13 @@ class BadReference(PricetideError):
     exit_code = 2
 
 
+UNREADABLE: tuple[type[Exception], ...] = (ValueError, RecursionError)
+"""What decoding JSON of somebody else's may raise: msgspec's errors and that of bad UTF-8 are ValueErrors; brackets within
+thousands of brackets, also in a field that nobody reads, end in a RecursionError."""
+REFUSED: tuple[type[Exception], ...] = (*UNREADABLE, BadReference)
+"""What applying a record of catalogue or policies may raise: the record is passed over, and what held before holds on."""
+
+
 class BrokerUnavailable(PricetideError):
     """The broker does not answer, or another worker has taken over: a supervisor should start the process again."""
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import msgspec
 from msgspec import Struct
 
-from contracts.errors import BadEvent
+from contracts.errors import UNREADABLE, BadEvent
 from contracts.events import Event, decode_event
 from contracts.ids import partition_of
 from contracts.semantics import Semantics, Topology
@@ -102,7 +102,7 @@ class Intake:
             event: Event = decode_event(value)
         except msgspec.ValidationError as error:
             raise refuse("bad_field", str(error)) from None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise refuse("not_json", str(error)) from None
         self._check_place(event, source, key)
         self._check_content(event, source, arrival_ms)

@@ -10,6 +10,7 @@ import msgspec
 
 from contracts.catalogue import decode_item, item_key
 from contracts.decisions import Applied, DecisionRecord
+from contracts.errors import UNREADABLE
 from contracts.events import Event, decode_event
 from contracts.log import LogRecord
 from contracts.log_rows import AppliedRow, CatalogueRow, EventRow, PolicyRow
@@ -41,7 +42,7 @@ def _representable(record: LogRecord, semantics: Semantics, kinds: frozenset[str
         return None
     try:
         event = decode_event(record.value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None
     return event if event.__struct_config__.tag in kinds else None
 
@@ -50,7 +51,7 @@ def catalogue_row(offset: int, key: bytes | None, value: bytes | None, arrival_m
     """Return the row of a record captured from the catalogue topic."""
     try:
         item = decode_item(value) if value is not None else None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         item = None
     if item is None:
         return CatalogueRow(offset=offset, key=key, raw=value, arrival_ms=arrival_ms)
@@ -67,7 +68,7 @@ def policy_row(offset: int, key: bytes | None, value: bytes | None, arrival_ms: 
     try:
         text = value.decode()
         known = policy_key(decode_policy(value))
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return PolicyRow(offset=offset, key=key, raw=value, arrival_ms=arrival_ms)
     return PolicyRow(record=text, offset=offset, key=None if key == known else key, arrival_ms=arrival_ms)
 

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from contracts.catalogue import item_key
+from contracts.errors import UNREADABLE
 from contracts.policies import decode_policy, policy_key
 
 
@@ -175,5 +176,5 @@ def policy_record_key(row: PolicyRow) -> bytes | None:
     """Return the key that belongs to the record, or None if it is no policy record."""
     try:
         return policy_key(decode_policy(row.record)) if row.record is not None else None
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import msgspec
-
 from contracts.catalogue import Catalogue, CatalogueItem
+from contracts.errors import UNREADABLE
 from contracts.events import Consent, ShopEvent
 from contracts.intake import Inbound, Intake
 from contracts.log import Log, catalogue_records, records
@@ -59,7 +58,7 @@ def catalogue_of(log: Log) -> Catalogue:
     for record in catalogue_records(log):
         try:
             catalogue.apply(record.offset, record.key, record.value)
-        except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+        except UNREADABLE:
             continue
     return catalogue
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
-
 from contracts.catalogue import Catalogue, CatalogueItem
-from contracts.errors import BadInput
+from contracts.errors import UNREADABLE, BadInput
 from contracts.log import MANIFEST as LOG_MANIFEST
 from contracts.log import open_log
 from contracts.log_files import read_rows
@@ -31,7 +29,7 @@ def items_of(path: Path) -> dict[str, CatalogueItem]:
             if value is not None:
                 try:
                     catalogue.apply(offset, None, value)
-                except msgspec.DecodeError as error:
+                except UNREADABLE as error:
                     raise BadInput(f"{path}, row {offset + 1}: no catalogue item ({error}); correct it") from None
     else:
         raise BadInput(f"{path} is neither a log (a directory with {LOG_MANIFEST}) nor a catalogue (.parquet, .jsonl)")

@@ -56,7 +56,7 @@ def search_command(
         found = {"query": " ".join(query), "encoder": search.digest, "items": [hit._asdict() for hit in hits]}
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
     else:
-        Console().print(_table(" ".join(query), search.digest, hits, len(search.index)))
+        Console(markup=False, emoji=False).print(_table(" ".join(query), search.digest, hits, len(search.index)))
 
 
 def _hit(item: CatalogueItem, cosine: float) -> Hit:

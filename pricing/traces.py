@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Struct
 
+from contracts.errors import UNREADABLE
 from pricing.erasure import Erasure, erasure_key
 
 
@@ -55,7 +56,7 @@ class Traces:
     def _erasure_of(self, key: bytes | None) -> Erasure | None:
         try:
             user, _ = _read_key(key or b"")
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return None
         return self._erasures.get(erasure_key(user.encode("utf-8", "surrogatepass")))
 
@@ -64,5 +65,5 @@ def version_of(value: bytes) -> int:
     """Return the `version` of a published record, 0 of one without."""
     try:
         return _read_version(value).version
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return 0

@@ -7,7 +7,10 @@ the dead letters with its traceback, and the stream goes on. A SIGKILL writes no
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 FILE = "crashes.json"
 TRACEBACK_CHARACTERS_MAX = 8_000
@@ -21,9 +24,16 @@ class CrashCounts:
         self._crashes_max = crashes_max
         self._counts: dict[str, tuple[int, str]] = {}
         if self._path.exists():
-            self._counts = {
-                key: (int(count), str(text)) for key, (count, text) in json.loads(self._path.read_text()).items()
-            }
+            self._counts = self._read()
+
+    def _read(self) -> dict[str, tuple[int, str]]:
+        """Return what the file says, nothing if a power cut has left it torn: three more crashes isolate an event again."""
+        try:
+            told = json.loads(self._path.read_text())
+            return {key: (int(count), str(text)) for key, (count, text) in told.items()}
+        except (ValueError, TypeError, AttributeError) as error:
+            logger.warning("%s is damaged (%s): crashes are counted anew", self._path, error)
+            return {}
 
     def add(self, topic: str, partition: int, offset: int, traceback: str) -> int:
         """Count one more crash of the event at this position, write, and return the count."""

@@ -16,10 +16,10 @@ from rich.table import Table
 from contracts.errors import BadSettings
 from contracts.ids import partition_of
 from streams.broker import SCHEMA_HEADER, committed_records, producing, require_topics
+from streams.console import visible, wide_console
 from streams.dead_letters import REPLAYED_FROM, DeadLetter, read_dead_letter
 from streams.options import with_settings
 from streams.settings import Settings
-from streams.topic_commands import wide_console
 
 LIST_MAX = 100
 IN_FLIGHT_MAX = 1_000
@@ -64,7 +64,9 @@ def list_(settings: Settings, codes: tuple[str, ...], sources: tuple[str, ...], 
         table.add_column(heading, overflow="fold", justify="right" if heading == "bytes" else "left")
     for letter in shown[:limit]:
         length = f"{letter.length} (cut)" if letter.truncated else str(letter.length)
-        table.add_row(_time(letter.arrival_ms), letter.source, letter.code, letter.message, letter.remedy, length)
+        table.add_row(
+            _time(letter.arrival_ms), letter.source, letter.code, visible(letter.message), letter.remedy, length
+        )
     wide_console().print(table)
     if len(shown) > limit:
         click.echo(f"There are more: --limit {limit * 10}")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
-from contracts.errors import BadEvent
+from contracts.errors import UNREADABLE, BadEvent
 from contracts.intake import Inbound
 from contracts.prices import SCHEMA_VERSION
 
@@ -62,7 +62,7 @@ def _user_of(key: bytes | None, value: bytes) -> str:
         if key is None:
             return _read_named(value).user
         return key.decode() if len(key) <= USER_BYTES_MAX else ""
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return ""
 
 
@@ -170,7 +170,7 @@ def _original_key(key: bytes | None, headers: Sequence[tuple[str, bytes]], texts
     """Return the key of the original; letters of earlier releases have it as their own."""
     try:
         _, place = msgspec.json.decode(key or b"", type=tuple[str, str])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return key
     if place != f"{texts[TOPIC]}/{texts[PARTITION]}/{texts[OFFSET]}":
         return key

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from contracts.catalogue import CatalogueItem, decode_item
 from contracts.decisions import Applied, Decision, DecisionRecord, decode_decision
-from contracts.errors import BadInput, BadReference
+from contracts.errors import REFUSED, UNREADABLE, BadInput
 from contracts.ids import partition_of
 from contracts.learned import Learned
 from contracts.log import Log, ReferenceRecord, catalogue_records, open_log, policy_records
@@ -203,14 +203,14 @@ def _case(record: DecisionRecord, draw: DecisionRecord | None, policies: Iterabl
 def _fold(book: PolicyBook, record: Any) -> PolicyRecord | None:  # noqa: ANN401 - of Kafka, or of a log
     try:
         return book.apply(record.offset, record.key, record.value)
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError, BadReference):
+    except REFUSED:
         return None  # no worker took it
 
 
 def _item_of(record: Any) -> list[tuple[int, CatalogueItem]]:  # noqa: ANN401 - of Kafka, or of a log
     try:
         return [] if record.value is None else [(record.offset, decode_item(record.value))]
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+    except UNREADABLE:
         return []
 
 

@@ -5,11 +5,13 @@ Only looks: changes nothing, joins no group. Each examination returns findings; 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from kafka import KafkaAdminClient, TopicPartition
@@ -83,7 +85,7 @@ def _data_dir(path: Path) -> Iterator[Finding]:
     """The directory can be written, has room, and no other process holds a store in it."""
     subject = f"data directory {path}"
     home = next((place for place in (path, *path.absolute().parents) if place.exists()), Path("/"))
-    if not home.is_dir() or not os.access(home, os.W_OK | os.X_OK):
+    if not home.is_dir() or not _takes_files(home):
         yield Finding(
             "wrong", subject, f"{home} cannot be written", "choose another --data-dir, or mend its permissions"
         )
@@ -97,6 +99,15 @@ def _data_dir(path: Path) -> Iterator[Finding]:
         yield Finding("warning", subject, message, "nothing, if that is this worker; else give each its own --data-dir")
     else:
         yield Finding("ok", subject, f"writable, {free >> 30} GiB free, not in use")
+
+
+def _takes_files(directory: Path) -> bool:
+    """Return whether a file can be made there: permissions do not tell for root, nor of /proc."""
+    try:
+        with TemporaryFile(dir=directory):
+            return True
+    except OSError as error:
+        return error.errno == errno.ENOSPC  # which is said in words of its own
 
 
 def _is_locked(lock: Path) -> bool:

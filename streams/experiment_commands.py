@@ -73,8 +73,8 @@ def promote(settings: Settings, name: str, variant: str) -> None:
 @with_settings
 def show(settings: Settings, name: str | None, as_json: bool) -> None:
     """Print every version of the experiment NAME, or of all, and which of them run."""
+    from streams.console import wide_console
     from streams.policy_log import read_policy_log
-    from streams.topic_commands import wide_console
 
     book = read_policy_log(settings).book.experiments
     running = {one.version for one in book.running}

@@ -42,7 +42,7 @@ def explain(
     from contracts.decisions import Applied
     from pricing.explanation import explain_decision
     from streams import decision_search, explain_pages
-    from streams.topic_commands import wide_console
+    from streams.console import wide_console
 
     if log is not None and file is None:
         raise click.UsageError("--log goes with --file; without it the decision is looked for on the topic")

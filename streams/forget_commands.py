@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from streams.console import wide_console
 from streams.options import with_settings
 from streams.settings import Settings
-from streams.topic_commands import wide_console
 
 if TYPE_CHECKING:
     from streams.forget import Report

@@ -20,7 +20,7 @@ from kafka import KafkaConsumer, TopicPartition
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from contracts.decisions import Decision, decode_decision
-from contracts.errors import BadInput, BadReference
+from contracts.errors import REFUSED, BadInput
 from contracts.experiments import RunningExperiments
 from contracts.policies import CurrentPolicy, KillSwitch, PolicyBook
 from pricing.price_watch import Breach, PriceWatch, breaches
@@ -152,7 +152,7 @@ class Guard:
         for record in records:
             try:
                 change = self._book.apply(record.offset, record.key, record.value)
-            except (msgspec.DecodeError, UnicodeDecodeError, ValueError, BadReference):
+            except REFUSED:
                 continue  # workers refuse it, too, and say so
             if isinstance(change, CurrentPolicy | KillSwitch | RunningExperiments):
                 self._prices.begin_anew(self._book.seen)

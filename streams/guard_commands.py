@@ -91,9 +91,9 @@ def _log_to_stderr(settings: Settings) -> None:
 
 def _judge_file(file: Path, log: Path | None, guarded: Guarded, as_json: bool) -> None:
     from pricing.review import review
+    from streams.console import wide_console
     from streams.decision_search import decisions_in, policies_of
     from streams.guard_pages import page
-    from streams.topic_commands import wide_console
 
     found = review(decisions_in(file), guarded, policies_of(log).find)
     if as_json:

@@ -122,6 +122,13 @@ def _check_log(ledger: Ledger, beginnings: Sequence[int], ends: Sequence[int], w
 
 
 def _check_group(ledger: Ledger, group: Sequence[int | None], where: str) -> None:
+    forgotten = [source for source, offset in zip(ledger.sources, group, strict=True) if offset is None]
+    if forgotten and len(forgotten) < len(group):
+        raise BadSettings(
+            f"{where}: the group has no offset of {', '.join(forgotten)} any more, but of the others: Kafka forgets those of a "
+            "topic that is deleted, so it was recreated. Raise semantics.epoch by one, so that its events are read from the start "
+            "under new decision ids"
+        )
     if tuple(group) != ledger.positions:
         raise BadSettings(
             f"{where}: the state includes the positions {list(ledger.positions)} of {list(ledger.sources)}, the group has "

@@ -17,11 +17,10 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
-import msgspec
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from msgspec import Struct
 
-from contracts.errors import BadSettings
+from contracts.errors import UNREADABLE, BadSettings
 from contracts.learned import Learned
 from contracts.merge import Merge
 from contracts.outcomes import Outcome, decode_outcome
@@ -175,7 +174,7 @@ class LessonSession:
             if record.value is not None:  # else erased
                 try:
                     outcome = decode_outcome(record.value)
-                except msgspec.DecodeError as error:
+                except UNREADABLE as error:
                     topic = self._room.settings.topics.outcomes
                     logger.error("%s/%d offset %d is no outcome: %s", topic, partition, record.offset, error)
                     self._room.metrics.unreadable.labels(self.policy.version).inc()

@@ -14,12 +14,12 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
-import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 
+from contracts.errors import UNREADABLE
 from contracts.events import Consent, decode_event
 from contracts.ids import DecisionIds
 from contracts.prices import PriceUpdate, decode_price
@@ -113,7 +113,7 @@ class Watch:
     def _take_event(self, message: Any) -> None:  # noqa: ANN401 - confluent-kafka's Message
         try:
             event = decode_event(message.value())
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return  # one of the bad records of the log: the worker dead-letters it
         if isinstance(event, Consent):
             return

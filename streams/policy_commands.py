@@ -105,8 +105,8 @@ def shadow(settings: Settings, version: str | None, off: bool) -> None:
 def show(settings: Settings, version: str | None, as_json: bool, as_toml: bool) -> None:
     """Print the policy in force with kill switch and fallback; or NAME@N, the newest of NAME, or `builtin`."""
     from streams import policy_pages as pages
+    from streams.console import wide_console
     from streams.policy_log import read_policy_log
-    from streams.topic_commands import wide_console
 
     if as_json and as_toml:
         raise click.UsageError("say --json or --toml, not both")
@@ -131,8 +131,8 @@ def show(settings: Settings, version: str | None, as_json: bool, as_toml: bool) 
 def history(settings: Settings, as_json: bool, learned: bool) -> None:
     """Print every version and every change of the current one and of the kill switch, as far as compaction left them."""
     from streams import policy_pages as pages
+    from streams.console import wide_console
     from streams.policy_log import read_policy_log
-    from streams.topic_commands import wide_console
 
     log = read_policy_log(settings)
     if as_json:

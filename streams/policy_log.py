@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from contracts.errors import BadInput, BadReference
+from contracts.errors import REFUSED, BadInput
 from contracts.experiments import Experiment, RunningExperiments
 from contracts.learned import CurrentLearned, Learned
 from contracts.policies import BUILTIN, CurrentPolicy, KillSwitch, Policy, PolicyBook, PolicyRecord, ShadowPolicy
@@ -64,7 +63,7 @@ class PolicyLog:
         known, refused = None, ""
         try:
             known = self.book.apply(record.offset, record.key, record.value)
-        except (msgspec.DecodeError, UnicodeDecodeError, ValueError, BadReference) as error:
+        except REFUSED as error:
             refused = str(error)
         if isinstance(known, Learned):  # there are thousands; the book has the payloads of the last ones
             known = replace(known, payload="")

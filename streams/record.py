@@ -14,11 +14,10 @@ from heapq import merge
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from kafka import TopicPartition
 
 from contracts.decisions import decode_decision
-from contracts.errors import BadInput
+from contracts.errors import UNREADABLE, BadInput
 from contracts.intake import arrival_of
 from contracts.log import LogRecord, Manifest, open_log
 from contracts.log_capture import applied_row, catalogue_row, event_row, policy_row
@@ -189,7 +188,7 @@ class _Order:
         place = f"{self._where} partition {record.partition} offset {record.offset}"
         try:
             decision = decode_decision(record.value or b"")
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise BadInput(f"{place} is no decision ({error}): capture with --no-applied") from None
         source = TopicPartition(decision.source.topic, decision.source.partition)
         if source not in self._ends:

@@ -16,6 +16,7 @@ from streams.closing import stop
 from streams.ledger import LEDGER_KEY, MARKER_KEY, decode_ledger
 from streams.producer import send_records
 from streams.settings import Settings
+from streams.source_consumer import require_fetching
 from streams.store import StateStore
 
 FETCH_BYTES_MAX = 4 << 20
@@ -97,4 +98,6 @@ async def _apply(
             store.write(latest.items(), reached)
             count += len(records)
             progress(max(0, marker - reached))
+        else:
+            require_fetching(consumer)
     return count

@@ -10,14 +10,14 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-import msgspec
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from contracts.catalogue import Catalogue
-from contracts.errors import BadReference
+from contracts.errors import REFUSED
 from contracts.policies import PolicyBook
 from streams.closing import stop
 from streams.settings import Settings
+from streams.source_consumer import require_fetching
 
 logger = logging.getLogger(__name__)
 POLL_MS = 500
@@ -63,7 +63,10 @@ class References:
     async def follow(self) -> None:
         """Apply what arrives, for ever."""
         while self._consumer is not None:
-            self._apply(await self._consumer.getmany(timeout_ms=POLL_MS))
+            fetched = await self._consumer.getmany(timeout_ms=POLL_MS)
+            if not fetched:
+                require_fetching(self._consumer)
+            self._apply(fetched)
             self._applied.set()
 
     async def caught_up(self) -> None:
@@ -90,7 +93,7 @@ class References:
     def _apply_one(self, book: Catalogue | PolicyBook, topic: str, record: ConsumerRecord) -> None:
         try:
             book.apply(record.offset, record.key, record.value)
-        except (msgspec.DecodeError, UnicodeDecodeError, ValueError, BadReference) as error:
+        except REFUSED as error:
             # Every worker reads this topic, so none can dead-letter it: what held before holds on, and the alarm rings.
             logger.error("refused %s offset %d: %s; publish a corrected record", topic, record.offset, error)
             self._refused(topic)

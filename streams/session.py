@@ -39,7 +39,7 @@ from streams.models import Models
 from streams.producer import transactional_producer
 from streams.reference import References
 from streams.settings import Settings
-from streams.source_consumer import FETCH_WAIT_MS, group_offsets, source_consumer
+from streams.source_consumer import FETCH_WAIT_MS, group_offsets, require_fetching, source_consumer
 from streams.store import StateStore
 
 logger = logging.getLogger(__name__)
@@ -184,6 +184,7 @@ class Session:
             if fetched:
                 self._buffer(fetched)
             else:
+                require_fetching(consumer)
                 self._require_topics(consumer)
             self._arrived.set()
 
@@ -303,8 +304,7 @@ class Session:
         self.committing = asyncio.create_task(self._commit_batch(batch, step), name=f"commit-{self.partition}")
 
     async def _commit_batch(self, batch: Batch, step: Step) -> None:
-        begun = time.perf_counter()
-        store = self._open_part(self._store)
+        begun, store = time.perf_counter(), self._open_part(self._store)
         positions = list(self._ledger.positions)
         for record in batch.records:
             positions[record.source] = record.offset + 1

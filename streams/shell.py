@@ -31,7 +31,7 @@ from streams.reference import References
 from streams.session import Batch, Session, Worker
 from streams.settings import Settings
 from streams.stale_stores import LOOK_EVERY_S, remove_stale
-from streams.store import StateStore
+from streams.store import StateStore, disk_remedy, is_of_the_disk
 from streams.words import Words
 
 logger = logging.getLogger(__name__)
@@ -71,6 +71,8 @@ def verdict(error: BaseException) -> tuple[int, str]:
             return EXIT_RETRY, sentence
     if isinstance(error, _SETTINGS):
         return EXIT_SETTINGS, f"{error!r}: run `pricetide doctor`, which says what to do"
+    if is_of_the_disk(error):
+        return EXIT_SETTINGS, f"The data directory cannot be used: {error}. {disk_remedy(error)}"
     if isinstance(error, kafka_errors.KafkaError | ConnectionError | asyncio.TimeoutError):
         return EXIT_RETRY, f"The broker failed: {error!r}; a supervisor should start the worker again"
     return EXIT_BUG, f"Unexpected {type(error).__name__}: {error}"
@@ -228,9 +230,14 @@ class WorkerShell:
         try:
             batch.session.apply(batch)
         except Exception as error:
-            if isinstance(error, EventCrash):
-                self._count_crash(error, batch.session.partition)
-            self.end(error)
+            cause = error.__cause__
+            if cause is not None and is_of_the_disk(cause):  # as it asked for a pending draw: not the event's fault
+                self.end(cause)
+            try:
+                if isinstance(error, EventCrash):
+                    self._count_crash(error, batch.session.partition)
+            finally:  # the disk may be full
+                self.end(error)
         committing = batch.session.committing
         if committing is not None:
             committing.add_done_callback(self._commit_ended)

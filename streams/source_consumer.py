@@ -13,6 +13,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer import fetcher
 
+from contracts.errors import BrokerUnavailable
 from streams.closing import stop
 from streams.settings import Settings
 
@@ -41,6 +42,18 @@ def source_consumer(settings: Settings) -> AIOKafkaConsumer:
         max_partition_fetch_bytes=FETCH_BYTES_MAX,
         request_timeout_ms=settings.kafka.request_timeout_ms,
     )
+
+
+def require_fetching(consumer: AIOKafkaConsumer) -> None:
+    """Raise BrokerUnavailable if aiokafka's routine that fetches, or the one that learns who leads a partition, has ended.
+
+    The trap: what ends one is written to the log and told nobody; the consumer hands out nothing any more, which looks like a
+    topic at its end. To be asked when a fetch has brought nothing.
+    """
+    if consumer._fetcher._fetch_task.done() or consumer._client._sync_task.done():
+        raise BrokerUnavailable(
+            "A Kafka client has given up fetching for good; a supervisor should start the process again"
+        )
 
 
 async def group_offsets(settings: Settings, places: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:

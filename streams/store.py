@@ -12,6 +12,7 @@ values only.
 from __future__ import annotations
 
 import asyncio
+import errno
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -43,6 +44,21 @@ OPEN_FILES_MAX = 256
 BLOOM_BITS = 10
 LOG_FILES_KEPT = 2
 LOG_FILE_BYTES = 1 << 20
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
+
+def is_of_the_disk(error: BaseException | None) -> bool:
+    """Return whether a disk has failed or is full: rocksdict raises bare Exceptions with the text of RocksDB's status."""
+    if isinstance(error, OSError):
+        return error.errno in _DISK_ERRORS
+    return type(error) is Exception and str(error).startswith(("IO error", "Corruption"))
+
+
+def disk_remedy(error: BaseException) -> str:
+    """Return what to do about a disk that failed with `error`."""
+    if "No space left" in str(error):
+        return "Make room on its disk, and start again"
+    return "Remove it; it is rebuilt from the changelog"
 
 
 class _Head(Struct, array_like=True):
@@ -102,12 +118,12 @@ class StateStore:
             # Named, for else rocksdict opens what exists with the options of its last time and a cache of its own.
             self._db = Rdict(str(self.path), options, column_families={"default": options})
         except Exception as error:
-            if "lock" in str(error).lower():
+            if "/LOCK" in str(error):  # which no other failure names; each of a damaged block has "lock" in it
                 raise BadSettings(
                     f"The data directory {self.path} is locked by another process: give each worker a --data-dir of its own"
                 ) from None
             raise BadSettings(
-                f"The data directory {self.path} cannot be opened: {error}. Remove it; it is rebuilt from the changelog"
+                f"The data directory {self.path} cannot be opened: {error}. {disk_remedy(error)}"
             ) from None
         self.get = self._db.get
 
@@ -148,6 +164,7 @@ class StateStore:
         found: list[tuple[bytes, bytes]] = []
         for _ in range(limit):
             if not iterator.valid() or iterator.key() >= RESERVED:
+                iterator.status()
                 self._sweep_from = b""
                 self._users, self._walked = self._walked, 0
                 return found
@@ -179,6 +196,7 @@ class StateStore:
         while iterator.valid() and (key := iterator.key()).startswith(prefix):
             yield key, iterator.value()
             iterator.next()
+        iterator.status()  # raises if it has stopped at a damaged block, which looks like the end of all keys
 
     def users(self) -> int:
         """Return the number of users that the last whole walk of `expired` has met, or the present one if that is more.

@@ -23,7 +23,7 @@ import msgspec
 from kafka import TopicPartition
 from msgspec import Struct
 
-from contracts.errors import BadReference
+from contracts.errors import REFUSED, UNREADABLE
 from contracts.policies import PolicyBook
 from contracts.prices import PriceUpdate, decode_price
 from pricing.reasons import KILL_SWITCH
@@ -82,7 +82,7 @@ class PriceBook:
         """Apply a record of the price-updates topic; return what changed, None for an older version or a foreign record."""
         try:
             return self._removed(key) if value is None else self._updated(decode_price(value))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             self.unreadable += 1
             return None
 
@@ -106,7 +106,7 @@ class PriceBook:
         """Apply a record of the policies topic; only the kill switch matters here."""
         try:
             self._policies.apply(offset, key, value)
-        except (msgspec.DecodeError, UnicodeDecodeError, ValueError, BadReference):
+        except REFUSED:
             self.unreadable += 1
 
     def now_ms(self) -> int:

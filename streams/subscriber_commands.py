@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from streams.console import visible
 from streams.options import with_settings
 from streams.settings import Settings
 
@@ -32,7 +33,7 @@ def tail(settings: Settings, user: str | None, from_beginning: bool, limit: int 
             click.echo("The kill switch is on: everybody pays list price.", err=True)
         wanted = (change for change in prices if user in (None, change.user))
         for change in islice(wanted, limit):
-            click.echo(msgspec.json.encode(change) if as_json else _line(change))
+            click.echo(msgspec.json.encode(change) if as_json else visible(_line(change)))
 
 
 def _line(change: Change) -> str:

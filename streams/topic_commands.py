@@ -6,23 +6,18 @@ from typing import TYPE_CHECKING
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from contracts.policies import KillSwitch
+from streams.console import wide_console
 from streams.options import with_settings
 from streams.settings import Settings
 
 if TYPE_CHECKING:
     from streams.topics import Finding
 
-_MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "wrong": "[red]wrong[/]"}
-
-
-def wide_console() -> Console:
-    """Return a console as wide as the terminal, and wide enough for a table where there is none."""
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
+_COLOURS = {"ok": "green", "warning": "yellow", "wrong": "red"}
 
 
 def show_findings(title: str, findings: list[Finding], as_json: bool) -> None:
@@ -36,7 +31,9 @@ def show_findings(title: str, findings: list[Finding], as_json: bool) -> None:
         table.add_column("found", overflow="fold")
         table.add_column("what to do", overflow="fold")
         for finding in findings:
-            table.add_row(_MARKS[finding.level], finding.subject, finding.message, finding.remedy)
+            table.add_row(
+                Text(finding.level, _COLOURS[finding.level]), finding.subject, finding.message, finding.remedy
+            )
         wide_console().print(table)
     if any(finding.level == "wrong" for finding in findings):
         raise SystemExit(1)

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-import msgspec
 import numpy as np
 from kafka import TopicPartition
 from msgspec import Struct
@@ -20,7 +19,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from contracts.catalogue import Catalogue
-from contracts.errors import BadInput, BadReference
+from contracts.errors import REFUSED, BadInput
 from contracts.ids import partition_of
 from features.encoder import Encoder
 from features.profile import looking_up, profile_of
@@ -73,7 +72,7 @@ def show(settings: Settings, user: str) -> None:
 
     With --model also the items nearest to the vector; with --set encoder.text=DIR those nearest to the profile in words.
     """
-    console = Console()
+    console = Console(markup=False, emoji=False)
     value = stored_state(settings, user, console)
     if value is None:
         raise BadInput(
@@ -117,7 +116,7 @@ def _catalogue(settings: Settings) -> Catalogue:
     for record in committed_records(settings, [settings.topics.catalogue]):
         try:
             catalogue.apply(record.offset, record.key, record.value)
-        except (msgspec.DecodeError, BadReference):
+        except REFUSED:
             continue  # a worker refuses it, too, and counts it
     return catalogue
 

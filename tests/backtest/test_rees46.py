@@ -87,12 +87,13 @@ def test_csv_and_gzip_and_parquet_give_the_same_log(tmp_path):
     times = [START_MS * 1000 + n * 1_000_000 for n in range(40)]
     table = table.set_column(0, "event_time", pyarrow.array(times, pyarrow.timestamp("us")))
     pyarrow.parquet.write_table(table, tmp_path / "c.parquet")
+    (tmp_path / "d.PARQUET").write_bytes((tmp_path / "c.parquet").read_bytes())
     logs = []
-    for name in ("a.csv", "b.csv.gz", "c.parquet"):
+    for name in ("a.csv", "b.csv.gz", "c.parquet", "d.PARQUET"):
         import_rees46(tmp_path / name, tmp_path / f"log-{name}", Topology(partitions=2))
         log = open_log(tmp_path / f"log-{name}")
         logs.append((list(log.rows()), items(log)))
-    assert logs[0] == logs[1] == logs[2]
+    assert logs[0] == logs[1] == logs[2] == logs[3]
     assert len(logs[0][0]) == 45
 
 

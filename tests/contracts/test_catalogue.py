@@ -65,6 +65,14 @@ def test_a_record_that_is_no_item_changes_nothing_but_what_was_seen():
     assert catalogue.at("i", 10)[0] == 0
 
 
+@pytest.mark.parametrize("field", ["valid_from_ms", "cost"])
+@pytest.mark.parametrize("value", [-1, 1 << 63, (1 << 64) - 1])
+def test_what_no_log_could_hold_is_no_item(field, value):
+    item = msgspec.to_builtins(version(5)) | {field: value}
+    with pytest.raises(msgspec.ValidationError, match=field):
+        Catalogue().apply(0, b"k", msgspec.json.encode(item))
+
+
 def test_items_do_not_mix():
     catalogue = filled(10)
     catalogue.apply(1, None, encode_item(version(5, item="j")))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from streams.crashes import TRACEBACK_CHARACTERS_MAX, CrashCounts
+import pytest
+
+from streams.crashes import FILE, TRACEBACK_CHARACTERS_MAX, CrashCounts
 
 SOURCES = ("consents", "views")
 
@@ -56,3 +58,12 @@ def test_a_topic_name_may_hold_dots_and_dashes(tmp_path):
     counts = CrashCounts(tmp_path, 1)
     counts.add("shop.eu-views_1", 12, 5, "t")
     assert counts.isolated(("shop.eu-views_1",), 12) == {(0, 5): "t"}
+
+
+@pytest.mark.parametrize("torn", ["", "{", "[]", '{"views/0/1": 3}', '{"views/0/1": ["x", ""]}', "\0\0\0"])
+def test_a_torn_file_does_not_keep_a_worker_from_starting(tmp_path, torn):
+    (tmp_path / FILE).write_text(torn)
+    counts = CrashCounts(tmp_path, 2)
+    assert counts.isolated(SOURCES, 0) == {}
+    assert counts.add("views", 0, 17, "") == 1
+    assert CrashCounts(tmp_path, 2).add("views", 0, 17, "") == 2

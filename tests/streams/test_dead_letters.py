@@ -41,6 +41,7 @@ def test_a_dead_letter_gives_back_the_original_and_its_place():
         (b"\xff", b"{}", ""),
         (b"k" * 600, b"{}", ""),
         (None, b'{"user": "%b"}' % (b"u" * 600), ""),
+        (None, b'{"user": "bob", "more": ' + b"[" * 10_000, ""),
     ],
     ids=[
         "its key",
@@ -51,6 +52,7 @@ def test_a_dead_letter_gives_back_the_original_and_its_place():
         "no text",
         "a long key",
         "a long name",
+        "nothing that can be read to its end",
     ],
 )
 def test_a_dead_letter_is_keyed_by_whom_it_is_about_as_far_as_it_says(key, value, user):

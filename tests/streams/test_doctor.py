@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from kafka.errors import CoordinatorNotAvailableError, NotCoordinatorError
@@ -51,6 +52,10 @@ def test_a_store_that_another_process_holds_is_seen(tmp_path):
         holder.stdin.close()
     assert [finding.level for finding in findings] == ["warning"]
     assert "a running process holds the stores 0" in findings[0].message
+
+
+def test_a_directory_that_takes_no_files_is_wrong_whatever_its_permissions():
+    assert [finding.level for finding in _data_dir(Path("/proc/nowhere"))] == ["wrong"]
 
 
 def test_a_file_in_the_place_of_the_directory_is_wrong(tmp_path):

@@ -202,8 +202,11 @@ async def test_policies_are_caught_up_with_once_what_lies_there_now_is_applied(s
     applied: list[int] = []
     references = References(settings, lambda _: None, catalogue=False)
 
+    at_work = asyncio.get_running_loop().create_future()
+
     class Consumer:
         at = 0
+        _fetcher, _client = SimpleNamespace(_fetch_task=at_work), SimpleNamespace(_sync_task=at_work)
 
         async def end_offsets(self, places: Any) -> dict[Any, int]:
             return dict.fromkeys(places, 3)

@@ -65,6 +65,10 @@ def test_a_committed_offset_of_zero_is_an_offset():
         ({"beginnings": (101, 0)}, "next event of views is at offset 100, the topic begins at 101: retention"),
         ({"group": (0, 50)}, r"the group has committed \[0, 50\]: .* Run `pricetide offsets repair`"),
         ({"group": (None, None)}, "offsets repair"),
+        (
+            {"group": (100, None), "ends": (900, 900)},
+            "no offset of clicks any more, .* recreated. Raise semantics.epoch",
+        ),
         ({"group": (101, 50)}, "offsets repair"),
     ],
 )

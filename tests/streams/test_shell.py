@@ -70,6 +70,10 @@ def shell(settings) -> WorkerShell:
         (kafka_errors.KafkaConnectionError("gone"), EXIT_RETRY, "The broker failed"),
         (ConnectionResetError(), EXIT_RETRY, "The broker failed"),
         (TimeoutError(), EXIT_RETRY, "The broker failed"),
+        (OSError(28, "No space left on device"), EXIT_SETTINGS, "Make room on its disk"),
+        (Exception("IO error: No space left on device"), EXIT_SETTINGS, "Make room on its disk"),
+        (Exception("Corruption: block checksum mismatch"), EXIT_SETTINGS, "rebuilt from the changelog"),
+        (Exception("something else"), EXIT_BUG, "Unexpected Exception"),
         (ZeroDivisionError("division by zero"), EXIT_BUG, "Unexpected ZeroDivisionError: division by zero"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
@@ -110,6 +114,25 @@ def test_an_event_that_crashes_the_engine_is_counted_before_the_process_ends(she
         shell.apply(batch_of(shell, EventCrash(1, 42)))
     assert codes == [EXIT_BUG]
     assert CrashCounts(settings.data_dir, 1).isolated(settings.topics.topology.sources, 0).keys() == {(1, 42)}
+
+
+def test_a_crash_that_cannot_be_counted_ends_the_process_all_the_same(shell, codes, monkeypatch):
+    def full(*_: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shell.crashes, "add", full)
+    with pytest.raises(Ended):
+        shell.apply(batch_of(shell, EventCrash(1, 42)))
+    assert codes == [EXIT_BUG]
+
+
+def test_a_disk_that_fails_under_an_event_is_not_the_event_s_fault(shell, codes, settings):
+    crash = EventCrash(1, 42)
+    crash.__cause__ = Exception("Corruption: block checksum mismatch")
+    with pytest.raises(Ended):
+        shell.apply(batch_of(shell, crash))
+    assert codes == [EXIT_SETTINGS]
+    assert CrashCounts(settings.data_dir, 1).isolated(settings.topics.topology.sources, 0) == {}
 
 
 def test_a_batch_of_an_assignment_that_is_gone_is_not_applied(shell):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from types import SimpleNamespace
+
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
@@ -10,6 +13,9 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
 import streams.source_consumer  # noqa: F401 - what is under test takes effect on import
+from contracts.errors import BrokerUnavailable
+from streams.reference import References
+from streams.settings import load_settings
 
 PLACE = TopicPartition("views", 3)
 ABORTED = 7
@@ -58,3 +64,28 @@ def test_a_damaged_batch_is_refused():
     raw[-1] ^= 1
     with pytest.raises(CorruptRecordException):
         list(fetched(bytes(raw), 10))
+
+
+class Silent:
+    """A consumer that brings nothing, with aiokafka's routines, ended or not."""
+
+    def __init__(self, fetching: asyncio.Task[None], learning: asyncio.Task[None]) -> None:
+        self._fetcher = SimpleNamespace(_fetch_task=fetching)
+        self._client = SimpleNamespace(_sync_task=learning)
+
+    async def getmany(self, **_: object) -> dict[TopicPartition, list[object]]:
+        return {}
+
+
+@pytest.mark.parametrize("ended", [(True, False), (False, True)], ids=["fetching", "learning"])
+async def test_a_consumer_whose_routine_has_ended_is_not_waited_for(tmp_path, ended):
+    """The trap: it hands out nothing any more, and a kill switch, or every event, would go unread."""
+    routines = [asyncio.create_task(asyncio.sleep(0 if end else 60)) for end in ended]
+    await asyncio.sleep(0.01)
+    references = References(load_settings(data_dir=tmp_path, **{"semantics.consent_default": True}), lambda _: None)
+    references._consumer = Silent(*routines)
+    with pytest.raises(BrokerUnavailable, match="given up fetching"):
+        async with asyncio.timeout(5):
+            await references.follow()
+    for one in routines:
+        one.cancel()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -16,7 +18,7 @@ from contracts.errors import BadSettings
 from pricing.erasure import erasure_key
 from pricing.timers import key_of
 from streams.ledger import LEDGER_KEY
-from streams.store import OPEN_FILES_MAX, StateStore
+from streams.store import OPEN_FILES_MAX, StateStore, is_of_the_disk
 
 HEAD = b"\x01"
 ANN = b"zq-Ann-7f3d2b"
@@ -133,6 +135,51 @@ def test_a_directory_that_another_process_holds_is_named(store, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "0")], capture_output=True, text=True, check=True)
     assert "is locked by another process: give each worker a --data-dir of its own" in done.stdout
+
+
+@pytest.fixture
+def damaged(tmp_path) -> StateStore:
+    """A store with a damaged block among its users, and one among its pending draws."""
+    made = StateStore(tmp_path / "0", Cache(1 << 20), 1 << 20)
+    noise = random.Random(1).randbytes
+    made.write([(b"%03d" % n, HEAD + msgspec.msgpack.encode([1, 1, noise(400)])) for n in range(400)], 1)
+    made.write([(key_of((n, n)), noise(400)) for n in range(400)], 2)
+    made._db.flush(True)
+    made.close()
+    [table] = (tmp_path / "0").glob("*.sst")
+    for quarters in (1, 3):
+        _spoil(table, table.stat().st_size * quarters // 4)
+    return StateStore(tmp_path / "0", Cache(1 << 20), 1 << 20)
+
+
+def _spoil(file: Path, at: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[at : at + 8] = b"\xff" * 8
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "walk",
+    [
+        lambda store: list(store.timers()),
+        lambda store: store.draws(b"", 1_000),
+        lambda store: store.expired(0, 1_000),
+    ],
+    ids=["timers", "draws", "users"],
+)
+def test_a_walk_that_meets_a_damaged_block_is_not_at_its_end(damaged, walk):
+    """The trap: the iterator just stops, and half of the pending draws would never resolve."""
+    with pytest.raises(Exception, match="Corruption") as stopped:
+        walk(damaged)
+    assert is_of_the_disk(stopped.value)
+
+
+def test_a_damaged_store_is_not_taken_for_a_locked_one(damaged, tmp_path):
+    damaged.close()
+    [table] = (tmp_path / "0").glob("*.sst")
+    _spoil(table, table.stat().st_size - 300)
+    with pytest.raises(BadSettings, match=r"cannot be opened: Corruption.*checksum.* Remove it"):
+        StateStore(tmp_path / "0", Cache(1 << 20), 1 << 20)
 
 
 def test_a_directory_that_is_no_database_says_what_to_do(tmp_path):

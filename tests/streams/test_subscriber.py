@@ -120,7 +120,7 @@ def test_the_kill_switch_brings_no_expired_price_back():
     assert book.price("u", "i", now_ms=2_000) is None
 
 
-@pytest.mark.parametrize("value", [b"", b"\xff", b"{}", b'{"on": true}'])
+@pytest.mark.parametrize("value", [b"", b"\xff", b"{}", b'{"on": true}', b'{"more": ' + b"[" * 10_000])
 def test_a_foreign_record_is_passed_over_and_counted(value):
     book = PriceBook()
     assert book.apply(b"k", value) is None
