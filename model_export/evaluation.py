@@ -105,7 +105,7 @@ class ModelScores:
     def scores(self, task: Task, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the artifact's scores; the user's recent items are those of the events before each row."""
         before = rows[:, None] - 1 - np.arange(self._artifact.manifest.architecture.recent)
-        place = task.item[before]
+        place = task.item[np.maximum(before, 0)]
         known = np.where(place < len(self._rows), self._rows[np.minimum(place, len(self._rows) - 1)], UNKNOWN_ITEM)
         recent = np.where(before >= task.first[rows, None], known, NO_ITEM)
         return self._artifact.scores(self._vectors[rows - 1], recent)[:, self._rows]
