@@ -29,6 +29,7 @@ from model_export.observed import Observed, Progress, observe
 from model_export.propensity import (
     PURCHASE_WITHIN_MS,
     REGULARISATIONS,
+    ROLLING,
     PropensityMetrics,
     RollingBaseline,
     propensity_metrics,
@@ -43,6 +44,7 @@ LEARNED_UNTIL = "until_ms"
 """The metric of a manifest that says where its training data ended, event time."""
 _SEED = 11
 _PURCHASE = KINDS.index("purchase")
+_OVER_LIST = ROLLING.index("price over list")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,8 @@ class PropensityResult:
     bought_share: float
     learned_examples: int
     learned_bought_share: float
+    off_list_share: float
+    """Share of the tested examples whose user saw a price other than list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,4 +264,5 @@ def propensity_result(observed: Observed, split_ms: int, until_ms: int) -> Prope
         bought_share=float(bought[test].mean()),
         learned_examples=int(learned.sum()),
         learned_bought_share=float(bought[learned].mean()),
+        off_list_share=float(np.count_nonzero(observed.rolling[test, _OVER_LIST]) / test.sum()),
     )
