@@ -15,14 +15,14 @@ from backtest.shoppers import generate_log
 from contracts.errors import BadInput
 from contracts.log import open_log
 from contracts.semantics import Topology
-from features.artifact import NO_ITEM, write_artifact
+from features.artifact import write_artifact
 from features.tokens import KINDS, tokens
 from features.vectors import Encoded
 from model_export.applied import applied_events, catalogue_of
 from model_export.dataset import log_digest
 from model_export.evaluate_commands import evaluate_command
-from model_export.evaluation import MODEL, ROLLING_BASELINE, ModelScores, evaluate
-from model_export.next_item import SLICES, default_split_ms, interactions_of, task_of
+from model_export.evaluation import MODEL, ROLLING_BASELINE, evaluate
+from model_export.next_item import SLICES, default_split_ms, interactions_of
 from model_export.observed import observe
 from model_export.propensity import (
     BINS,
@@ -35,7 +35,7 @@ from model_export.propensity import (
     rolling_features,
 )
 from model_export.quality_report import markdown_of
-from tests.features.models import SMALL, artifact, parts
+from tests.features.models import parts
 
 PURCHASE = KINDS.index("purchase")
 MINUTE = 60_000
@@ -91,16 +91,6 @@ def test_a_model_of_the_last_item_is_as_good_as_the_last_item(evaluation) -> Non
     found = {method: with_events(slices) for method, slices in evaluation.next_item.methods.items()}
     assert found[MODEL] == found["last item"]
     assert found["item-kNN"] != found["last item"]
-
-
-def test_a_model_is_asked_about_a_log_with_fewer_events_than_it_looks_back_on() -> None:
-    events, _ = interactions_of([("u", "item-1", 0), ("u", "item-2", 2 * MINUTE)])
-    task = task_of(events, MINUTE, 3 * MINUTE, ["item-2"])
-    known = artifact()
-    vectors = np.ones((2, SMALL.floats), np.float32)
-    last = np.array([[known.rows["item-1"], NO_ITEM, NO_ITEM, NO_ITEM]])
-    wanted = known.scores(vectors[:1], last)[:, [known.rows[item] for item in task.candidates]]
-    assert np.array_equal(ModelScores(task, vectors, known).scores(task, task.rows), wanted)
 
 
 def test_a_model_that_always_says_the_same_ranks_nothing(evaluation) -> None:
