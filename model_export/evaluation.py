@@ -141,6 +141,10 @@ def evaluate(
     observed = observe(log, catalogue, encoder, progress)
     events = observed.interactions
     learned_until_ms = _learned_until_ms(artifact, log)
+    if learned_until_ms is not None and learned_until_ms > events.time_ms.max(initial=0):
+        raise BadInput(
+            "The model learned from the whole of this log: train it with --until, or evaluate it on another log"
+        )
     if split_ms is None:
         split_ms = default_split_ms(events) if learned_until_ms is None else learned_until_ms
     if learned_until_ms is not None and split_ms < learned_until_ms:

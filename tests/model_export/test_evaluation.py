@@ -137,6 +137,15 @@ def test_a_model_that_learned_from_the_test_is_refused_and_its_end_is_the_defaul
         evaluate(shop, until_ms - 1, model)
 
 
+def test_a_model_that_learned_from_the_whole_log_cannot_be_tested_on_it(shop) -> None:
+    log = open_log(shop)
+    model = LastItem(catalogue_of(log))
+    learned = {"until_ms": float(log.manifest.last_ms + 1)}
+    model.manifest = SimpleNamespace(trained_on=log_digest(log), metrics=learned)
+    with pytest.raises(BadInput, match="the whole of this log: train it with --until"):
+        evaluate(shop, None, model)
+
+
 def test_the_command_prints_tables_and_writes_the_page_and_its_diagram(shop, tmp_path) -> None:
     out = tmp_path / "docs" / "quality.md"
     done = CliRunner().invoke(evaluate_command, ["--log", str(shop), "--out", str(out)], catch_exceptions=False)
