@@ -55,7 +55,7 @@ Array = TypeVar("Array", bound=NDArray[Any])
 class Architecture(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The shape of the network."""
 
-    kind: str
+    kind: Literal["qwen3"]
     """Of the Hugging Face configuration."""
     width: Positive
     layers: Positive
@@ -103,8 +103,8 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Items with a row of their own."""
     slope: Literal["prior", "randomised"]
     """Where the propensity's price slope comes from: assumed, or learned from randomised prices."""
-    slope_value: float
-    returning: float
+    slope_value: Annotated[float, Meta(gt=0)]
+    returning: Annotated[float, Meta(ge=0)]
     """Added to the scores of the items of a user's last R tokens."""
     text_encoder: str
     """Name and digest of what made the items' text vectors, or `none`."""

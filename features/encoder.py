@@ -61,7 +61,7 @@ class Encoder:
         """Load the model and take the memory for `users_max` resident users.
 
         Raises:
-            BadSettings: users_max < 1, or the provider is not available.
+            BadSettings: users_max < 1 or more than there is memory for, or the provider is not available.
         """
         if users_max < 1:
             raise BadSettings(

@@ -153,7 +153,7 @@ def require_interface(session: InferenceSession, sizes: Sizes) -> None:
 
 
 def require_golden(session: InferenceSession, items: NDArray[np.float32], golden: Golden, sizes: Sizes) -> None:
-    """Raise BadArtifact if stepping through the golden tokens, or taking them as one chunk, gives other values."""
+    """Raise BadArtifact if stepping through the golden tokens, or taking them as one chunk, gives other values, or none."""
     users, tokens = golden.rows.shape
     if users == 0 or tokens <= sizes.window:
         raise BadArtifact(
@@ -171,9 +171,20 @@ def require_golden(session: InferenceSession, items: NDArray[np.float32], golden
 
 
 def run_through(
-    session: InferenceSession, items: NDArray[np.float32], tokens: Golden, sizes: Sizes, lengths: Sequence[int]
+    session: InferenceSession,
+    items: NDArray[np.float32],
+    tokens: Golden,
+    sizes: Sizes,
+    lengths: Sequence[int],
+    position: int = 0,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Run the graph over `tokens`, from empty rings, in chunks of `lengths`; return vectors and logits of all of them."""
+    """Run the graph over `tokens`, from empty rings, in chunks of `lengths`; return vectors and logits of all of them.
+
+    Behind a first `position` > 0, only the tokens that see nothing before it mean anything.
+
+    Raises:
+        BadArtifact: the graph stops: not all that is wrong inside one shows when it is loaded.
+    """
     users = len(tokens.rows)
     slabs = sizes.empty(users)
     names = ["vectors", "logits", *(f"{name}_out" for name in sizes.slabs)]
@@ -185,13 +196,16 @@ def run_through(
             "kinds": tokens.kinds[:, part],
             "features": tokens.features[:, part],
             "signals": tokens.signals[:, part],
-            "position": np.full(users, start, np.int64),
+            "position": np.full(users, position + start, np.int64),
             "count": np.full(users, length, np.int64),
             "slots": np.arange(users, dtype=np.int64),
             "items": items,
             **slabs,
         }
-        vector, logit, *written = session.run(names, feed)
+        try:
+            vector, logit, *written = session.run(names, feed)
+        except Exception as error:  # as in open_session
+            raise BadArtifact(f"encoder.onnx stops at sound tokens ({error}): export the model again") from error
         slabs = dict(zip(sizes.slabs, written, strict=True))
         vectors.append(vector)
         logits.append(logit)

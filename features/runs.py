@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.errors import BadSettings
 from features.artifact import Artifact
-from features.graph import Provider, open_session
+from features.graph import Provider, Sizes, open_session
 from features.inputs import FEATURE_NAMES, UNKNOWN_ITEM
 from features.signals import SIGNAL_NAMES
 
@@ -59,7 +60,7 @@ class GraphRuns:
             sizes: users per run, ascending.
 
         Raises:
-            BadSettings: the provider is not available.
+            BadSettings: the provider is not available, or there is no memory for so many rings.
         """
         import onnxruntime as ort
 
@@ -70,10 +71,7 @@ class GraphRuns:
         self._vector = shape.vector
         self._items = self._on_device(artifact.item_rows)
         self._empty = self._values(shape.empty(0))
-        rings = shape.empty(slots)
-        for ring in rings.values():
-            ring.fill(0)  # the pages now: at a user's first token they would cost half as much as the run
-        slabs = self._values(rings)
+        slabs = self._slabs(shape, slots)
         self._buffers = [_Buffers(self, size, slots, slabs) for size in sizes]
         self.width = sizes[-1]
 
@@ -127,6 +125,18 @@ class GraphRuns:
     def _any_length(self) -> InferenceSession:
         """The session for chunks, opened when there are any: the one for steps is of fixed sizes."""
         return open_session(self._graph, self._provider)
+
+    def _slabs(self, shape: Sizes, slots: int) -> dict[str, OrtValue]:
+        try:
+            rings = shape.empty(slots)
+            for ring in rings.values():
+                ring.fill(0)  # the pages now: at a user's first token they would cost half as much as the run
+            return self._values(rings)
+        except (MemoryError, RuntimeError) as error:  # of NumPy, of a device
+            raise BadSettings(
+                f"There is no memory for the keys and values of {slots:,} users on the {self._provider} ({error}): set "
+                "encoder.users_max lower; an exchange of models needs twice the memory for a moment"
+            ) from error
 
     def _values(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, OrtValue]:
         return {name: self._on_device(array) for name, array in arrays.items()}

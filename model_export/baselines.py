@@ -214,7 +214,7 @@ def tuned(task: Task, settings: Mapping[str, Maker]) -> Tuned:
     best, best_gain = "", -1.0
     for words, make in settings.items():
         metrics = sliced_metrics(task, ranks_of(make(task), task))
-        gain = metrics[SLICES[0]].ndcg + metrics[SLICES[2]].ndcg
+        gain = sum(metrics[name].ndcg for name in (SLICES[0], SLICES[2]) if metrics[name].events)
         if gain > best_gain:
             best, best_gain = words, gain
     return Tuned(best, settings[best])

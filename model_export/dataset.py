@@ -195,7 +195,7 @@ def labelled(tokens: Tokens, from_ms: int, until_ms: int) -> NDArray[np.bool_]:
 
 
 def text_vectors(items: Items, directory: Path | None) -> tuple[NDArray[np.float32], str]:
-    """Return (N, width) text vectors of unit length, zeros for an item without text, and the name of what made them.
+    """Return (N, width) text vectors of unit length, zeros for an item that has none, and the name of what made them.
 
     Args:
         items: whose texts are embedded.

@@ -29,6 +29,7 @@ from model_export.observed import Observed, Progress, observe
 from model_export.propensity import (
     PURCHASE_WITHIN_MS,
     REGULARISATIONS,
+    ROLLING,
     PropensityMetrics,
     RollingBaseline,
     propensity_metrics,
@@ -43,6 +44,7 @@ LEARNED_UNTIL = "until_ms"
 """The metric of a manifest that says where its training data ended, event time."""
 _SEED = 11
 _PURCHASE = KINDS.index("purchase")
+_OVER_LIST = ROLLING.index("price over list")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,8 @@ class PropensityResult:
     bought_share: float
     learned_examples: int
     learned_bought_share: float
+    off_list_share: float
+    """Share of the tested examples whose user saw a price other than list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,7 @@ class ModelScores:
     def scores(self, task: Task, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the artifact's scores; the user's recent items are those of the events before each row."""
         before = rows[:, None] - 1 - np.arange(self._artifact.manifest.architecture.recent)
-        place = task.item[before]
+        place = task.item[np.maximum(before, 0)]
         known = np.where(place < len(self._rows), self._rows[np.minimum(place, len(self._rows) - 1)], UNKNOWN_ITEM)
         recent = np.where(before >= task.first[rows, None], known, NO_ITEM)
         return self._artifact.scores(self._vectors[rows - 1], recent)[:, self._rows]
@@ -137,6 +141,10 @@ def evaluate(
     observed = observe(log, catalogue, encoder, progress)
     events = observed.interactions
     learned_until_ms = _learned_until_ms(artifact, log)
+    if learned_until_ms is not None and learned_until_ms > events.time_ms.max(initial=0):
+        raise BadInput(
+            "The model learned from the whole of this log: train it with --until, or evaluate it on another log"
+        )
     if split_ms is None:
         split_ms = default_split_ms(events) if learned_until_ms is None else learned_until_ms
     if learned_until_ms is not None and split_ms < learned_until_ms:
@@ -260,4 +268,5 @@ def propensity_result(observed: Observed, split_ms: int, until_ms: int) -> Prope
         bought_share=float(bought[test].mean()),
         learned_examples=int(learned.sum()),
         learned_bought_share=float(bought[learned].mean()),
+        off_list_share=float(np.count_nonzero(observed.rolling[test, _OVER_LIST]) / test.sum()),
     )

@@ -51,7 +51,8 @@ class NextItem:
         drawn = torch.from_numpy(np.minimum(places, len(self._drawn) - 1))
         sample = torch.unique(torch.cat((targets, drawn)))
         candidates, bias = tables.candidates(sample)
-        expected = len(targets) * self._in_batch[sample] + self._negatives * self._drawn[sample]
+        rows = sample.numpy()  # NumPy takes a tensor of one number for that number
+        expected = len(targets) * self._in_batch[rows] + self._negatives * self._drawn[rows]
         correction = torch.from_numpy(np.log(np.clip(expected, 1e-12, 1.0)).astype(np.float32))
         scores = vectors @ candidates.T + bias - correction
         return cross_entropy(scores, torch.searchsorted(sample, targets))

@@ -101,8 +101,8 @@ def markdown_of(evaluation: Evaluation, command: str, diagram: str) -> str:
         "## Purchase propensity",
         _bullets(_PROPENSITY_RULES),
         f"Learned from {learned.learned_examples:,} examples, {learned.learned_bought_share:.2%} of them bought; tested on "
-        f"{learned.examples:,}, {learned.bought_share:.2%} bought. Prices in this log hardly vary, so nothing here is about a "
-        "slope in price.",
+        f"{learned.examples:,}, {learned.bought_share:.2%} bought. {learned.off_list_share:.2%} of the tested examples were seen "
+        "at a price other than list; the propensity is that at list price, so nothing here is about a slope in price.",
         propensity,
         f"![reliability diagram]({diagram})",
     ]

@@ -45,14 +45,16 @@ class Run(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def write_run(directory: Path, run: Run, trained: Trained, items: list[str]) -> None:
-    """Write a finished run to `directory`; run.json comes last, and replaces that of an earlier one."""
+    """Write a finished run to `directory`; run.json comes last and at once: where it is, the run is whole."""
     directory.mkdir(parents=True, exist_ok=True)
     weights = {f"network.{name}": weight.contiguous() for name, weight in trained.learner.network.state_dict().items()}
     tables = zip(_TABLES, trained.learner.tables.tables(), strict=True)
     weights |= {name: torch.from_numpy(table) for name, table in tables}
     save_file(weights, directory / WEIGHTS)
     (directory / ITEMS).write_bytes(msgspec.json.encode(items))
-    (directory / RUN).write_bytes(msgspec.json.format(msgspec.json.encode(run), indent=2) + b"\n")
+    draft = directory / (RUN + ".new")
+    draft.write_bytes(msgspec.json.format(msgspec.json.encode(run), indent=2) + b"\n")
+    draft.replace(directory / RUN)
 
 
 def read_run(directory: Path) -> tuple[Run, Model]:

@@ -51,7 +51,7 @@ def text_command(encoder: str, catalogue: Path, out: Path, cache: Path | None) -
 @click.option("--rank", type=click.IntRange(1), default=8, show_default=True, help="Of the adapters.")
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="[default: 5e-4, with --full 2e-5]")
 @click.option("--until", type=UTC_TIME, help="Learn from events before this, UTC.  [default: all but the last sixth]")
-@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=1, show_default=True)
 def tune_text_command(
     encoder: str,
     log: Path,

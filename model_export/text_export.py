@@ -104,9 +104,12 @@ def export_text_encoder(encoder: str, directory: Path) -> TextEncoder:
     model = load_encoder(source)
     tokenizer = _tokenizer_of(source)
     contents = {GRAPH: _graph_of(model), TOKENIZER: tokenizer}
-    directory.mkdir(parents=True, exist_ok=True)
+    draft = directory.with_name(
+        directory.name + ".new"
+    )  # until it is proved: what lies in `directory` is not proved again
+    draft.mkdir(parents=True, exist_ok=True)
     for name, value in contents.items():
-        (directory / name).write_bytes(value)
+        (draft / name).write_bytes(value)
     manifest = TextManifest(
         name=encoder if encoder in PACKAGED else source.name,
         source=digest,
@@ -115,9 +118,13 @@ def export_text_encoder(encoder: str, directory: Path) -> TextEncoder:
         files={name: hashlib.sha256(value).hexdigest() for name, value in contents.items()},
         versions={name: version(name) for name in ("torch", "transformers", "onnx", "onnxscript")},
     )
-    (directory / TEXT_MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
-    exported = TextEncoder(directory)
+    (draft / TEXT_MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+    exported = TextEncoder(draft)
     _require_parity(model, exported, tokenizer)
+    directory.mkdir(exist_ok=True)
+    for name in (*contents, TEXT_MANIFEST):
+        (draft / name).replace(directory / name)
+    draft.rmdir()
     return exported
 
 

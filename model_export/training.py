@@ -25,6 +25,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from contracts.errors import BadInput
 from features.artifact import Architecture
 from model_export.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from model_export.dataset import Dataset
@@ -130,7 +131,7 @@ class Training:
         """Train, from the last checkpoint if told so.
 
         Raises:
-            BadInput: there is a checkpoint and `resume` is False, or one of other options or data.
+            BadInput: there is a checkpoint and `resume` is False, or one of other options or data; or nothing to learn from.
         """
         checkpoint = read_checkpoint(self._directory, self._identity(), resume=resume) or Checkpoint(stage=CHOOSE)
         if checkpoint.stage == CHOOSE:
@@ -231,6 +232,11 @@ class Training:
         learned = examples.follows & (examples.target.numpy() > 0)
         wanted = learned | examples.judged
         total, done = int(wanted.sum()), 0
+        if not total:
+            raise BadInput(
+                "Nobody has two events before the validation slice, and no view there is old enough to tell whether it led to a "
+                "purchase: use a longer log, or a smaller share for validation"
+            )
         next_item = NextItem(_counted(examples, learned), _counted_items(examples), options.negatives)
         rates = (options.learning_rate, options.item_learning_rate)
         sums = np.zeros(3)
@@ -291,7 +297,7 @@ class Training:
 
 def _score(metrics: dict[str, float]) -> float:
     """What early stopping looks at: NDCG@20 of all next events and of those without repeats, added."""
-    return float(np.nan_to_num(metrics["ndcg"]) + np.nan_to_num(metrics["ndcg_without_repeats"]))
+    return metrics.get("ndcg", 0.0) + metrics.get("ndcg_without_repeats", 0.0)
 
 
 def _rate(done: float) -> float:

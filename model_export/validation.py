@@ -21,6 +21,9 @@ from model_export.propensity import propensity_metrics
 _TOKENS_PER_BATCH = 8_192
 _ROWS_AT_A_TIME = 512
 _MISS = np.iinfo(np.int64).max
+_NOTHING_ASKED = tuple(np.empty(0, kind) for kind in (np.int64, np.int64, np.bool_, np.int32))
+_NOTHING_JUDGED = tuple(np.empty(0, kind) for kind in (np.float64, np.bool_, np.int32, np.int64))
+"""Where a slice holds no next event, or no example of a purchase: the log is short."""
 
 
 class Answers(NamedTuple):
@@ -46,8 +49,8 @@ def answers_of(network: UserNetwork, tables: ItemTables, examples: Examples) -> 
     rows = np.flatnonzero(examples.known)
     place = np.full(len(examples.known), -1)
     place[rows] = np.arange(len(rows))
-    asked: list[tuple[NDArray[Any], ...]] = []
-    judged: list[tuple[NDArray[Any], ...]] = []
+    asked: list[tuple[NDArray[Any], ...]] = [_NOTHING_ASKED]
+    judged: list[tuple[NDArray[Any], ...]] = [_NOTHING_JUDGED]
     with torch.inference_mode():
         candidates, bias = tables.candidates(torch.from_numpy(rows))
         for batch in batches(examples, examples.later | examples.judged_later, _TOKENS_PER_BATCH, None):
@@ -80,7 +83,7 @@ def _met(
     """Return (n, size): which candidates, by the `place` of their rows, the last `reach` tokens up to `token` (n,) are of."""
     first = examples.first[np.searchsorted(examples.first, token, side="right") - 1]
     back = token[:, None] - np.arange(reach)
-    at = np.where(back >= first[:, None], place[examples.row.numpy()[back]], -1)
+    at = np.where(back >= first[:, None], place[examples.row.numpy()[np.maximum(back, 0)]], -1)
     met = np.zeros((len(token), size), bool)
     user, age = np.nonzero(at >= 0)
     met[user, at[user, age]] = True
@@ -99,13 +102,15 @@ def _ranks(
 
 
 def next_item_metrics(answers: Answers) -> dict[str, float]:
-    """Return Recall, NDCG and MRR at 20 of all events of the slice, and of those that repeat nothing."""
+    """Return Recall, NDCG and MRR at 20 of all events of the slice, and of those that repeat nothing; none where there is none."""
     found: dict[str, float] = {}
     everything = np.ones(len(answers.moved), dtype=bool)
     for name, rank, rows in (
         ("", answers.rank, everything),
         ("_without_repeats", answers.rank_without_last, answers.moved),
     ):
+        if not rows.any():
+            continue
         metrics = metrics_of(rank[rows], answers.rank_user[rows])
         found |= {f"recall{name}": metrics.recall, f"ndcg{name}": metrics.ndcg, f"mrr{name}": metrics.mrr}
     return found

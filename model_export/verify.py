@@ -8,6 +8,7 @@ weights are found, too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,8 @@ TOLERANCE = 1e-5
 """Largest difference, relative to the size of the vectors where that is above 1."""
 _USERS = 5
 _CHUNKS = (1, 8, 3, 64, 65, 1, 100)
+_TURNS, _TOKENS_FAR = 300, 8
+"""Far tokens come behind so many turns of the lattice of positions, more than a million: the last of its table, then the first."""
 
 
 class Verified(NamedTuple):
@@ -41,6 +44,8 @@ class Verified(NamedTuple):
     """Of the graph, tokens one by one."""
     chunks: float
     """Of the graph, tokens in chunks."""
+    far: float
+    """Of the graph, tokens one by one behind more than a million others."""
 
 
 def verify(directory: Path, seed: int = 0) -> Verified:
@@ -57,23 +62,24 @@ def verify(directory: Path, seed: int = 0) -> Verified:
     network = _network(artifact, directory)
     with np.load(directory / "golden.npz", allow_pickle=False) as arrays:
         golden = Golden(**{name: arrays[name] for name in Golden._fields})
+    _require_tables(artifact, network, directory)
     exact = recompute(network, artifact.item_rows, golden.rows, golden.kinds, golden.features, golden.signals)
-    fresh = _fresh(artifact, network, np.random.default_rng(seed))
-    session, sizes = open_session(artifact.graph), artifact.manifest.architecture.sizes
+    random, reach = np.random.default_rng(seed), artifact.manifest.architecture.reach
+    fresh = _fresh(artifact, network, random, sum(_CHUNKS))
+    position = _TURNS * artifact.manifest.architecture.lattice - reach
+    far = _fresh(artifact, network, random, reach + _TOKENS_FAR, position)
     found = Verified(
         artifact.digest,
         _off((golden.vectors, golden.logits), exact),
-        *(
-            _off(run_through(session, artifact.item_rows, fresh, sizes, lengths), (fresh.vectors, fresh.logits))
-            for lengths in ([1] * sum(_CHUNKS), _CHUNKS)
-        ),
+        _graph_off(artifact, fresh, [1] * sum(_CHUNKS)),
+        _graph_off(artifact, fresh, _CHUNKS),
+        _graph_off(artifact, far, [1] * (reach + _TOKENS_FAR), position, reach),
     )
-    for what, off in zip(
-        ("The golden vectors", "The graph, step by step,", "The graph, in chunks,"), found[1:], strict=True
-    ):
+    parts = ("golden vectors", "graph, step by step,", "graph, in chunks,", f"graph, at position {position + reach},")
+    for what, off in zip(parts, found[1:], strict=True):
         if not off <= TOLERANCE:
             raise BadArtifact(
-                f"The model in {directory} is not one model. {what} differ from its weights, recomputed in float64, by "
+                f"The model in {directory} is not one model. The {what} differ from its weights, recomputed in float64, by "
                 f"{off:.1e}, allowed {TOLERANCE:.0e}: export the model again"
             )
     return found
@@ -91,15 +97,38 @@ def _network(artifact: Artifact, directory: Path) -> UserNetwork:
     return network
 
 
-def _fresh(artifact: Artifact, network: UserNetwork, random: np.random.Generator) -> Golden:
-    """Return random tokens, and what the network makes of them."""
-    shape = (_USERS, sum(_CHUNKS))
+def _require_tables(artifact: Artifact, network: UserNetwork, directory: Path) -> None:
+    """Raise BadArtifact if next items are scored by other numbers than the weights have: no graph, no golden token reads them."""
+    repeat, returning = network.repeat.weight.detach().numpy(), float(network.returning)
+    if not np.array_equal(artifact.repeat, repeat) or artifact.manifest.returning != returning:
+        raise BadArtifact(
+            f"The model in {directory} is not one model. repeat.npy, or `returning` in the manifest, is not that of "
+            "weights.safetensors: export the model again"
+        )
+
+
+def _fresh(
+    artifact: Artifact, network: UserNetwork, random: np.random.Generator, tokens: int, position: int = 0
+) -> Golden:
+    """Return random tokens from `position` on, and what the network makes of them."""
+    shape = (_USERS, tokens)
     rows = random.integers(0, len(artifact.item_rows), shape)
     kinds = random.integers(0, len(KINDS), shape)
     features = random.random((*shape, len(FEATURE_NAMES)), np.float32)
     signals = random.random((*shape, len(SIGNAL_NAMES)), np.float32)
-    vectors, logits = recompute(network, artifact.item_rows, rows, kinds, features, signals)
+    vectors, logits = recompute(network, artifact.item_rows, rows, kinds, features, signals, position)
     return Golden(rows, kinds, features, signals, vectors.astype(np.float32), logits.astype(np.float32))
+
+
+def _graph_off(
+    artifact: Artifact, tokens: Golden, lengths: Sequence[int], position: int = 0, skipped: int = 0
+) -> float:
+    """Return how far the graph is off on `tokens` in chunks of `lengths`; the first `skipped` may be anything."""
+    session, sizes = open_session(artifact.graph), artifact.manifest.architecture.sizes
+    given = run_through(session, artifact.item_rows, tokens, sizes, lengths, position)
+    return _off(
+        tuple(values[:, skipped:] for values in given), (tokens.vectors[:, skipped:], tokens.logits[:, skipped:])
+    )
 
 
 def _off(given: tuple[NDArray[np.floating], ...], exact: tuple[NDArray[np.floating], ...]) -> float:

@@ -81,11 +81,8 @@ def show(settings: Settings, user: str) -> None:
         )
     state = decode_state(value)
     catalogue = _catalogue(settings)
-    vector = None
-    if settings.encoder.model is not None:
-        vector = vector_of(
-            user, state, open_encoder(settings.encoder, settings.engine_semantics, settings.encoder.model)
-        )
+    encoder = encoder_of_one(settings)
+    vector = None if encoder is None else vector_of(user, state, encoder)
     profile = profile_of(state, state.last_ms, looking_up(catalogue), settings.engine_semantics.currency)
     in_words = None if settings.encoder.text is None else nearest_in_words(profile, catalogue, settings.encoder.text)
     partition = partition_of(user.encode(), settings.topics.partitions)
@@ -119,6 +116,18 @@ def _catalogue(settings: Settings) -> Catalogue:
         except REFUSED:
             continue  # a worker refuses it, too, and counts it
     return catalogue
+
+
+def encoder_of_one(settings: Settings) -> Encoder | None:
+    """Return the encoder of the model with room for one user, on the CPU wherever workers run it; None without a model.
+
+    Raises:
+        BadSettings: as streams.models.open_encoder.
+    """
+    if settings.encoder.model is None:
+        return None
+    alone = settings.encoder.model_copy(update={"users_max": 1, "provider": "cpu"})
+    return open_encoder(alone, settings.engine_semantics, settings.encoder.model)
 
 
 def vector_of(user: str, state: UserState, encoder: Encoder) -> Vector | None:

@@ -108,6 +108,10 @@ DAMAGED = {
     "another width by the manifest": (changed_manifest(architecture__width=32), r"items\.npy is .*\(41, 32\)"),
     "more recent items by the manifest": (changed_manifest(architecture__recent=6), r"golden\.npz vectors is .*, 18\)"),
     "fewer items by the manifest": (changed_manifest(items=39), r"items\.json has 40 ids"),
+    "a price slope that rises": (changed_manifest(slope_value=-1.5), r"no manifest of this release .*slope_value"),
+    "no price slope": (changed_manifest(slope_value=0.0), r"no manifest of this release .*slope_value"),
+    "less for what comes again": (changed_manifest(returning=-1.0), r"no manifest of this release .*returning"),
+    "another kind of network": (changed_manifest(architecture__kind="gpt2"), r"no manifest of this release .*kind"),
     "a list of files that lacks one": (changed_manifest(files={}), r"lists the files \[\]"),
     "a missing file": (removed("golden.npz"), r"golden\.npz cannot be read"),
     "a truncated graph": (changed_file("encoder.onnx", lambda value: value[:-100]), r"encoder\.onnx has .* bytes"),
@@ -148,6 +152,16 @@ def renamed_input() -> Parts:
     return graph_with(lambda model: rename(model.graph))
 
 
+def shortened_table() -> Parts:
+    """Return a graph that loads and fails as it runs: rows of kinds of tokens are gone."""
+
+    def shorten(model):
+        (table,) = (value for value in model.graph.initializer if value.name == "read_kind")
+        table.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(table)[:2], table.name))
+
+    return graph_with(shorten)
+
+
 def golden(**fields: np.ndarray) -> Parts:
     return replace(parts(), golden=parts().golden._replace(**fields))
 
@@ -164,6 +178,7 @@ INCONSISTENT = {
     "an empty graph": (lambda: replace(parts(), graph=b""), r"encoder\.onnx cannot be read: it imports no operator"),
     "a graph cut short": (lambda: replace(parts(), graph=parts().graph[:-9]), r"encoder\.onnx cannot be read"),
     "a graph that does not load": (lambda: graph_with(lambda g: g.graph.ClearField("node")), r"cannot load the graph"),
+    "a graph that fails as it runs": (shortened_table, r"encoder\.onnx stops at sound tokens"),
     "an input of another name": (renamed_input, r"has inputs .*types.*, wanted .*kinds"),
     "another window": (
         lambda: replace(parts(), architecture=msgspec.structs.replace(SMALL, window=9)),

@@ -188,6 +188,11 @@ def test_an_encoder_without_room_for_a_user_is_refused():
         Encoder(artifact(), 0)
 
 
+def test_more_users_than_there_is_memory_for_are_refused_with_a_sentence():
+    with pytest.raises(BadSettings, match=r"no memory for .* set encoder.users_max lower"):
+        Encoder(artifact(), 10**14)
+
+
 def test_a_provider_that_is_not_there_is_refused_with_a_sentence():
     import onnxruntime
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from model_export.baselines import (
     SESSION_GAP_MS,
     Factors,
+    HistoryItems,
     Popular,
     all_alike,
     co_visitation,
@@ -156,6 +157,12 @@ def test_the_settings_that_do_best_on_the_slice_are_chosen() -> None:
     task = two_tastes()
     choices = {"nothing": Popular, "neighbours": lambda task: co_visitation(task, 1), "nothing again": Popular}
     assert tuned(task, choices).settings == "neighbours"
+
+
+def test_settings_are_chosen_where_every_event_repeats_the_last_item() -> None:
+    task = task_of(interactions_of([("u", "a", at) for at in range(6)])[0], 3, 6)
+    choices = {"popular": Popular, "nothing": lambda task: HistoryItems("nothing", all_alike)}
+    assert tuned(task, choices).settings == "popular"
 
 
 def test_every_family_gives_a_score_to_every_candidate() -> None:

@@ -34,6 +34,7 @@ from model_export.propensity import (
     purchase_labels,
     rolling_features,
 )
+from model_export.quality_report import markdown_of
 from tests.features.models import parts
 
 PURCHASE = KINDS.index("purchase")
@@ -136,6 +137,15 @@ def test_a_model_that_learned_from_the_test_is_refused_and_its_end_is_the_defaul
         evaluate(shop, until_ms - 1, model)
 
 
+def test_a_model_that_learned_from_the_whole_log_cannot_be_tested_on_it(shop) -> None:
+    log = open_log(shop)
+    model = LastItem(catalogue_of(log))
+    learned = {"until_ms": float(log.manifest.last_ms + 1)}
+    model.manifest = SimpleNamespace(trained_on=log_digest(log), metrics=learned)
+    with pytest.raises(BadInput, match="the whole of this log: train it with --until"):
+        evaluate(shop, None, model)
+
+
 def test_the_command_prints_tables_and_writes_the_page_and_its_diagram(shop, tmp_path) -> None:
     out = tmp_path / "docs" / "quality.md"
     done = CliRunner().invoke(evaluate_command, ["--log", str(shop), "--out", str(out)], catch_exceptions=False)
@@ -150,6 +160,20 @@ def test_the_command_prints_tables_and_writes_the_page_and_its_diagram(shop, tmp
     diagram = ElementTree.fromstring((out.parent / "quality-reliability.svg").read_text())
     circles = [one for one in diagram.iter() if one.tag.endswith("circle")]
     assert len(circles) == BINS + 1
+
+
+def test_the_page_says_how_many_prices_were_not_those_of_the_list(evaluation, shop) -> None:
+    log = open_log(shop)
+    until_ms = evaluation.until_ms - PURCHASE_WITHIN_MS
+    tested = [
+        one.event.price != one.item.list_price
+        for one in applied_events(log, catalogue_of(log))
+        if evaluation.split_ms <= one.event.event_time_ms < until_ms and one.kind != "purchase"
+    ]
+    assert len(tested) == evaluation.propensity.examples
+    assert evaluation.propensity.off_list_share == pytest.approx(np.mean(tested))
+    share = f"{np.mean(tested):.2%} of the tested examples were seen at a price other than list"
+    assert share in markdown_of(evaluation, "a command", "a diagram")
 
 
 def test_the_command_takes_an_artifact_as_a_worker_does(shop, tmp_path) -> None:

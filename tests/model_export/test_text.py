@@ -21,7 +21,7 @@ from model_export.catalogues import items_of
 from model_export.commands import model
 from model_export.search_command import search_command
 from model_export.text import VECTORS, embedded_texts, read_item_texts
-from model_export.text_commands import text_command
+from model_export.text_commands import text_command, tune_text_command
 from model_export.text_export import export_text_encoder, source_directory
 from tests.model_export.tiny_encoder import texts, write_tiny_encoder
 
@@ -91,6 +91,15 @@ def test_an_encoder_is_exported_once(source, exported, tmp_path, monkeypatch) ->
     assert export_text_encoder(str(source), tmp_path).digest == first.digest
 
 
+def test_an_encoder_whose_graph_differs_from_torch_is_refused_every_time(source, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("model_export.text_export.PARITY", -1.0)
+    for _ in range(2):
+        with pytest.raises(BadInput, match="differs from torch"):
+            export_text_encoder(str(source), tmp_path / "encoder")
+    with pytest.raises(BadArtifact, match="cannot be read"):
+        TextEncoder(tmp_path / "encoder")
+
+
 def test_another_encoder_has_another_digest(exported, tmp_path) -> None:
     other = write_tiny_encoder(tmp_path / "source", seed=1)
     assert export_text_encoder(str(other), tmp_path / "encoder").digest != exported.digest
@@ -113,6 +122,12 @@ def test_a_damaged_encoder_is_refused(directory, tmp_path, file, harm, sentence)
         (tmp_path / file).write_bytes(harm((tmp_path / file).read_bytes()))
     with pytest.raises(BadArtifact, match=sentence):
         TextEncoder(tmp_path)
+
+
+def test_a_seed_that_is_none_is_refused_before_anything_is_read() -> None:
+    done = CliRunner().invoke(tune_text_command, ["nowhere", "nothing", "out", "--seed", "-1"])
+    assert done.exit_code == 2
+    assert "--seed" in done.output
 
 
 def test_an_encoder_that_is_not_here_is_not_fetched(monkeypatch) -> None:

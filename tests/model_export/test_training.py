@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,10 @@ torch = pytest.importorskip("torch", reason="needs the extra model-export")
 torch.set_num_threads(1)
 
 from contracts.errors import BadInput  # noqa: E402 - torch first, or there is nothing to test
-from contracts.log import open_log  # noqa: E402
+from contracts.log import Manifest, open_log  # noqa: E402
+from contracts.log_rows import EventRow  # noqa: E402
+from contracts.log_writer import LogWriter  # noqa: E402
+from contracts.semantics import Semantics, Topology  # noqa: E402
 from features.inputs import FEATURE_NAMES  # noqa: E402
 from features.signals import SIGNAL_NAMES  # noqa: E402
 from model_export.dataset import read_dataset, text_vectors  # noqa: E402
@@ -20,6 +25,7 @@ from model_export.training_run import Work, train_run  # noqa: E402
 from model_export.validation import platt_of  # noqa: E402
 
 OPTIONS = Options(epochs=2, negatives=32, seed=4)
+START_MS = 1_572_566_400_000
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +161,72 @@ def test_a_finished_run_says_where_its_slope_comes_from_and_is_not_overwritten(t
     with pytest.raises(BadInput, match="finished run"):
         train_run(trained_run, Work(shop_log, None, 0.2, None), OPTIONS)
     assert not list(trained_run.glob("checkpoint*"))
+
+
+def short_log(directory, *events):
+    """Write a log of views (minute, user, item) that the catalogue knows nothing of."""
+    manifest = Manifest(
+        semantics=Semantics(consent_default=True), topology=Topology(partitions=1), source="test", offers="not_shown"
+    )
+    with LogWriter(directory, manifest, "jsonl") as writer:
+        writer.rows([
+            EventRow(type="view", event_id=f"e{place}", user=user, item=item, event_time_ms=START_MS + 60_000 * at, price=900,
+                     currency="USD", market="us", arrival_ms=START_MS + 60_000 * at)
+            for place, (at, user, item) in enumerate(events, 1)
+        ])  # fmt: skip
+    return directory
+
+
+SHORT = {
+    "one item": [(9 * place, "uvw"[place % 3], "a") for place in range(30)],
+    "four events": [(0, "u", "a"), (1, "u", "b"), (90, "u", "a"), (100, "u", "b")],
+    "nothing but new users at the end": [(0, "u", "a"), (1, "u", "b"), (50, "v", "a")],
+}
+
+SAID = {
+    "one item": {"ndcg"},
+    "four events": {"ndcg", "ndcg_without_repeats"},
+    "nothing but new users at the end": set(),
+}
+
+
+@pytest.mark.parametrize("case", SHORT)
+def test_of_a_short_log_a_run_says_what_can_be_said_and_is_whole(tmp_path, case):
+    log = short_log(tmp_path / "log", *SHORT[case])
+    train_run(tmp_path / "run", Work(log, None, 0.2, None), Options(epochs=1, negatives=4, seed=4))
+    run, model = read_run(tmp_path / "run")
+    assert all(np.isfinite(value) for value in run.metrics.values())
+    assert all(torch.isfinite(weight).all() for weight in model.network.state_dict().values())
+    said = {"ndcg", "ndcg_without_repeats"} & run.metrics.keys()
+    assert said == SAID[case]
+
+
+def test_a_log_that_teaches_nothing_is_refused(tmp_path):
+    log = short_log(tmp_path / "log", (0, "u", "a"), (1, "v", "a"), (10, "w", "a"))
+    with pytest.raises(BadInput, match="Nobody has two events"):
+        train_run(tmp_path / "run", Work(log, None, 0.2, None), Options(epochs=1, negatives=4))
+
+
+def test_a_run_that_was_killed_while_it_was_written_is_none_and_is_resumed(tmp_path, monkeypatch):
+    work = Work(short_log(tmp_path / "log", *SHORT["four events"]), None, 0.2, None)
+    options = Options(epochs=1, negatives=4)
+    train_run(tmp_path / "whole", work, options)
+    replace = Path.replace
+
+    def killed(self, target):
+        if target.name == "run.json":
+            raise Interrupted
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(Interrupted):
+        train_run(tmp_path / "run", work, options)
+    monkeypatch.undo()
+    with pytest.raises(BadInput, match="no finished run"):
+        read_run(tmp_path / "run")
+    train_run(tmp_path / "run", work, options, resume=True)
+    for name in ("run.json", "items.json", "model.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_prices_that_nobody_randomised_cannot_give_a_slope(shop_log, tmp_path):

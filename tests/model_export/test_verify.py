@@ -12,7 +12,8 @@ from click.testing import CliRunner
 torch = pytest.importorskip("torch", reason="needs the extra model-export")
 torch.set_num_threads(1)
 
-from safetensors.torch import load, save  # noqa: E402 - torch first, or there is nothing to test
+import onnx  # noqa: E402 - torch first, or there is nothing to test
+from safetensors.torch import load, save  # noqa: E402
 
 import pricetide  # noqa: E402
 from contracts.errors import BadArtifact, BadInput  # noqa: E402
@@ -56,7 +57,7 @@ def rewritten(artifact, directory, **other):
 
 def test_a_trained_model_is_one_model(trained_artifact):
     found = verify(trained_artifact)
-    assert max(found.golden, found.steps, found.chunks) <= TOLERANCE
+    assert max(found.golden, found.steps, found.chunks, found.far) <= TOLERANCE
 
 
 def test_the_artifact_says_what_it_was_made_of(trained_artifact, trained_run, shop_log):
@@ -99,6 +100,33 @@ def test_golden_vectors_that_are_a_little_off_are_refused_though_a_worker_would_
     )
     load_artifact(other)
     with pytest.raises(BadArtifact, match="golden vectors"):
+        verify(other)
+
+
+@pytest.mark.parametrize("changed", ["repeat", "returning"])
+def test_next_items_scored_by_other_numbers_than_the_weights_have_are_refused(trained_artifact, tmp_path, changed):
+    whole = load_artifact(trained_artifact)
+    now = {"repeat": whole.repeat * np.float32(1.5), "returning": whole.manifest.returning + 1.0}[changed]
+    other = rewritten(trained_artifact, tmp_path / "other", **{changed: now})
+    load_artifact(other)
+    with pytest.raises(BadArtifact, match=r"not one model.*repeat"):
+        verify(other)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [(lambda table: table[:2048], "stops at sound tokens"), (lambda table: np.roll(table, 1, 0), "at position")],
+    ids=["too short", "turned at a place that no golden token has"],
+)
+def test_a_graph_that_is_right_for_golden_positions_alone_is_refused(trained_artifact, tmp_path, change, sentence):
+    graph = onnx.load_from_string((trained_artifact / "encoder.onnx").read_bytes())
+    (table,) = (value for value in graph.graph.initializer if value.name == "turn")
+    whole = onnx.numpy_helper.to_array(table)
+    wrong = np.concatenate((whole[:1024], change(whole)[1024:]))
+    table.CopyFrom(onnx.numpy_helper.from_array(wrong, table.name))
+    other = rewritten(trained_artifact, tmp_path / "other", graph=graph.SerializeToString())
+    load_artifact(other)
+    with pytest.raises(BadArtifact, match=sentence):
         verify(other)
 
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from io import StringIO
 
+import pytest
 from msgspec import structs
 from rich.console import Console
 
 from contracts.catalogue import Catalogue, CatalogueItem
 from contracts.events import Click, Purchase, View
 from contracts.semantics import Semantics
+from features.artifact import artifact_digest
 from features.fold import fold
 from features.profile import looking_up, profile_of
 from features.state import Offer, UserState
 from features.text_cache import TextCache
 from features.text_search import TextSearch
 from features.texts import item_text
+from streams.demo import MODEL
 from streams.settings import load_settings
-from streams.user_commands import InWords, Vector, nearest_in_words, page
+from streams.user_commands import InWords, Vector, encoder_of_one, nearest_in_words, page, vector_of
 from tests.features.letters import Letters
 
 NOW_MS = 1_762_160_400_000
@@ -50,6 +53,17 @@ def said(state: UserState, vector: Vector | None = None, in_words: InWords | Non
     profile = profile_of(state, state.last_ms, looking_up(catalogue), "USD")
     console.print(page("u", 3, state, catalogue, profile, vector, in_words, settings))
     return console.file.getvalue()  # type: ignore[attr-defined]  # the StringIO above
+
+
+def test_the_vector_of_one_user_takes_neither_the_memory_nor_the_device_of_a_worker():
+    pytest.importorskip("onnxruntime", reason="needs the extra encoder")
+    worker = {"encoder.model": str(MODEL), "encoder.users_max": 10**14, "encoder.provider": "cuda"}
+    encoder = encoder_of_one(load_settings(**{"semantics.consent_default": True, **worker}))
+    assert encoder is not None
+    vector = vector_of("u", a_state(), encoder)
+    assert vector is not None
+    assert (vector.digest, vector.as_of_ms, len(vector.nearest)) == (artifact_digest(MODEL), NOW_MS + 2_000, 8)
+    assert encoder_of_one(load_settings(**{"semantics.consent_default": True})) is None
 
 
 def test_windows_events_and_profile_are_shown_with_titles_and_money():
