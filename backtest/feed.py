@@ -194,9 +194,9 @@ class WhatIf(PolicyBook):
 class Seen:
     """Catalogue and policies as one partition has seen them, record by record."""
 
-    def __init__(self, references: References, policies: PolicyBook) -> None:
-        """Begin with nothing seen; `policies` is an empty book."""
-        self.catalogue = Catalogue()
+    def __init__(self, references: References, policies: PolicyBook, currency: str) -> None:
+        """Begin with nothing seen; `policies` is an empty book, `currency` that of the log."""
+        self.catalogue = Catalogue(currency)
         self.policies = policies
         self.refused = 0
         """Records that are no catalogue item or policy, or must not be used; a worker goes past them, too."""

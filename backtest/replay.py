@@ -136,7 +136,8 @@ class Replay:
 
     def _seen(self, references: References) -> Seen:
         policy = self._how.what_if
-        return Seen(references, PolicyBook() if policy is None else WhatIf(policy, WHAT_IF + policy.name))
+        book = PolicyBook() if policy is None else WhatIf(policy, WHAT_IF + policy.name)
+        return Seen(references, book, self._log.manifest.semantics.currency)
 
     def run(self, publish: Publish, note: Note = lambda _partition: b"") -> None:
         """Replay everything; `publish` gets each partition's steps in order, from where an earlier run was saved.

@@ -176,7 +176,8 @@ def run(lab: Lab) -> Report:
     """Measure every step on a fresh deployment of the log, and compare with the worker's job."""
     worker = lab.worked_off
     deployment = lab.deploy(lab.log)
-    clock, menus, seen = Clock(), MenuShelf(), Seen(References(deployment.log), PolicyBook())
+    clock, menus = Clock(), MenuShelf()
+    seen = Seen(References(deployment.log), PolicyBook(), deployment.log.manifest.semantics.currency)
     seen.advance(inf, inf)
     collect_seldom()  # as a worker does when it has read the catalogue
     partitions = range(deployment.settings.topics.partitions)

@@ -69,7 +69,7 @@ def _inbound(message: faust.types.Message, event: Event | None, error: BadEvent 
 def build(settings: Settings, directory: Path, prefix: str) -> faust.App:
     """Return the app; its group and changelog begin with settings.group."""
     log = renamed(open_log(directory, verify=False), prefix)
-    seen = Seen(References(log), PolicyBook())
+    seen = Seen(References(log), PolicyBook(), log.manifest.semantics.currency)
     seen.advance(inf, inf)
     topology = log.manifest.topology
     engines = [Engine(log.manifest.semantics, topology, partition) for partition in range(topology.partitions)]

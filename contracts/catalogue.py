@@ -13,6 +13,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from contracts.errors import BadReference
 from contracts.events import Currency, Id, PriceMinor
 
 VERSIONS_MAX = 64
@@ -61,9 +62,11 @@ _decode_key = msgspec.json.Decoder(tuple[str, int]).decode
 class Catalogue:
     """The versions of every item by event time. A record's offset is the version that decisions are stamped with."""
 
-    __slots__ = ("_latest", "_times", "_versions", "seen")
+    __slots__ = ("_currency", "_latest", "_times", "_versions", "seen")
 
-    def __init__(self) -> None:
+    def __init__(self, currency: str | None = None) -> None:
+        """Begin empty; `currency` is the deployment's, and items in another one are refused. None: whatever they are in."""
+        self._currency = currency
         self._latest: dict[str, tuple[int, tuple[int, CatalogueItem]]] = {}
         """Per item its last version and from when: what almost every event asks for."""
         self._times: dict[str, list[int]] = {}
@@ -76,13 +79,20 @@ class Catalogue:
 
         Raises:
             msgspec.DecodeError, msgspec.ValidationError: the record is no catalogue item; nothing has changed but `seen`.
+            BadReference: the item is in another currency: its list price would be published as an amount of this one.
         """
         self.seen = offset + 1
         if value is None:
             if key is not None:
                 self._remove(*_decode_key(key))
             return
-        self.add(offset, decode_item(value))
+        item = decode_item(value)
+        if self._currency is not None and item.currency != self._currency:
+            raise BadReference(
+                f"Item {item.item} is in {item.currency}, prices here are in {self._currency}: convert its prices, or run a "
+                "deployment for that currency"
+            )
+        self.add(offset, item)
 
     def add(self, offset: int, item: CatalogueItem) -> None:
         """Add a version; one with an equal `valid_from_ms` is replaced."""

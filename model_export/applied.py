@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from contracts.catalogue import Catalogue, CatalogueItem
-from contracts.errors import UNREADABLE
+from contracts.errors import REFUSED
 from contracts.events import Consent, ShopEvent
 from contracts.intake import Inbound, Intake
 from contracts.log import Log, catalogue_records, records
@@ -54,11 +54,11 @@ class Applied(NamedTuple):
 
 def catalogue_of(log: Log) -> Catalogue:
     """Return the whole catalogue of `log`; records that are no items are left out, as a worker leaves them out."""
-    catalogue = Catalogue()
+    catalogue = Catalogue(log.manifest.semantics.currency)
     for record in catalogue_records(log):
         try:
             catalogue.apply(record.offset, record.key, record.value)
-        except UNREADABLE:
+        except REFUSED:
             continue
     return catalogue
 

@@ -28,7 +28,7 @@ class References:
 
     def __init__(self, settings: Settings, refused: Callable[[str], None], *, catalogue: bool = True) -> None:
         """Prepare; `refused` is called with the topic of a record that cannot be used, `catalogue=False` leaves that out."""
-        self.catalogue = Catalogue()
+        self.catalogue = Catalogue(settings.engine_semantics.currency)
         self.policies = PolicyBook()
         self.ready = asyncio.Event()
         self._applied = asyncio.Event()

@@ -109,7 +109,7 @@ def stored_state(settings: Settings, user: str, console: Console) -> bytes | Non
 
 
 def _catalogue(settings: Settings) -> Catalogue:
-    catalogue = Catalogue()
+    catalogue = Catalogue(settings.engine_semantics.currency)
     for record in committed_records(settings, [settings.topics.catalogue]):
         try:
             catalogue.apply(record.offset, record.key, record.value)

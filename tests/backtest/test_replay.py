@@ -6,6 +6,7 @@ from itertools import chain
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from backtest.replay import Replay
 from contracts.decisions import Applied, decode_decision
@@ -72,11 +73,12 @@ def test_rubbish_on_the_reference_topics_is_passed_over(shop_log, tmp_path):
         *chain.from_iterable(good.catalogue()),
         CatalogueRow(key=b"k", raw=b"rubbish"),
         CatalogueRow(key=b"rubbish"),
+        replace(next(chain.from_iterable(good.catalogue())), currency="EUR"),
     ]
     log = rewritten(shop_log, tmp_path, catalogue=items)
     found, replay = replayed(log)
-    assert replay.refused_references == 2
-    assert decode_decision(found[0][1][-1][1]).catalogue_seen == good.manifest.tables["catalogue"].rows + 2
+    assert replay.refused_references == 3
+    assert decode_decision(found[0][1][-1][1]).catalogue_seen == good.manifest.tables["catalogue"].rows + 3
 
 
 def applied_order(log):
@@ -95,7 +97,6 @@ def test_records_that_the_live_worker_never_applied_are_counted(shop_log, tmp_pa
     assert replay.not_applied == sum(map(sum, log.manifest.records.values())) - 50
 
 
-replace = msgspec.structs.replace
 BROKEN_ORDERS = {
     "it starts in the middle": (lambda order: order[5:], "version 6 follows 0"),
     "a version is missing": (lambda order: order[:5] + order[6:], "version 7 follows 5"),

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.catalogue import VERSIONS_MAX, Catalogue, CatalogueItem, encode_item, item_key
+from contracts.errors import BadReference
 
 
 def version(valid_from_ms, list_price=100, item="i"):
@@ -71,6 +72,18 @@ def test_what_no_log_could_hold_is_no_item(field, value):
     item = msgspec.to_builtins(version(5)) | {field: value}
     with pytest.raises(msgspec.ValidationError, match=field):
         Catalogue().apply(0, b"k", msgspec.json.encode(item))
+
+
+def test_an_item_in_another_currency_is_refused_and_the_version_before_it_holds_on():
+    catalogue = Catalogue("USD")
+    catalogue.apply(0, None, encode_item(version(5)))
+    foreign = msgspec.structs.replace(version(7), currency="EUR")
+    with pytest.raises(BadReference, match="Item i is in EUR, prices here are in USD"):
+        catalogue.apply(1, None, encode_item(foreign))
+    assert catalogue.seen == 2
+    assert catalogue.at("i", 9) == (0, version(5))
+    catalogue.apply(2, item_key("i", 5), None)
+    assert catalogue.at("i", 9) is None
 
 
 def test_items_do_not_mix():
