@@ -104,7 +104,7 @@ def run(lab: Lab) -> Report:
         ],
         notes=[
             "Both rates are about whole runs, from the start of the process; medians of three pairs that took turns.",
-            "Long logs: the same records again, later and by other users, so that users grow as events do.",
+            f"The beginning are {LONG_ROWS:,} records; again means later and by other users, so that users grow as events do.",
         ],
         wrong=[] if len(digests) == 1 else ["the same log gave different prices"],
     )  # fmt: skip
@@ -125,7 +125,7 @@ def _long(lab: Lab, model: Path) -> dict[Case, list[Took]]:
 
 
 def _length(times: int, case: Case) -> str:
-    return f"{times} x {LONG_ROWS:,} records, {case.name}"
+    return f"the beginning of the log {times} times, {case.name}"
 
 
 def _row(case: Case, took: Took) -> tuple[Cell, ...]:
