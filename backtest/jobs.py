@@ -127,6 +127,21 @@ def run_job(job: Job, told: Applied) -> Done:
     """
     log = open_log(job.directory, verify=False)
     how = job.how
+    assert how.work is not None
+    done, outputs = _replayed(job, log, told)
+    # the replay is gone, with its states, menus and models: what follows uses the memory that it had
+    for number, output in outputs.items():
+        digest_partition(how.work, "prices", number)
+        if output.rows is not None:
+            output.rows.finish(how.as_of)
+            done.draws.append(output.rows.state)
+        done.tally.join(output.tally)
+    return done
+
+
+def _replayed(job: Job, log: Log, told: Applied) -> tuple[Done, dict[int, _Output]]:
+    """Replay; return what is known then, and by partition what came out, all of it written."""
+    how = job.how
     models = open_models(job.models, log.manifest.semantics, max(RESIDENT_USERS_MAX // job.jobs, 1))
     replay = Replay(log, models=models, how=how)
     numbers: Sequence[int] = how.partitions or range(log.manifest.topology.partitions)
@@ -139,16 +154,9 @@ def run_job(job: Job, told: Applied) -> Done:
 
     with collected_seldom():
         replay.run(publish, lambda partition: outputs[partition].note())
-    done = Done(tally=Tally(), draws=[])
-    for number, output in outputs.items():
+    for output in outputs.values():
         output.note()
-        assert how.work is not None
-        digest_partition(how.work, "prices", number)
-        if output.rows is not None:
-            output.rows.finish(how.as_of)
-            done.draws.append(output.rows.state)
-        done.tally.join(output.tally)
-    done.applied = done.tally.events - before
+    done = Done(tally=Tally(), draws=[], applied=sum(output.applied for output in outputs.values()) - before)
     done.pending, done.not_applied, done.unknown = replay.pending, replay.not_applied, replay.unknown
     done.refused_references = replay.refused_references
-    return done
+    return done, outputs

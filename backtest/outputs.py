@@ -7,6 +7,7 @@ publication, in row groups of one size: the same bytes, whatever the batches, pr
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -147,7 +148,7 @@ def batches(work: Path, name: str, partition: int, columns: Sequence[str] | None
     """Yield the record batches of a table's pieces, in order; of some columns if they are given."""
     pa = require_pyarrow()
     for path in pieces(work, name, partition):
-        with pa.memory_map(str(path)) as source:
+        with pa.OSFile(str(path)) as source:  # not mapped: what was read of a long piece would count as ours
             names = pa.ipc.open_file(source).schema.names
             chosen = None if columns is None else [names.index(column) for column in columns]
             reader = pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=chosen))
@@ -196,5 +197,6 @@ def write_dead_letters(work: Path, partitions: int, path: Path) -> None:
     with growing.open("wb") as file:
         for number in range(partitions):
             for one in pieces(work, "dead", number, "jsonl"):
-                file.write(one.read_bytes())
+                with one.open("rb") as lines:
+                    shutil.copyfileobj(lines, file)
     growing.replace(path)

@@ -19,7 +19,9 @@ NOTE_KEY: Final = b"\xff\xff\xff"
 """Behind all users and pending draws."""
 ENTRY_BYTES = 200
 """What a key and its place in a dict take beside the value, roughly."""
-WRITE_BUFFER_MIN, WRITE_BUFFER_MAX = 1 << 20, 16 << 20
+BUFFER_MIN, BUFFER_MAX = 1 << 20, 16 << 20
+"""Of what RocksDB writes from; of what it keeps of its files, their indices included; of each."""
+BLOOM_BITS = 10
 
 
 class _Missing:
@@ -121,11 +123,17 @@ class States:
             self._db = None
 
     def _open(self) -> None:
-        from rocksdict import DBCompressionType, Options, Rdict
+        from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdict
 
+        buffer_bytes = min(max(self._generation_max // 2, BUFFER_MIN), BUFFER_MAX)
+        table = BlockBasedOptions()
+        table.set_block_cache(Cache(buffer_bytes))
+        table.set_cache_index_and_filter_blocks(True)  # else they lie beside the cache, and grow with the users
+        table.set_bloom_filter(BLOOM_BITS, block_based=False)  # most misses are users who were never seen
         options = Options(raw_mode=True)
         options.create_if_missing(True)
-        options.set_write_buffer_size(min(max(self._generation_max // 2, WRITE_BUFFER_MIN), WRITE_BUFFER_MAX))
+        options.set_block_based_table_factory(table)
+        options.set_write_buffer_size(buffer_bytes)
         options.set_compression_type(DBCompressionType.lz4())
         options.set_max_background_jobs(1)
         self._path.parent.mkdir(parents=True, exist_ok=True)

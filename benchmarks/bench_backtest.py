@@ -11,6 +11,7 @@ import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
 from itertools import chain
+from math import nan
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,13 +21,19 @@ from msgspec import Struct
 from backtest.replay import STATES_BYTES
 from backtest.run import run_backtest
 from benchmarks.lab import Lab
+from benchmarks.logs import repeated
 from benchmarks.report import Cell, Claim, Report
 from contracts.errors import BadSettings
-from contracts.log import Log
+from contracts.log import Log, open_log
 
 ROUNDS = 3
 SMALL = 32 << 20
+LITTLE = 8 << 20
+"""For states, of users who have several times as many."""
 FILES = ("prices", "decisions", "outcomes")
+GROWTH_MAX = 1.15
+LONG_ROWS = 100_000
+"""Of which a log is made one, two and four times as long: enough to fill all that is bounded, the rings of a model, too."""
 
 
 class Case(Struct, frozen=True, kw_only=True):
@@ -49,6 +56,11 @@ OTHERS = (
     Case(name="with a user transformer, resumable", model=True, resumable=True),
     Case(name="with a user transformer, 32 MiB for states", model=True, states_bytes=SMALL),
 )
+LONG = {
+    Case(name="8 MiB for states, files", files=FILES, states_bytes=LITTLE): (1, 2, 4),
+    Case(name="8 MiB for states, a user transformer", model=True, states_bytes=LITTLE): (1, 4),
+}
+"""How many times as long the log is, other things being equal; the first and the last are compared."""
 
 
 class Took(Struct, frozen=True, kw_only=True):
@@ -75,7 +87,11 @@ def run(lab: Lab) -> Report:
     rows += [_row(case, took) for pair in rounds for case, took in zip((ONE, TWO), pair, strict=True)]
     others = [(case, _measured(case, lab, model)) for case in OTHERS]
     rows += [_row(case, took) for case, took in others]
+    long = _long(lab, model)
     digests = {took.digest for pair in rounds for took in pair} | {took.digest for _, took in others}
+    for case, results in long.items():
+        rows += [(_length(times, case), *_row(case, took)[1:]) for times, took in zip(LONG[case], results, strict=True)]
+    growth = max((took[-1].peak_mib or nan) / (took[0].peak_mib or nan) for took in long.values())
     return Report(
         name="backtest",
         title="Backtest",
@@ -84,19 +100,43 @@ def run(lab: Lab) -> Report:
         claims=[
             Claim(what="With a user transformer and outcomes", measured=rate, limit=12_000, unit="events/s", at_least=True),
             Claim(what="Two processes", measured=gain, limit=1.6, unit="times one", at_least=True),
+            Claim(what="A log four times as long", measured=growth, limit=GROWTH_MAX, unit="times the memory", at_least=False),
         ],
-        notes=["Both claims are about whole runs, from the start of the process; medians of three pairs that took turns."],
+        notes=[
+            "Both rates are about whole runs, from the start of the process; medians of three pairs that took turns.",
+            "The beginning again means later and by other users, so that users grow as events do.",
+        ],
         wrong=[] if len(digests) == 1 else ["the same log gave different prices"],
     )  # fmt: skip
+
+
+def _long(lab: Lab, model: Path) -> dict[Case, list[Took]]:
+    """Measure logs that differ in their length, and in their users, alone."""
+    found: dict[Case, list[Took]] = {case: [] for case in LONG}
+    rows = LONG_ROWS // 20 if lab.quick else LONG_ROWS
+    log = open_log(lab.log.directory, verify=False)  # as it lies there: the lab's keeps no outcomes
+    for times in sorted({one for lengths in LONG.values() for one in lengths}):
+        directory = lab.work / f"log-{times}-times"
+        repeated(log, directory, times, rows)
+        for case, lengths in LONG.items():
+            if times in lengths:
+                found[case].append(_measured(case, lab, model, directory))
+        shutil.rmtree(directory)
+    return found
+
+
+def _length(times: int, case: Case) -> str:
+    return f"the beginning of the log {times} times, {case.name}"
 
 
 def _row(case: Case, took: Took) -> tuple[Cell, ...]:
     return case.name, took.events, took.rate, took.whole_rate, took.cpu_us, took.peak_mib
 
 
-def _measured(case: Case, lab: Lab, model: Path) -> Took:
+def _measured(case: Case, lab: Lab, model: Path, directory: Path | None = None) -> Took:
+    """Run a backtest of the log in `directory`, the lab's own if there is none, in a process of its own."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_run, case, lab.log.directory, lab.work / "backtest", model).result()
+        return pool.submit(_run, case, directory or lab.log.directory, lab.work / "backtest", model).result()
 
 
 def _run(case: Case, directory: Path, out: Path, model: Path) -> Took:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from backtest.rees46 import import_rees46
 from backtest.shoppers import generate_log
-from contracts.log import Log, open_log
+from contracts.log import Log, Manifest, open_log
 from contracts.log_rows import EventRow
 from contracts.log_writer import LogWriter
 from contracts.semantics import Semantics, Topology
@@ -24,6 +24,7 @@ PARTITIONS = 4
 GENERATED_USERS = 40_000
 GENERATED_EVENTS = 240_000
 _ROWS_AT_A_TIME = 4_096
+_BETWEEN_MS = 60_000
 
 
 def rees46_file() -> Path | None:
@@ -66,6 +67,36 @@ def rewritten(log: Log, directory: Path, topology: Topology, rows: int | None = 
         for policies in log.policies():
             out.policies(policies)
     return open_log(directory, verify=False)
+
+
+def repeated(log: Log, directory: Path, times: int, rows: int) -> Log:
+    """Write the first `rows` events and consents of `log` so many times, each time later and by other users; return the new log.
+
+    Items and their prices stay the same, so that of all that a backtest may remember only users, events and time grow.
+    """
+    old = log.manifest
+    manifest = Manifest(semantics=old.semantics, topology=old.topology, source=old.source, offers="not_shown")
+    with LogWriter(directory, manifest) as out:
+        for items in log.catalogue():
+            out.catalogue(items)
+        for policies in log.policies():
+            out.policies(policies)
+        for number in range(times):
+            kept = islice(_sound(log.rows(), manifest.semantics), rows)
+            while chunk := list(islice(kept, _ROWS_AT_A_TIME)):
+                for row in chunk:
+                    _make_another(row, number, number * (old.last_ms - old.first_ms + _BETWEEN_MS))
+                out.rows(chunk)
+    return open_log(directory, verify=False)
+
+
+def _make_another(row: EventRow, number: int, later_ms: int) -> None:
+    """Let the row be of somebody else, `later_ms` later, as a row of the same `number` whose user was the same."""
+    row.arrival_ms += later_ms
+    row.event_time_ms = (row.event_time_ms or 0) + later_ms
+    row.user = f"{row.user}-{number}"
+    row.event_id = row.event_id and f"{row.event_id}-{number}"
+    row.session = row.session and f"{row.session}-{number}"
 
 
 def with_window(log: Log, outcome_window_ms: int) -> Log:

@@ -128,7 +128,7 @@ class DecisionFile:
 def batches_of(file: Path, columns: Sequence[str]) -> Iterator[Any]:
     """Yield columns of a Parquet file as record batches of at most CHUNK_ROWS."""
     pa = require_pyarrow()
-    with pa.parquet.ParquetFile(file, memory_map=True) as opened:
+    with pa.parquet.ParquetFile(file) as opened:
         yield from opened.iter_batches(CHUNK_ROWS, columns=list(columns))
 
 

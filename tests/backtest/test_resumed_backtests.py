@@ -182,7 +182,7 @@ def test_the_progress_of_another_backtest_is_refused(log, tmp_path):
     assert (tmp_path / "mine/thesis.txt").exists()
 
 
-def test_a_digest_in_many_passes_is_that_of_one(log, whole, tmp_path, monkeypatch):
+def test_a_digest_in_many_ranges_is_that_of_one(log, whole, tmp_path, monkeypatch):
     from backtest.jobs import Job, run_job
 
     job = Job(directory=log, how=How(work=tmp_path), models=(), asked=frozenset())
