@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import accumulate
 from math import fsum
 
 from msgspec import Struct
@@ -22,7 +21,7 @@ from contracts.rules import LearningRule, Money
 from pricing.arms import SHIFTS_PER_LIST, cost_of
 from pricing.contexts import names_of
 from pricing.demand import sigmoid
-from pricing.draws import uniforms
+from pricing.draws import cumulated, uniforms
 from pricing.recomputing import Background, Recomputed, feasible_prices, lacking, recompute
 from pricing.thompson import RESPONSE_MIN
 
@@ -227,7 +226,7 @@ def _drawn(decision: Decision, policy: Policy | None, chances: tuple[float, ...]
         agrees = decision.price == decision.list_price
         checks.append(Check(what="held_out", agrees=agrees))
     else:
-        arm = bisect_right((*accumulate(chances[:-1]), 1.0), u)
+        arm = bisect_right(cumulated(chances), u)
         checks.append(Check(what="arm", agrees=prices[arm] == decision.price))
         if decision.experiment is None:
             checks.append(Check(what="propensity", agrees=chances[arm] == decision.propensity))
