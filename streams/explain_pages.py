@@ -201,7 +201,5 @@ def _checks(checks: tuple[Check, ...], language: Language) -> Table:
     for check in checks:
         style = {True: "green", False: "bold red", None: "yellow"}[check.agrees]
         word = {True: say["yes"], False: say["no"], None: say["open"]}[check.agrees]
-        table.add_row(
-            Text(word, style), Text(f"{check_words(check.what, language)}{f' ({check.note})' if check.note else ''}")
-        )
+        table.add_row(Text(word, style), Text(check_words(check, language)))
     return table

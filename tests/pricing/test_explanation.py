@@ -111,12 +111,11 @@ def test_options_are_the_feasible_prices_with_the_probabilities_they_were_drawn_
 def test_what_cannot_be_verified_says_for_want_of_what():
     decision, _, _ = drawn(Thompson(), item(), charm_endings=(99,))
     explanation = explain_decision(decision, Background())
-    found = {check.what: check.note for check in explanation.checks if check.agrees is None}
+    found = {check.what: check.missing for check in explanation.checks if check.agrees is None}
     assert found == {
-        "arm": "without policy any@2 the allowed price endings are not known",
-        "number": "without policy any@2 its seed is not known",
-        "again": "not at hand: policy any@2, catalogue version 0, what the policy had learned "
-        f"({decision.learned[:12]})",
+        "arm": (("endings", "any@2"),),
+        "number": (("seed", "any@2"),),
+        "again": (("policy", "any@2"), ("catalogue", "0"), ("learned", decision.learned[:12])),
     }
     assert [part.feature for part in explanation.parts][:2] == ["x0", "x1"]
     assert explanation.options == ()

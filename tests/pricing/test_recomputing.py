@@ -155,12 +155,12 @@ def test_what_is_missing_is_named():
     shop = Counter(*items(), policy=policy)
     drawn, held = shop.feed(shop.view(), shop.view(1))
     assert lacking(drawn, Background()) == [
-        "policy any@3", "catalogue version 0", f"what the policy had learned ({drawn.learned[:12]})",
+        ("policy", "any@3"), ("catalogue", "0"), ("learned", drawn.learned[:12]),
     ]  # fmt: skip
-    assert lacking(held, Background(policy=policy, item=shop.stocked[0])) == [f"the draw {drawn.decision_id}"]
+    assert lacking(held, Background(policy=policy, item=shop.stocked[0])) == [("draw", drawn.decision_id)]
     assert lacking(
         replace(drawn, learned=None, experiment="spring@2"), Background(policy=policy, item=shop.stocked[0])
-    ) == ["experiment spring@2"]
+    ) == [("experiment", "spring@2")]
     assert known_by(policy, "another digest") is None
 
 
