@@ -131,6 +131,15 @@ def test_after_a_change_of_what_prices_only_workers_that_have_seen_it_count():
     assert (window.draws, window.mean_permille) == (1, 900.0)
 
 
+def test_the_first_price_after_a_change_of_what_prices_is_no_change_of_a_shoppers_price():
+    watch = PriceWatch(LIMITS)
+    watch.add(draw(0, 8_500, "a", policies_seen=2), POLICY)
+    watch.begin_anew(5)
+    watch.add(draw(0.1, 10_000, "a", policies_seen=5), POLICY)
+    (window,) = watch.ended()
+    assert (window.again, window.changed_share) == (0, 0.0)
+
+
 def test_the_lowest_price_is_not_known_without_the_policy_where_endings_bind():
     shop = Shop(policy=Policy(name="charming", number=1, rule=SessionIntent(explore=0.0)))
     decision = shop.one(shop.view())
