@@ -145,6 +145,14 @@ def test_a_withdrawal_finds_the_offer_of_an_item_that_has_left_the_catalogue():
     assert (decision.price, decision.catalogue_version) == (10_000, GONE)
 
 
+def test_a_withdrawal_of_before_the_draw_returns_to_the_list_price_that_the_draw_was_made_against():
+    shop = Shop()
+    shop.stock(item(list_price=20_000, valid_from_ms=START_MS + 10 * MINUTE_MS))
+    shop.one(shop.view(20))
+    decision = shop.one(shop.consent(False, 5))  # late
+    assert (decision.price, decision.list_price, decision.catalogue_version) == (20_000, 20_000, 1)
+
+
 def test_a_withdrawal_finds_the_offer_of_an_item_that_is_refused_now():
     shop = Shop()
     shop.one(shop.view())
