@@ -91,6 +91,13 @@ def test_prices_that_flap_are_a_breach():
     assert "100.0% of repeated decisions changed the shopper's price" in breaches(window, LIMITS)[0].sentence
 
 
+def test_a_few_repeated_decisions_say_nothing_of_prices_that_flap_however_many_draws_there_are():
+    once = [draw(n / 60, 9_000, f"u{n}") for n in range(5)]
+    (window,) = windows(*once, draw(0.5, 8_500, "u0"), draw(0.6, 8_500, "u1"))
+    assert (window.again, window.changed_share) == (2, 1.0)
+    assert breaches(window, LIMITS) == []
+
+
 def test_prices_within_the_limits_and_too_few_draws_are_no_breach():
     (fine,) = windows(*[draw(0, 9_000, f"u{n}") for n in range(5)])
     assert breaches(fine, LIMITS) == []
