@@ -381,3 +381,11 @@ def test_all_records_are_of_the_two_known_kinds():
     shop = Shop()
     records = shop.feed(shop.consent(True), shop.view(), shop.view(0, "ghost"), shop.broken("null_value"))
     assert [type(record) for record in records] == [Applied, Decision, Applied, Applied]
+
+
+def test_a_late_event_finds_room_where_offers_have_ended_for_the_user_by_now():
+    shop = Shop(item("a"), item("b"), offers_max=1)
+    shop.one(shop.view(0, "a"))
+    shop.feed(shop.view(40, "unknown"))
+    decision = shop.one(shop.view(10, "b"))
+    assert (decision.status, list(shop.state().offers)) == ("drawn", ["b"])
