@@ -48,7 +48,9 @@ def report(
     from backtest.experiment_users import read_users
 
     experiment = experiment_of(log, name)
-    found = report_on(experiment, read_users(name, decisions, outcomes, experiment.horizon_ms))
+    window_ms = open_log(log, verify=False).manifest.semantics.outcome_window_ms
+    users = read_users(name, decisions, outcomes, experiment.horizon_ms, window_ms)
+    found = report_on(experiment, users)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
     else:

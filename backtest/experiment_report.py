@@ -282,9 +282,12 @@ def _verdict(
     why += [f"{one.arm} has {_range(one)} {one.metric} than {experiment.control}" for one in against if one.arm in lost]
     if len(lost | breached.keys()) == len(against):
         return "stop", None, why
-    if experiment.stop_ms is not None and data.last_ms >= experiment.stop_ms:
+    over = experiment.stop_ms is not None and data.last_ms >= experiment.stop_ms
+    if over and not data.withheld:
         return "stop", None, [*why, "its time is over, and no variant is shown to be better"]
     open_still = f"no variant is shown to be better or worse than {experiment.control} yet"
+    if over:
+        open_still = f"its time is over, but not that of {data.withheld} users who came last"
     return "continue", None, [*why, *dict.fromkeys(missing), *([] if missing else [open_still])]
 
 

@@ -99,7 +99,9 @@ _read_decision = msgspec.json.Decoder(_Decision).decode
 _read_outcome = msgspec.json.Decoder(_Outcome).decode
 
 
-def read_users(name: str, decisions: Path, outcomes: Path, horizon_ms: int | None = None) -> ExperimentData:
+def read_users(
+    name: str, decisions: Path, outcomes: Path, horizon_ms: int | None = None, window_ms: int = 0
+) -> ExperimentData:
     """Return the users of all versions of experiment `name`.
 
     Args:
@@ -107,6 +109,8 @@ def read_users(name: str, decisions: Path, outcomes: Path, horizon_ms: int | Non
         decisions: Parquet file of a backtest.
         outcomes: Parquet file of the same backtest.
         horizon_ms: as in contracts.experiments.
+        window_ms: of the log's outcomes: a draw's purchases are known that much later, so a user counts then only; else
+            the same user could be worth more at the next look.
 
     Raises:
         BadInput: a file is missing or none of ours, or nobody was in the experiment.
@@ -119,7 +123,7 @@ def read_users(name: str, decisions: Path, outcomes: Path, horizon_ms: int | Non
         )
     withheld = 0
     if horizon_ms is not None:
-        early = [user for user, one in users.items() if one.first_ms + horizon_ms > last_ms]
+        early = [user for user, one in users.items() if one.first_ms + horizon_ms + window_ms > last_ms]
         for user in early:
             del users[user]
         withheld = len(early)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from hashlib import sha256
-from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +23,7 @@ from pricing.arms import Arms, of_rule
 from pricing.choosers import Knowledge, chooser_of, ignorance
 from pricing.contexts import Seen, scene_of
 from pricing.demand import Posterior
-from pricing.draws import uniforms
+from pricing.draws import cumulated, uniforms
 from pricing.q_linear import Values
 
 Floats = NDArray[np.float64]
@@ -111,7 +110,7 @@ class Player:
 
 def drawn(chances: list[float], u: float) -> int:
     """Return the arm that the decision's number falls on, as a worker draws it."""
-    return bisect_right((*accumulate(chances[:-1]), 1.0), u)
+    return bisect_right(cumulated(chances), u)
 
 
 def play(policy: Policy, world: World, seed: int, holdout: float = 0.0) -> tuple[Floats, float]:

@@ -115,7 +115,8 @@ class Truth:
         times, values = np.array(self._times, dtype=np.int64), np.array(self._values).reshape(-1, 3)
         fixed = np.array(self._fixed).reshape(-1, len(MULTIPLIERS))
         sums = fixed.sum(0)
-        best = int(np.flatnonzero(sums == sums.max())[-1])  # below every feasible price they all charge the lowest
+        # what lies beyond every feasible price charges the lowest or the highest: the one nearest list says what is charged
+        best = min(np.flatnonzero(sums == sums.max()).tolist(), key=lambda each: abs(MULTIPLIERS[each] - 1000))
         table = np.column_stack((values, fixed[:, best]))
         first, last = (int(times.min()), int(times.max()) + 1) if len(times) else (0, 1)
         ends = np.linspace(first, last, PERIODS + 1).astype(np.int64).tolist()

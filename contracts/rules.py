@@ -196,7 +196,7 @@ class LinearQ(Struct, frozen=True, kw_only=True, tag_field="kind", tag="linear_q
     churn: Churn = Churn()
     explore: Share = 0.05
     rate: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.02
-    """Share of the error that one outcome corrects, for an outcome of typical size."""
+    """Share of the error that one outcome corrects, for an outcome of typical size; none corrects more than all of it."""
     discount: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
     """What the user's next draw counts, per `tau_ms` until it. 0: a contextual bandit."""
     tau_ms: Annotated[int, Meta(gt=0)] = 86_400_000

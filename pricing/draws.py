@@ -8,6 +8,7 @@ known answers of Random123. Not numpy.random.Philox, which is the 4x64 variant a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,3 +54,17 @@ def uniforms(seed: int, decision_ids: Sequence[str]) -> list[float]:
     x = philox4x32(words, (seed & 0xFFFFFFFF, seed >> 32))
     numbers = ((x[0] >> np.uint64(5)) * 2.0**26 + (x[1] >> np.uint64(6))) * 2.0**-53
     return numbers.tolist()  # type: ignore[no-any-return]  # numpy types tolist as Any
+
+
+def cumulated(chances: Sequence[float]) -> tuple[float, ...]:
+    """Return the running sums of `chances`; a number u in [0, 1) draws the first arm whose sum is above u.
+
+    Whatever the rounding, that is an arm of positive probability: the last one of those ends at 1.
+
+    Args:
+        chances: of each arm, >= 0; their sum is 1 but for rounding.
+    """
+    if chances[-1] > 0.0:
+        return (*accumulate(chances[:-1]), 1.0)
+    last = max(arm for arm, chance in enumerate(chances) if chance > 0.0)
+    return (*accumulate(chances[:last]), *[1.0] * (len(chances) - last))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import accumulate
 from math import fsum
 
 from msgspec import Struct
@@ -22,8 +21,8 @@ from contracts.rules import LearningRule, Money
 from pricing.arms import SHIFTS_PER_LIST, cost_of
 from pricing.contexts import names_of
 from pricing.demand import sigmoid
-from pricing.draws import uniforms
-from pricing.recomputing import Background, Recomputed, feasible_prices, lacking, recompute
+from pricing.draws import cumulated, uniforms
+from pricing.recomputing import Background, Missing, Recomputed, feasible_prices, lacking, recompute
 from pricing.thompson import RESPONSE_MIN
 
 TOLERANCE = 1e-9
@@ -72,8 +71,10 @@ class Check(Struct, frozen=True, kw_only=True):
     what: str
     """Code of what was; pricing.sentences has it in words. Begins with `draw:` where it is of the draw that a price holds."""
     agrees: bool | None
-    """None: it could not be, and `note` says for want of what."""
-    note: str = ""
+    """None: it could not be, for want of what is `missing`."""
+    apart: float | None = None
+    """How far two numbers are from each other that should be the same; None where bytes or prices are compared."""
+    missing: tuple[Missing, ...] = ()
 
 
 class Explanation(Struct, frozen=True, kw_only=True):
@@ -208,8 +209,7 @@ def _from_record(decision: Decision, policy: Policy | None) -> list[Check]:
         shift = _shift(decision, decision.price)
         response = max(fsum(decision.response_contributions), RESPONSE_MIN)
         apart = abs(fsum(part.adds for part in parts) - (fsum(decision.level_contributions) + shift * response))
-        note = f"{apart:.1e} apart"
-        checks.append(Check(what="contributions", agrees=apart <= TOLERANCE, note=note))
+        checks.append(Check(what="contributions", agrees=apart <= TOLERANCE, apart=apart))
     if decision.probabilities is not None and decision.u is not None:
         checks += _drawn(decision, policy, decision.probabilities, decision.u)
     return checks
@@ -218,22 +218,20 @@ def _from_record(decision: Decision, policy: Policy | None) -> list[Check]:
 def _drawn(decision: Decision, policy: Policy | None, chances: tuple[float, ...], u: float) -> list[Check]:
     """Verify the draw of a learning policy: probabilities, arm and number."""
     apart = abs(fsum(chances) - 1.0)
-    checks = [Check(what="probabilities", agrees=apart <= TOLERANCE, note=f"{apart:.1e} apart")]
+    checks = [Check(what="probabilities", agrees=apart <= TOLERANCE, apart=apart)]
     prices = feasible_prices(decision, policy)
     if prices is None or len(prices) != len(chances):
-        note = f"without policy {decision.policy} the allowed price endings are not known"
-        checks.append(Check(what="arm", agrees=None, note=note))
+        checks.append(Check(what="arm", agrees=None, missing=(("endings", decision.policy),)))
     elif decision.held_out:
         agrees = decision.price == decision.list_price
         checks.append(Check(what="held_out", agrees=agrees))
     else:
-        arm = bisect_right((*accumulate(chances[:-1]), 1.0), u)
+        arm = bisect_right(cumulated(chances), u)
         checks.append(Check(what="arm", agrees=prices[arm] == decision.price))
         if decision.experiment is None:
             checks.append(Check(what="propensity", agrees=chances[arm] == decision.propensity))
     if policy is None:
-        note = f"without policy {decision.policy} its seed is not known"
-        checks.append(Check(what="number", agrees=None, note=note))
+        checks.append(Check(what="number", agrees=None, missing=(("seed", decision.policy),)))
     else:
         agrees = uniforms(policy.seed, [decision.decision_id])[0] == u
         checks.append(Check(what="number", agrees=agrees))
@@ -243,5 +241,5 @@ def _drawn(decision: Decision, policy: Policy | None, chances: tuple[float, ...]
 def _from_background(decision: Decision, background: Background, again: Recomputed | None) -> Check:
     """Compare the bytes of the decision, made again, with those of its record."""
     if again is None:
-        return Check(what="again", agrees=None, note=f"not at hand: {', '.join(lacking(decision, background))}")
+        return Check(what="again", agrees=None, missing=tuple(lacking(decision, background)))
     return Check(what="again", agrees=again.value == encode_decision(decision))

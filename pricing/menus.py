@@ -7,8 +7,6 @@ every cache, and the same prices come out.
 
 from __future__ import annotations
 
-from itertools import accumulate
-
 import msgspec
 import numpy as np
 from msgspec import Struct
@@ -22,6 +20,7 @@ from contracts.rules import LearningRule
 from pricing import policies, rails, reasons
 from pricing.arms import Arms, of_rule
 from pricing.choosers import Sight
+from pricing.draws import cumulated
 from pricing.lattice import charm_drops, full_lattice
 
 ITEMS_MAX = 32_768
@@ -102,10 +101,9 @@ class Menu:
         ideal = lattice[policies.nearest_at_or_below(lattice, aim)]
         binding = rails.nearest_rail(self.trail.steps, ideal, self.prices[target])
         chances = tuple(policies.probabilities(rule, self.prices, list_price, intent))
-        cumulative = (*accumulate(chances[:-1]), 1.0)  # whatever the rounding, every u < 1 falls on a price
         aimed, explored = reasons.of_draw(rule, binding, len(self.prices))
         chances_json = msgspec.Raw(_to_json(chances))
-        return Chances(chances, cumulative, target, binding, aimed, explored, self._prices_json, chances_json)
+        return Chances(chances, cumulated(chances), target, binding, aimed, explored, self._prices_json, chances_json)
 
     def chances_of(self, sight: Sight) -> Chances:
         """Return what a learning policy makes of this menu, for one draw; nothing of it is remembered."""
@@ -122,9 +120,10 @@ class Menu:
         target, ideal = int(values[places].argmax()), item.lattice[int(values.argmax())]
         binding = rails.nearest_rail(self.trail.steps, ideal, self.prices[target])
         aimed, explored = reasons.of_draw(item.policy.rule, binding, len(self.prices))
-        cumulative = (*accumulate(chances[:-1]), 1.0)
         chances_json = msgspec.Raw(_to_json(chances))
-        return Chances(tuple(chances), cumulative, target, binding, aimed, explored, self._prices_json, chances_json)
+        return Chances(
+            tuple(chances), cumulated(chances), target, binding, aimed, explored, self._prices_json, chances_json
+        )
 
     def pinned(self, rule: str, price: int) -> Trail:
         """Return the trail of a price that `rule` prescribes: it removes all other points of the lattice."""

@@ -2,13 +2,17 @@
 
 phi(x, t) = [x, t x, t^2 x], Q = w . phi, so that what one price teaches is used for its neighbours. With `discount` 0 both
 rules are the same contextual bandit. With more, an outcome is worth its reward and gamma^(elapsed / tau) times the value
-of the user's next draw, which is bounded. Not here: when a draw counts as a user's last (the learner), exploration's draw.
-Source: Sutton and Barto 2018, "Reinforcement Learning", sections 6.4, 6.5 and 12.7 (accumulating traces).
+of the user's next draw, which is bounded. No step corrects more than the whole error of its outcome: without traces no rate
+and no discount, however deep, lets the weights grow for ever. Not here: when a draw counts as a user's last (the learner),
+exploration's draw.
+Source: Sutton and Barto 2018, "Reinforcement Learning", sections 6.4, 6.5 and 12.7 (accumulating traces). The
+bound on a step: after Dabney and Barto 2012, "Adaptive step-size for online temporal difference learning".
 """
 
 from __future__ import annotations
 
 from hashlib import sha256
+from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -77,7 +81,9 @@ class Values:
             error += min(max(reach * self._next(rule, after), -rule.value_max), rule.value_max)
             kept = reach * rule.trace if isinstance(rule, Sarsa) else 0.0
         trace = phi if trace is None else trace + phi
-        self.weights += trace * (rule.rate * error / len(x))
+        length, reached = float((phi * phi).sum()), float((trace * trace).sum())
+        most = 1.0 / max(length, sqrt(length * reached))  # |trace . phi| is no larger than that root
+        self.weights += trace * (min(rule.rate / len(x), most) * error)
         self.outcomes += 1
         left: Floats = trace * kept
         return left

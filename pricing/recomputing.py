@@ -35,6 +35,9 @@ _RULES: dict[tuple[str, ...], str] = {codes: rule for rule, codes in PRESCRIBED.
 _PREFIXES = (reasons.MODEL_MISMATCH, reasons.OFFER_ENDED)
 _NO_RAILS = {"dwell", *PRESCRIBED}
 
+Missing = tuple[str, str]
+"""What is not at hand: a code, which pricing.sentences has in words, and the name of it."""
+
 
 class Background(Struct, frozen=True, kw_only=True):
     """What a record names, as far as it is at hand; None: it is not."""
@@ -63,21 +66,21 @@ class Recomputed(Struct, frozen=True):
     """Of each of them, where the decision is a draw."""
 
 
-def lacking(decision: Decision, background: Background) -> list[str]:
-    """Return what `recompute` needs and is not at hand, in words; empty if nothing."""
-    found, policy = [], background.policy
-    if policy is None:
-        found.append(f"policy {decision.policy}")
+def lacking(decision: Decision, background: Background) -> list[Missing]:
+    """Return what `recompute` needs and is not at hand; empty if nothing."""
+    found: list[Missing] = []
+    if background.policy is None:
+        found.append(("policy", decision.policy))
     if background.item is None and decision.catalogue_version != GONE:
-        found.append(f"catalogue version {decision.catalogue_version}")
+        found.append(("catalogue", str(decision.catalogue_version)))
     if decision.learned is not None and background.known is None:
-        found.append(f"what the policy had learned ({decision.learned[:12]})")
+        found.append(("learned", decision.learned[:12]))
     if decision.experiment is not None and decision.status == "drawn" and background.holdout is None:
-        found.append(f"experiment {decision.experiment}")
+        found.append(("experiment", decision.experiment))
     if decision.status == "list" and decision.reasons not in _RULES:
-        found.append(f"a release that knows {', '.join(decision.reasons)}")
+        found.append(("release", ", ".join(decision.reasons)))
     if decision.status == "held" and background.draw is None:
-        found.append(f"the draw {decision.draw_id}")
+        found.append(("draw", decision.draw_id or ""))
     return found
 
 

@@ -6,12 +6,15 @@ which codes a price has (pricing.reasons), the numbers behind it (pricing.explan
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from contracts.currency import minor_digits
 from contracts.decisions import Decision, TrailStep
 from contracts.prices import PriceUpdate
 from pricing.reasons import RAIL
+
+if TYPE_CHECKING:
+    from pricing.explanation import Check
 
 Language = Literal["en", "zh"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)
@@ -150,6 +153,29 @@ CHECKS: Words = {
     },
 }
 """What was verified of a decision (pricing.explanation.Check.what)."""
+MISSING: Words = {
+    "en": {
+        "policy": "policy {name}",
+        "catalogue": "catalogue version {name}",
+        "learned": "what the policy had learned ({name})",
+        "experiment": "experiment {name}",
+        "release": "a release that knows {name}",
+        "draw": "the draw {name}",
+        "endings": "the price endings that policy {name} allows",
+        "seed": "the seed of policy {name}",
+    },
+    "zh": {
+        "policy": "策略 {name}",
+        "catalogue": "目录版本 {name}",
+        "learned": "策略当时的学习结果（{name}）",
+        "experiment": "实验 {name}",
+        "release": "认识 {name} 的软件版本",
+        "draw": "原报价 {name}",
+        "endings": "策略 {name} 允许的价格尾数",
+        "seed": "策略 {name} 的随机种子",
+    },
+}
+"""What was not at hand to verify something (pricing.explanation.Check.missing)."""
 FEATURES: Words = {
     "en": {
         "base": "base",
@@ -186,6 +212,9 @@ _SENTENCES: Words = {
         "removed": "{what}; rules out {removed} of {points} points of the lattice",
         "no_price": "No price: {why}.",
         "of_draw": "the draw: {what}",
+        "apart": "{what} ({apart:.1e} apart)",
+        "missing": "{what} (not at hand: {names})",
+        "comma": ", ",
     },
     "zh": {
         "list": "{amount}，即标价",
@@ -203,6 +232,9 @@ _SENTENCES: Words = {
         "removed": "{what}；在 {points} 个价格点中排除了 {removed} 个",
         "no_price": "没有价格：{why}。",
         "of_draw": "原报价：{what}",
+        "apart": "{what}（相差 {apart:.1e}）",
+        "missing": "{what}（缺少：{names}）",
+        "comma": "、",
     },
 }
 
@@ -244,11 +276,18 @@ def rule_words(rule: str, language: Language = "en") -> str:
     return RAILS[language].get(rule) or PRESCRIPTIONS[language].get(rule, rule)
 
 
-def check_words(what: str, language: Language = "en") -> str:
-    """Return the words of a check."""
-    code = what.removeprefix("draw:")
+def check_words(check: Check, language: Language = "en") -> str:
+    """Return the words of a check: what was verified, how far apart it is, what was missing for it."""
+    say, code = _SENTENCES[language], check.what.removeprefix("draw:")
     words = CHECKS[language].get(code, code)
-    return words if code == what else _SENTENCES[language]["of_draw"].format(what=words)
+    if code != check.what:
+        words = say["of_draw"].format(what=words)
+    if check.apart is not None:
+        return say["apart"].format(what=words, apart=check.apart)
+    if check.missing:
+        names = [MISSING[language].get(kind, f"{kind} {{name}}").format(name=name) for kind, name in check.missing]
+        return say["missing"].format(what=words, names=say["comma"].join(names))
+    return words
 
 
 def feature_words(name: str, language: Language = "en") -> str:

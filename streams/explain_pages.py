@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from contracts.decisions import Applied, Decision
-from pricing.explanation import Check, Explanation, Prospect
+from contracts.rules import OF_A_MODEL
+from pricing.explanation import Check, Explanation, Part, Prospect
 from pricing.sentences import (
     STATUSES,
     Language,
@@ -38,6 +40,7 @@ LABELS: dict[Language, dict[str, str]] = {
         "event": "event", "yes": "yes", "no": "NO", "open": "cannot be verified", "forced": "forced",
         "explored": "explored", "held_out": "held out",
         "objective": "no cost is known, so revenue is what the policy aims at; margin is not available",
+        "no_model": "no model was in force, so the policy knew nothing of what a model says of the visit",
     },
     "zh": {
         "prices": "当时可选的价格", "price": "价格", "share": "占标价", "probability": "概率", "chosen": "选定", "listed": "标价",
@@ -48,6 +51,7 @@ LABELS: dict[Language, dict[str, str]] = {
         "learned": "当时的学习结果", "model": "模型", "experiment": "实验", "event": "事件", "yes": "是", "no": "否",
         "open": "无法核对", "forced": "别无选择", "explored": "试探", "held_out": "对照组",
         "objective": "成本未知，策略以收入为目标；毛利无法提供",
+        "no_model": "当时没有启用模型，因此策略不掌握模型对本次访问的判断",
     },
 }  # fmt: skip
 
@@ -60,6 +64,9 @@ def page(explanation: Explanation, language: Language) -> RenderableType:
         parts.append(_options(explanation, say))
     if explanation.parts:
         parts.append(_contributions(explanation, language))
+        kinds = {_kind(part) for part in explanation.parts}
+        if (explanation.draw or decision).model is None and not kinds.isdisjoint(OF_A_MODEL):
+            parts.append(Text(say["no_model"], "italic"))
     parts.append(_prospects(explanation, say))
     if explanation.cost_source == "none":
         parts.append(Text(say["objective"], "italic"))
@@ -139,12 +146,27 @@ def _contributions(explanation: Explanation, language: Language) -> Table:
     table.add_column(say["feature"], say["sum"])
     table.add_column(say["value"], justify="right")
     for name, total in (("level", level), ("response", response), ("adds", explanation.log_odds)):
-        table.add_column(say[name], f"{total:+.4f}", justify="right")
+        table.add_column(say[name], _log_odds(total), justify="right")
     for part in sorted(explanation.parts, key=lambda part: -abs(part.adds)):
-        value = "" if part.value is None else f"{part.value:.4g}"
-        name = feature_words(part.feature, language)
-        table.add_row(name, value, f"{part.level:+.4f}", f"{part.response:+.4f}", f"{part.adds:+.4f}")
+        if part.value != 0.0:
+            value = "" if part.value is None else f"{part.value:.4g}"
+            name = feature_words(part.feature, language)
+            table.add_row(name, value, *(_log_odds(one) for one in (part.level, part.response, part.adds)))
+    silent = Counter(_kind(part) for part in explanation.parts if part.value == 0.0)
+    if silent:  # one row for all: without a model there are seventeen
+        names = [f"{feature_words(kind, language)}{f' ({n})' if n > 1 else ''}" for kind, n in silent.items()]
+        table.add_row("\n".join(names), "0", *[_log_odds(0.0)] * 3)
     return table
+
+
+def _log_odds(value: float) -> str:
+    return f"{round(value, 4) + 0.0:+.4f}"  # no minus before a zero
+
+
+def _kind(part: Part) -> str:
+    """Return the name of a part's feature in the rule's list: `vector` for each of its numbers."""
+    kind, _, number = part.feature.rpartition("_")
+    return kind if number.isdecimal() else part.feature
 
 
 def _prospects(explanation: Explanation, say: dict[str, str]) -> Table:
@@ -179,7 +201,5 @@ def _checks(checks: tuple[Check, ...], language: Language) -> Table:
     for check in checks:
         style = {True: "green", False: "bold red", None: "yellow"}[check.agrees]
         word = {True: say["yes"], False: say["no"], None: say["open"]}[check.agrees]
-        table.add_row(
-            Text(word, style), Text(f"{check_words(check.what, language)}{f' ({check.note})' if check.note else ''}")
-        )
+        table.add_row(Text(word, style), Text(check_words(check, language)))
     return table

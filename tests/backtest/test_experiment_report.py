@@ -73,6 +73,8 @@ def test_no_difference_goes_on_until_the_time_is_over():
     assert (report.verdict, report.why) == ("continue", ("no variant is shown to be better or worse than plain yet",))
     over = report_on(replace(SPRING, stop_ms=10), fair())
     assert (over.verdict, over.why) == ("stop", ("its time is over, and no variant is shown to be better",))
+    early = report_on(replace(SPRING, stop_ms=10), fair(withheld=40))
+    assert (early.verdict, early.why) == ("continue", ("its time is over, but not that of 40 users who came last",))
 
 
 def test_few_users_make_no_claim():

@@ -6,6 +6,8 @@ import json
 from collections import Counter
 from typing import NamedTuple
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from msgspec.structs import replace
@@ -29,8 +31,8 @@ class Ran(NamedTuple):
     def words(self, name: str = "spring") -> list[str]:
         return [name, "--log", str(self.log), "--decisions", str(self.decisions), "--outcomes", str(self.outcomes)]
 
-    def users(self, horizon_ms=None) -> ExperimentData:
-        return read_users("spring", self.decisions, self.outcomes, horizon_ms)
+    def users(self, horizon_ms=None, window_ms=0) -> ExperimentData:
+        return read_users("spring", self.decisions, self.outcomes, horizon_ms, window_ms)
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +81,27 @@ def test_only_users_whose_horizon_is_over_count_and_only_what_happened_in_it(ran
     assert all(one.first_ms + 86_400_000 <= day.last_ms for one in day.users.values())
     assert all(one.revenue <= everything.users[name].revenue for name, one in day.users.items())
     assert sum(one.revenue for one in day.users.values()) < sum(one.revenue for one in everything.users.values())
+
+
+def test_who_counts_at_one_look_is_worth_the_same_at_every_later_one(ran, tmp_path):
+    """A look in the middle: what was decided and what had resolved by then. Some purchases of a horizon resolve after it."""
+    horizon, window = 1_200_000, open_log(ran.log).manifest.semantics.outcome_window_ms
+    everything = ran.users(horizon, window).users
+    firsts = sorted(one.first_ms for one in everything.values())
+    hasty = 0
+    for look in firsts[300:700:150]:
+        early = [tmp_path / path.name for path in (ran.decisions, ran.outcomes)]
+        for path, target in zip((ran.decisions, ran.outcomes), early, strict=True):
+            table = pq.read_table(path)
+            rows = [json.loads(record) for record in table["record"].to_pylist()]
+            known = [row.get("resolved_ms", row.get("event_time_ms", 0)) <= look for row in rows]
+            pq.write_table(table.filter(pa.array(known)), target)
+        seen = read_users("spring", *early, horizon, window).users
+        assert len(seen) > 100
+        assert all(one.revenue == everything[user].revenue for user, one in seen.items())
+        too_early = read_users("spring", *early, horizon).users
+        hasty += sum(one.revenue < everything[user].revenue for user, one in too_early.items() if user in everything)
+    assert hasty > 0
 
 
 def test_nobody_in_the_experiment_is_a_sentence(ran):

@@ -159,6 +159,8 @@ def test_list_price_gains_nothing_and_a_fixed_price_is_no_better_than_the_best_o
     assert fixed.whole.best_fixed <= fixed.whole.oracle
     dear = run_shop(shop(30.0, looks=100), policy_of(UniformRandom()), 2).account
     assert dear.best_fixed_permille >= 750, "nothing below the band of the rails is charged"
+    cheap = run_shop(shop(0.1, looks=100), policy_of(UniformRandom()), 2).account
+    assert cheap.best_fixed_permille == 1000, "nor is anything above list, where rails end there"
 
 
 def test_the_oracle_gains_more_the_more_people_care_about_prices():

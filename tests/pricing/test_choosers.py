@@ -151,6 +151,19 @@ def test_without_a_known_cost_revenue_counts_and_the_source_is_said():
     assert one([900, 1_000], 1_000, 600, Money()).gains[0].tolist() == pytest.approx([0.3, 0.4])
 
 
+def test_the_hurdle_grows_with_the_distance_from_list_on_both_sides():
+    arms = one([8_000, 9_000, 10_000, 11_000], 10_000, 6_000, Money(), hurdle=0.5)
+    kept = (arms.aims / arms.gains)[0].tolist()
+    assert kept == pytest.approx([1.0 - 0.5 * 0.2, 1.0 - 0.5 * 0.1, 1.0, 1.0 - 0.5 * 0.1])
+
+
+def test_a_target_that_lies_half_way_is_rounded_up():
+    chooser = chooser_of(policy_of(FixedPrice(multiplier_permille=955)))
+    rows, prices = chooser.project(Scene(np.empty((1, 0)), np.array([0]))), [1_050, 1_051, 1_100]
+    assert chooser.weigh(rows, one(prices, 1_100, None, Money()))[0].tolist() == [0.0, 1.0, 0.0]  # 1,050.5
+    assert probabilities(FixedPrice(multiplier_permille=955), prices, 1_100, 0) == [0.0, 1.0, 0.0]
+
+
 def test_a_price_that_brings_people_back_is_worth_it_alike_for_all_and_whether_or_not_it_sells():
     prices, seen = [8_000, 9_000, 10_000], scene(50, 1)
     base = Thompson(features=FEATURES, explore=0.0)

@@ -23,6 +23,12 @@ def test_features_stand_in_the_order_of_their_names():
     assert scene.intents.tolist() == [4, 0]
 
 
+@pytest.mark.parametrize(("preference", "logit"), [(0.0, -9.2102), (1e-9, -9.2102), (1e-3, -6.9068), (1.0, 9.2102)])
+def test_a_propensity_is_a_logit_of_no_less_than_one_in_ten_thousand(preference, logit):
+    x = scene_of(Features(names=("preference",)), [Seen(10_000, 2, preference)]).x[0]
+    assert x[1] == pytest.approx(min((logit + 3.0) / 2.0, COMPONENT_MAX), abs=1e-4)
+
+
 def test_a_rule_without_features_sees_the_intent_alone():
     scene = scene_of(None, [Seen(10_000, 3)])
     assert scene.x.shape == (1, 0)

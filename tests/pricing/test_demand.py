@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.errors import BadReference
-from contracts.rules import Prior
-from pricing.demand import Posterior, sigmoid
+from contracts.rules import Money, Prior
+from pricing.arms import one
+from pricing.demand import Posterior, sigmoid, worths
 from tests.pricing.naive_demand import best_fit, naive_posterior
 
 PRIOR = Prior()
@@ -162,3 +163,18 @@ def test_no_log_odds_are_too_large():
     assert sigmoid(0.0) == 0.5
     assert sigmoid(1e9) == 1.0
     assert 0.0 <= sigmoid(-1e9) < 1e-300
+
+
+def test_a_price_still_wins_where_nobody_can_be_expected_to_buy():
+    arms = one([8_000, 9_000, 10_000], 10_000, None, Money())
+    worth = worths(np.array([[-5_000.0]]), np.array([[0.05]]), arms)[0, 0]
+    assert (worth > 0.0).all() and worth.argmax() == 2
+
+
+def test_a_level_and_a_response_that_always_go_together_have_no_deviation_of_their_own():
+    posterior = Posterior(Prior(), 1)
+    for variance in np.linspace(0.01, 3.0, 200):
+        posterior.covariance[:] = variance
+        moments = posterior.project(np.ones((1, 1)))[0]
+        assert moments[3] == pytest.approx(moments[2])
+        assert 0.0 <= moments[4] < 1e-7

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from contracts.catalogue import CatalogueItem
 from contracts.ids import DecisionIds
 from contracts.policies import Policy, Rails, SessionIntent
-from pricing.draws import philox4x32, uniforms
+from pricing.draws import cumulated, philox4x32, uniforms
 from pricing.menus import MenuBook
 from pricing.offers import Ask, respond
 
@@ -68,6 +69,26 @@ def test_the_numbers_of_consecutive_decisions_are_uniform():
     cells = Counter(int(u * 50) for u in numbers)
     # the 0.999 quantile of chi-square with 49 degrees of freedom is 85.4
     assert chi_square([cells[cell] for cell in range(50)], [4_000.0] * 50) < 85.4
+
+
+shares = st.lists(st.integers(0, 5), min_size=1, max_size=12).filter(any)
+
+
+@given(shares)
+def test_no_number_draws_what_has_probability_zero(counts):
+    chances = [count * (1.0 / sum(counts)) for count in counts]
+    sums = cumulated(chances)
+    assert len(sums) == len(chances)
+    for u in (0.0, *sums, *np.nextafter(sums, 0.0), np.nextafter(1.0, 0.0)):
+        if u < 1.0:
+            assert chances[bisect_right(sums, u)] > 0.0
+
+
+def test_the_highest_number_draws_the_last_price_that_can_be_drawn():
+    tenth = 1.0 / 10.0  # ten of them sum to less than 1
+    assert bisect_right(cumulated([*[tenth] * 10, 0.0, 0.0]), 1.0 - 2.0**-53) == 9
+    assert cumulated([0.25, 0.75]) == (0.25, 1.0)
+    assert cumulated([0.0, 1.0, 0.0]) == (0.0, 1.0, 1.0)
 
 
 def test_each_price_is_drawn_as_often_as_its_propensity_says():

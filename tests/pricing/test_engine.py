@@ -145,6 +145,14 @@ def test_a_withdrawal_finds_the_offer_of_an_item_that_has_left_the_catalogue():
     assert (decision.price, decision.catalogue_version) == (10_000, GONE)
 
 
+def test_a_withdrawal_of_before_the_draw_returns_to_the_list_price_that_the_draw_was_made_against():
+    shop = Shop()
+    shop.stock(item(list_price=20_000, valid_from_ms=START_MS + 10 * MINUTE_MS))
+    shop.one(shop.view(20))
+    decision = shop.one(shop.consent(False, 5))  # late
+    assert (decision.price, decision.list_price, decision.catalogue_version) == (20_000, 20_000, 1)
+
+
 def test_a_withdrawal_finds_the_offer_of_an_item_that_is_refused_now():
     shop = Shop()
     shop.one(shop.view())
@@ -373,3 +381,11 @@ def test_all_records_are_of_the_two_known_kinds():
     shop = Shop()
     records = shop.feed(shop.consent(True), shop.view(), shop.view(0, "ghost"), shop.broken("null_value"))
     assert [type(record) for record in records] == [Applied, Decision, Applied, Applied]
+
+
+def test_a_late_event_finds_room_where_offers_have_ended_for_the_user_by_now():
+    shop = Shop(item("a"), item("b"), offers_max=1)
+    shop.one(shop.view(0, "a"))
+    shop.feed(shop.view(40, "unknown"))
+    decision = shop.one(shop.view(10, "b"))
+    assert (decision.status, list(shop.state().offers)) == ("drawn", ["b"])

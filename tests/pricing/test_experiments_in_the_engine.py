@@ -170,6 +170,19 @@ def test_a_variant_made_for_another_model_is_priced_by_its_fallback_and_says_so(
     assert found == {("steady@1", False), ("bold@1", True)}
 
 
+def test_a_variant_made_for_a_model_follows_when_that_model_comes_and_goes():
+    made_for = replace(BOLD, number=2, model="fake", fallback="steady@1")
+    shop = Shop()
+    halves = (HALVES[0], replace(HALVES[1], policy="bold@2"))
+    tell(shop, made_for, replace(SPRING, variants=halves), RunningExperiments(experiments=("spring@1",)))
+    seen = []
+    for minute, encoder in enumerate((None, FakeEncoder(), None)):
+        shop.encoder = encoder
+        made = views(shop, minute * 40)
+        seen.append({one.policy for one in made.values() if one.variant == "bold"})
+    assert seen == [{"steady@1"}, {"bold@2"}, {"steady@1"}]
+
+
 def test_without_an_experiment_records_have_no_field_of_one():
     shop = Shop()
     shop.one(shop.view())

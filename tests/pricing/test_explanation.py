@@ -108,15 +108,21 @@ def test_options_are_the_feasible_prices_with_the_probabilities_they_were_drawn_
     assert {option.probability for option in explain_decision(decision, Background()).options} == {None}
 
 
+def test_the_share_of_list_is_rounded_half_up():
+    decision, background, _ = drawn(SessionIntent(explore=0.4), item(list_price=4_999))
+    options = explain_decision(decision, background).options
+    assert [option.price for option in options] == [4_499, 4_749, 4_999]
+    assert [option.permille for option in options] == [900, 950, 1000]  # of 899.98 and 949.99
+
+
 def test_what_cannot_be_verified_says_for_want_of_what():
     decision, _, _ = drawn(Thompson(), item(), charm_endings=(99,))
     explanation = explain_decision(decision, Background())
-    found = {check.what: check.note for check in explanation.checks if check.agrees is None}
+    found = {check.what: check.missing for check in explanation.checks if check.agrees is None}
     assert found == {
-        "arm": "without policy any@2 the allowed price endings are not known",
-        "number": "without policy any@2 its seed is not known",
-        "again": "not at hand: policy any@2, catalogue version 0, what the policy had learned "
-        f"({decision.learned[:12]})",
+        "arm": (("endings", "any@2"),),
+        "number": (("seed", "any@2"),),
+        "again": (("policy", "any@2"), ("catalogue", "0"), ("learned", decision.learned[:12])),
     }
     assert [part.feature for part in explanation.parts][:2] == ["x0", "x1"]
     assert explanation.options == ()

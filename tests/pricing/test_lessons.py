@@ -127,6 +127,27 @@ def test_an_outcome_waits_for_the_next_draw_of_its_user_into_the_next_window_of_
     assert moved == pytest.approx(rule.rate * error / 2)
 
 
+def chained(elapsed_ms=0, **later):
+    """Return by how much a draw that earned nothing is credited with the user's next, in shares of what that is worth."""
+    mind = lessons_for(Sarsa(features=FEATURES, discount=0.5))
+    taught(mind, *[outcome(n, f"user{n}", bought=bought(9_000)) for n in range(20)])
+    before = mind.knowledge.weights.copy()
+    worth = float((before * np.array([1.0, 0.5]) * np.array([[1.0], [0.5], [0.25]])).sum())
+    after = outcome(31, "ann", drawn_ms=START_MS + 100 + elapsed_ms, **later)
+    following = NextDraw(draw_id="draw31", item="lamp", price=9_000, drawn_ms=after.drawn_ms)
+    taught(mind, outcome(30, "ann", drawn_ms=START_MS + 100, next=following), after)
+    moved = float((mind.knowledge.weights - before)[0, 0])
+    return moved / (mind._rule.rate * worth / 2) + 1.0
+
+
+def test_draws_of_one_instant_follow_one_another():
+    assert chained(learnable=False, unlearnable=("consent",)) == pytest.approx(1.0)
+
+
+def test_a_next_draw_without_features_that_the_policy_understands_ends_the_chain():
+    assert chained(1_000, features=None, feature_version=None) == pytest.approx(0.0)
+
+
 # -- the discount budget -------------------------------------------------------------------------------------------------
 
 
@@ -181,6 +202,11 @@ def test_lambda_makes_discounts_dear():
         chooser = chooser_of(Policy(name="p", number=1, rule=rule))
         chances = chooser.weigh(chooser.project(Scene(np.array([[1.0, 0.0]]), np.array([0]))), arms)[0]
         assert PRICES[int(chances.argmax())] == (10_000 if weight else 8_000)
+
+
+def test_lambda_pays_nothing_for_a_price_above_list():
+    dear = one((9_000, 10_000, 11_000), 10_000, None, Money(), 2.0)
+    assert dear.gains[0].tolist() == pytest.approx([0.9 - 2.0 * 0.1, 1.0, 1.1])
 
 
 def test_a_purchase_under_lambda_is_worth_less_to_a_value():

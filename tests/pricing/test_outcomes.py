@@ -175,6 +175,16 @@ def test_exposure_is_a_view_or_click_with_the_id_of_the_draw_or_of_a_price_held_
     assert outcomes[draws[2].decision_id].bought is not None
 
 
+def test_a_draw_that_was_seen_keeps_no_ids_of_the_prices_held_at_it_any_more():
+    shop = a_shop(exposure="ids")
+    draw = shop.one(shop.view(0))
+    shop.one(shop.view(1))
+    assert len(shop.state().draws[0].ids) == 16
+    shop.one(shop.click(2, decision_id=draw.decision_id))
+    assert shop.one(shop.view(3)).status == "held"
+    assert shop.state().draws[0].ids == b""
+
+
 def test_the_next_draw_is_of_any_item_and_only_within_the_window():
     shop = a_shop()
     first, second = shop.one(shop.view(0)), shop.one(shop.view(9, "rug"))

@@ -91,6 +91,13 @@ def test_prices_that_flap_are_a_breach():
     assert "100.0% of repeated decisions changed the shopper's price" in breaches(window, LIMITS)[0].sentence
 
 
+def test_a_few_repeated_decisions_say_nothing_of_prices_that_flap_however_many_draws_there_are():
+    once = [draw(n / 60, 9_000, f"u{n}") for n in range(5)]
+    (window,) = windows(*once, draw(0.5, 8_500, "u0"), draw(0.6, 8_500, "u1"))
+    assert (window.again, window.changed_share) == (2, 1.0)
+    assert breaches(window, LIMITS) == []
+
+
 def test_prices_within_the_limits_and_too_few_draws_are_no_breach():
     (fine,) = windows(*[draw(0, 9_000, f"u{n}") for n in range(5)])
     assert breaches(fine, LIMITS) == []
@@ -129,6 +136,15 @@ def test_after_a_change_of_what_prices_only_workers_that_have_seen_it_count():
     watch.add(draw(0.2, 9_000, "c", policies_seen=5), POLICY)
     (window,) = watch.ended()
     assert (window.draws, window.mean_permille) == (1, 900.0)
+
+
+def test_the_first_price_after_a_change_of_what_prices_is_no_change_of_a_shoppers_price():
+    watch = PriceWatch(LIMITS)
+    watch.add(draw(0, 8_500, "a", policies_seen=2), POLICY)
+    watch.begin_anew(5)
+    watch.add(draw(0.1, 10_000, "a", policies_seen=5), POLICY)
+    (window,) = watch.ended()
+    assert (window.again, window.changed_share) == (0, 0.0)
 
 
 def test_the_lowest_price_is_not_known_without_the_policy_where_endings_bind():

@@ -75,6 +75,31 @@ def test_the_price_of_the_highest_value_gets_all_but_the_explored_share():
     assert weigh(LinearQ(explore=0.2), rows, arms)[0].tolist() == pytest.approx([0.05, 0.85, 0.05, 0.05])
 
 
+@pytest.mark.parametrize("rate", [0.02, 1.0])
+@pytest.mark.parametrize("lowest", [1.25, 4.0])  # shift: a quarter, and four fifths off
+def test_values_stay_bounded_at_any_rate_and_any_discount(rate, lowest):
+    random = np.random.default_rng(1)
+    bandit, chained = Values(8), Values(8)
+    alone, follows = LinearQ(rate=rate), Sarsa(rate=rate, discount=0.99, trace=0.8)
+    trace, x, shift = None, np.ones(8), 0.0
+    for draw in range(2_000):
+        bought = float(random.random() < 0.3)
+        later = np.append(1.0, np.clip(0.9 * x[1:] + 0.4 * random.standard_normal(7), -4.0, 4.0))
+        after = Next(1_000, later, float(random.uniform(0.0, lowest)), np.zeros(1)) if draw % 20 < 19 else None
+        bandit.learn(alone, x, shift, bought, None, None)
+        left = chained.learn(follows, x, shift, bought, after, trace)
+        trace = None if after is None else left
+        x, shift = later, float(random.uniform(0.0, lowest))
+    assert np.abs(bandit.weights).max() < 10.0
+    assert np.abs(chained.weights).max() < 50.0
+
+
+def test_a_step_corrects_the_whole_error_at_most():
+    values = Values(2)
+    values.learn(LinearQ(rate=1.0), X, 2.0, 0.4, None, None)  # of a size of 105, where 2 is typical
+    assert float((values.weights * phi(X, 2.0)).sum()) == pytest.approx(0.4)
+
+
 def test_it_finds_the_best_price_of_a_quadratic_world():
     values, random = Values(1), np.random.default_rng(1)
     for _ in range(20_000):

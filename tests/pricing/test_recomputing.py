@@ -21,6 +21,7 @@ from contracts.policies import (
 )
 from contracts.rules import Features, Greedy, LinearQ, Sarsa, Thompson
 from pricing.recomputing import Background, feasible_prices, known_by, lacking, recompute
+from pricing.verdicts import GONE
 from tests.pricing.fake_encoder import FakeEncoder
 from tests.pricing.shop import Shop, item
 from tests.pricing.test_learning_policies_in_the_engine import taught
@@ -155,13 +156,37 @@ def test_what_is_missing_is_named():
     shop = Counter(*items(), policy=policy)
     drawn, held = shop.feed(shop.view(), shop.view(1))
     assert lacking(drawn, Background()) == [
-        "policy any@3", "catalogue version 0", f"what the policy had learned ({drawn.learned[:12]})",
+        ("policy", "any@3"), ("catalogue", "0"), ("learned", drawn.learned[:12]),
     ]  # fmt: skip
-    assert lacking(held, Background(policy=policy, item=shop.stocked[0])) == [f"the draw {drawn.decision_id}"]
+    assert lacking(held, Background(policy=policy, item=shop.stocked[0])) == [("draw", drawn.decision_id)]
     assert lacking(
         replace(drawn, learned=None, experiment="spring@2"), Background(policy=policy, item=shop.stocked[0])
-    ) == ["experiment spring@2"]
+    ) == [("experiment", "spring@2")]
     assert known_by(policy, "another digest") is None
+
+
+def test_a_withdrawn_offer_of_an_item_that_has_left_the_catalogue_needs_no_item():
+    policy = Policy(name="any", number=3, rule=SessionIntent(), rails=Rails())
+    shop = Counter(*items(), policy=policy)
+    shop.one(shop.view())
+    shop.catalogue.apply(shop.catalogue.seen, b'["lamp",0]', None)
+    withdrawn = shop.one(shop.consent(False, 1))
+    assert (withdrawn.catalogue_version, lacking(withdrawn, Background(policy=policy))) == (GONE, [])
+    assert recompute(withdrawn, Background(policy=policy)).value == encode_decision(withdrawn)
+
+
+def test_where_no_rail_binds_all_of_the_lattice_is_feasible():
+    rails = Rails(
+        charm_endings=(),
+        raise_markets=("DE",),
+        band_low_permille=1,
+        band_high_permille=10_000,
+        step_max_permille=10_000,
+    )
+    shop = Counter(item(), policy=Policy(name="any", number=1, rule=UniformRandom(), rails=rails))
+    decision = shop.one(shop.view(market="DE"))
+    assert decision.trail == ()
+    assert feasible_prices(decision, None) == decision.lattice == tuple(range(6_500, 12_001, 500))
 
 
 def test_without_the_policy_the_feasible_prices_are_known_unless_endings_bind():

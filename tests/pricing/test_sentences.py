@@ -13,8 +13,9 @@ from contracts.decisions import Outcome, TrailStep
 from contracts.policies import Rails, Rule
 from contracts.prices import Status
 from contracts.rules import Features
-from pricing import explanation, offers, rails, reasons, sentences
+from pricing import explanation, offers, rails, reasons, recomputing, sentences
 from pricing.contexts import names_of
+from pricing.explanation import Check
 from pricing.sentences import (
     LANGUAGES,
     check_words,
@@ -98,16 +99,33 @@ def test_every_code_that_there_is_has_words_and_no_other(language):
 def test_every_feature_and_every_check_has_words(language):
     source = Path(explanation.__file__).read_text(encoding="utf-8")
     assert set(re.findall(r'what="(\w+)"', source)) == set(sentences.CHECKS[language])
-    assert check_words("draw:again", language).endswith(check_words("again", language))
+    assert check_words(Check(what="draw:again", agrees=True), language).endswith(sentences.CHECKS[language]["again"])
     names = names_of(Features(dims=2))
     assert {name.partition("_")[0] for name in names} | {"least_response"} == set(sentences.FEATURES[language])
     assert feature_words("vector_11", language) == f"{sentences.FEATURES[language]['vector']} 11"
     assert {feature_words(name, language) for name in names}.isdisjoint(set(names) - {"base"})
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_all_that_can_be_missing_for_a_check_has_words(language):
+    source = "".join(Path(module.__file__).read_text(encoding="utf-8") for module in (explanation, recomputing))
+    codes = set(re.findall(r"""\(\(?"(\w+)", (?:decision|str|")""", source))
+    assert codes == set(sentences.MISSING[language])
+    everything = Check(what="again", agrees=None, missing=tuple((code, "any@1") for code in sorted(codes)))
+    assert check_words(everything, language).count("any@1") == len(codes)
+
+
+def test_the_chinese_of_a_check_has_no_english():
+    missing = Check(what="draw:again", agrees=None, missing=(("policy", "any@1"), ("catalogue", "7")))
+    assert check_words(missing, "zh") == "原报价：重新计算得到逐字节相同的结果（缺少：策略 any@1、目录版本 7）"
+    sums = Check(what="probabilities", agrees=True, apart=2e-16)
+    assert check_words(sums, "zh") == "概率之和为 1（相差 2.0e-16）"
+    assert check_words(sums) == "probabilities sum to 1 (2.0e-16 apart)"
+
+
 def test_both_languages_have_the_same_templates_and_their_own_words():
     tables = [sentences.REASONS, sentences.RAILS, sentences.PRESCRIPTIONS, sentences.STATUSES, sentences.UNPRICED]
-    tables += [sentences.CHECKS, sentences.FEATURES]
+    tables += [sentences.CHECKS, sentences.FEATURES, sentences.MISSING]
     for table in [*tables, sentences._SENTENCES]:
         assert set(table["en"]) == set(table["zh"])
         for code, english in table["en"].items():

@@ -17,7 +17,7 @@ from contracts.policies import (
     encode_policy,
     policy_key,
 )
-from contracts.rules import Thompson
+from contracts.rules import Churn, Thompson
 from pricing.menus import MenuShelf
 from pricing.recomputing import Background, known_by, recompute
 from tests.pricing.fake_encoder import FakeEncoder
@@ -65,6 +65,17 @@ def test_the_step_limit_counts_from_the_price_that_the_shopper_really_had_last()
     (other,) = shadows(shop)
     assert (later.price, other.price) == (8_500 - 1_000, 7_000)
     assert shop.last.counts["shadow:other_price"] == 1
+
+
+def test_a_shadow_that_learns_logs_the_churn_hazard_of_its_own_horizon():
+    longer = Churn(horizon_days=30)
+    real = Policy(name="real", number=1, rule=Thompson())
+    shop = shadowed(shadow=Policy(name="mind", number=1, rule=Thompson(churn=longer)), policy=real)
+    draw = shop.one(shop.view())
+    (other,) = shadows(shop)
+    alone = Shop(policy=Policy(name="real", number=1, rule=Thompson(churn=longer)))
+    assert (draw.churn_days, other.churn_days) == (7, 30)
+    assert other.churn == alone.one(alone.view()).churn < draw.churn
 
 
 def test_only_draws_are_decided_once_more():

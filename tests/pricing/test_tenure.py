@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from contracts.decisions import Decision
+from pricing import tenure
 from pricing.tenure import TenureTest, TenureWatch, trend
 from tests.pricing.shop import Shop
 
@@ -74,6 +75,18 @@ def test_a_sure_rise_that_is_too_small_to_matter_rings_none():
     assert verdict.rise_permille == pytest.approx(1.0)
     assert verdict.z == float("inf")
     assert not verdict.alarm
+
+
+def test_a_sure_rise_of_just_what_matters_rings_the_alarm():
+    (verdict,) = verdicts([draw(f"u{n}", 1 if n % 2 else 20, 9_000 if n % 2 else 9_050) for n in range(200)])
+    assert verdict.rise_permille == TEST.rise_min_permille
+    assert verdict.alarm
+
+
+def test_users_beyond_the_bound_of_a_period_do_not_count(monkeypatch):
+    monkeypatch.setattr(tenure, "USERS_MAX", 3)
+    (verdict,) = verdicts([draw(f"u{n}", 1, 9_000) for n in range(5)])
+    assert [band.users for band in verdict.bands] == [3]
 
 
 def test_the_trend_is_that_of_least_squares_with_whites_errors():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 
 import msgspec
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from backtest.run import run_backtest
 from backtest.shoppers import generate_log
@@ -16,11 +18,13 @@ from contracts.log import Manifest
 from contracts.log_rows import CatalogueRow, PolicyRow
 from contracts.log_writer import LogWriter
 from contracts.policies import Policy, encode_policy
-from contracts.rules import Thompson
+from contracts.rules import Features, Thompson
 from contracts.semantics import Topology
 from pricing.explanation import explain_decision
+from pricing.recomputing import Background
 from streams.decision_search import decisions_in, in_files
 from streams.explain_commands import explain
+from streams.explain_pages import page
 from tests.pricing.shop import Shop, item
 from tests.pricing.test_learning_policies_in_the_engine import taught
 
@@ -112,6 +116,30 @@ def test_what_a_policy_had_learned_is_found_by_the_digest_on_the_record(tmp_path
     assert case.background.known is not None
     assert case.background.known.digest == decision.learned == first.digest
     assert all(check.agrees for check in explain_decision(case.record, case.background).checks)
+
+
+def shown(decision, policy, language="en"):
+    console = Console(width=200, file=StringIO())
+    console.print(page(explain_decision(decision, Background(policy=policy)), language))
+    return console.file.getvalue()
+
+
+def test_what_a_model_would_say_is_one_row_without_a_model_and_a_line_says_so():
+    policy = Policy(name="any", number=1, rule=Thompson())
+    shop = Shop(policy=policy)
+    shop.teach(taught(policy.rule, seed=1))
+    text = shown(shop.one(shop.view()), policy)
+    assert "user vector (16)" in text and "user vector 0" not in text and "-0.0000" not in text
+    assert "no model was in force" in text
+    assert "当时没有启用模型" in shown(shop.one(shop.view(user="bob")), policy, "zh")
+
+
+def test_every_feature_that_adds_something_has_a_row_of_its_own():
+    policy = Policy(name="any", number=1, rule=Thompson(features=Features(names=("intent", "price"))))
+    shop = Shop(item(list_price=45_949), policy=policy)
+    text = shown(shop.one(shop.view()), policy)
+    assert "intent of this session" in text and "list price (logarithm)" in text
+    assert "no model" not in text and "vector" not in text
 
 
 def test_an_id_or_a_file_that_is_not_there_is_a_sentence(shop, tmp_path):
