@@ -69,13 +69,13 @@ def folds_in_time(events: Interactions, folds: int) -> list[Split]:
     """
     _require_folds(folds)
     times = np.sort(events.time_ms)
-    places = np.arange(1, folds + 1) * len(times) // (folds + 1)
-    cuts = [*times[places].tolist(), int(times[-1]) + 1] if len(times) else []
-    if len({int(times.min(initial=0)), *cuts}) < folds + 2:
+    edges = times[np.arange(folds + 1) * len(times) // (folds + 1)].tolist() if len(times) else []
+    if len(set(edges)) < folds + 1:
         raise BadInput(
             f"{folds} folds in time need {folds + 1} parts of the log, one after another, and its {len(times)} events, at "
             f"{len(np.unique(times))} different times, cannot be cut so often: use fewer --folds, or a longer log"
         )
+    cuts = [*edges[1:], int(times[-1]) + 1]
     return [split_at(events, cut, end, _FOLDS) for cut, end in pairwise(cuts)]
 
 
