@@ -48,7 +48,7 @@ def markdown_of(found: CrossValidation, command: str) -> str:
     folds, *sheets = [markdown_table(sheet) for sheet in sheets_of(found)]
     settings = bullets(
         [
-            f"Fold {fold.fold}, model `{fold.model}`, {fold.epochs} epochs. Baselines: "
+            f"Fold {fold.fold}, model `{fold.model}`, {fold.epochs} epoch(s). Baselines: "
             + "; ".join(f"{name}: {words}" for name, words in fold.settings.items() if words)
             for fold in found.folds
         ]
@@ -56,7 +56,7 @@ def markdown_of(found: CrossValidation, command: str) -> str:
     parts = [
         f"# Cross-validation by {plan.by}",
         f"Made by `{command}`; do not edit. Log: {plan.source} Digest {plan.log_digest}. Text: {plan.text}. Seed "
-        f"{plan.options.seed}, at most {plan.options.epochs} epochs"
+        f"{plan.options.seed}, at most {plan.options.epochs} epoch(s)"
         + ("." if plan.options.refit else ", without learning from the validation slice."),
         bullets([_SPLITS[plan.by], *_RULES]),
         folds,
@@ -96,16 +96,10 @@ def _folds_sheet(folds: Sequence[Fold]) -> Sheet:
 
 
 def _sheet(name: str, metric: str, folds: Sequence[Fold], rows: Sequence[Spread]) -> Sheet:
-    values = {
-        (fold.fold, one.method): one.value
-        for fold in folds
-        for one in fold.figures
-        if (one.slice, one.metric) == (name, metric)
-    }
     shown = [
         (
             row.method,
-            *(_number(values.get((fold.fold, row.method))) for fold in folds),
+            *(_number(row.values.get(fold.fold)) for fold in folds),
             _number(row.mean),
             _number(row.standard_error),
             f"{row.low:.4f} to {row.high:.4f}",

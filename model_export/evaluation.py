@@ -256,7 +256,7 @@ def _examples(observed: Observed, split: Split) -> _Examples:
         if len(np.unique(bought[found])) < 2:
             raise BadInput(
                 f"Between {from_ms} and {over_ms} ms there are no views that ended in a purchase within "
-                f"{PURCHASE_WITHIN_MS // 60_000} min, or no others: the log is too short, or {split.remedy}"
+                f"{PURCHASE_WITHIN_MS // 60_000} min, or no others: {split.remedy}"
             )
         return found
 

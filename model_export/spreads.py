@@ -68,7 +68,8 @@ class Spread(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     metric: str
     method: str
     """Or the model less the baseline with the best mean, fold by fold."""
-    folds: int
+    values: dict[int, float]
+    """By fold."""
     mean: float
     standard_error: float
     low: float
@@ -103,7 +104,7 @@ def summary_of(folds: Sequence[Fold]) -> list[Spread]:
         less = {fold: value - methods[best][fold] for fold, value in methods[MODEL].items()}
         for method, found in {**methods, f"{MODEL} less {best}": less}.items():
             if len(found) > 1:
-                spreads.append(_spread(name, metric, method, [*found.values()]))
+                spreads.append(_spread(name, metric, method, found))
     return spreads
 
 
@@ -112,16 +113,16 @@ def _best_baseline(metric: str, methods: Mapping[str, Mapping[int, float]]) -> s
     return (min if metric in LOWER_IS_BETTER else max)(means, key=means.__getitem__)
 
 
-def _spread(name: str, metric: str, method: str, values: Sequence[float]) -> Spread:
+def _spread(name: str, metric: str, method: str, values: Mapping[int, float]) -> Spread:
     from scipy.stats import t
 
-    mean, error = fmean(values), stdev(values) / sqrt(len(values))
+    mean, error = fmean(values.values()), stdev(values.values()) / sqrt(len(values))
     reach = float(t.ppf(0.975, len(values) - 1)) * error
     return Spread(
         slice=name,
         metric=metric,
         method=method,
-        folds=len(values),
+        values=dict(values),
         mean=mean,
         standard_error=error,
         low=mean - reach,

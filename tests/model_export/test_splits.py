@@ -70,7 +70,11 @@ def test_folds_of_users_test_every_user_once_and_learn_from_all_others(log) -> N
         (folds_in_time, 1, "--folds 1: a mean with a spread needs at least 2"),
         (lambda log, folds: folds_of_users(log, folds, 0.1), 0, "--folds 0: a mean with a spread needs at least 2"),
         (folds_in_time, 4, "4 folds in time need 5 parts of the log.*4 events, at 4 different times.*fewer --folds"),
-        (lambda log, folds: folds_of_users(log, folds, 0.1), 5, "The log has 3 users, and none of them falls into fold"),
+        (
+            lambda log, folds: folds_of_users(log, folds, 0.1),
+            5,
+            "The log has 3 users, and none of them falls into fold",
+        ),
     ],
 )
 def test_folds_that_a_log_cannot_give_are_refused_with_a_sentence(make, folds, sentence) -> None:
