@@ -84,11 +84,11 @@ def figures_of(ranked: NextItemResult, judged: PropensityResult) -> list[Figure]
         for method, slices in ranked.methods.items()
         for name, metrics in slices.items()
         if metrics.events
-        for metric, value in zip(RANKING, metrics[: len(RANKING)], strict=True)
+        for metric, value in zip(RANKING, (metrics.recall, metrics.ndcg, metrics.mrr), strict=True)
     ] + [
         Figure(PURCHASES, metric, method, value)
-        for method, propensity in judged.methods.items()
-        for metric, value in zip(PROPENSITY, propensity[: len(PROPENSITY)], strict=True)
+        for method, found in judged.methods.items()
+        for metric, value in zip(PROPENSITY, (found.auc, found.log_loss, found.calibration_error), strict=True)
     ]
 
 
