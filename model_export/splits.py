@@ -6,7 +6,8 @@ of their time, and is tested on its own, who are new to what has learned. The sl
 chosen on is the end, in time, of what may be learned from.
 
 What crosses a split, by intention: an event's user may have events on both sides of a cut in time, and a method knows
-all earlier events of the user whom it is asked about; the catalogue, as of the time up to which is learned. Nothing else. Not
+all earlier events of the user whom it is asked about; the catalogue, as of the time up to which is learned; in time, of
+an event that arrived late, the gap and the counts of its user's state when it was applied, as in a worker. Nothing else. Not
 here: the events (observed), what is made of a split (evaluation, crossvalidation).
 """
 
