@@ -1,4 +1,4 @@
-"""`pricetide model`: train, export and verify a user transformer; text, search and evaluate come from their own modules.
+"""`pricetide model`: train, export and verify a user transformer; its other commands come from their own modules.
 
 Says what to install where the libraries of this room are missing; imports them only when a command runs.
 """
@@ -13,10 +13,12 @@ import click
 
 from contracts.errors import BadSettings
 from model_export.bars import bar
+from model_export.crossvalidate_commands import crossvalidate_command
 from model_export.evaluate_commands import evaluate_command
 from model_export.search_command import search_command
 from model_export.text_commands import text_command, tune_text_command
 from model_export.times import UTC_TIME, epoch_ms
+from model_export.training_options import Told, training_options
 
 NEEDED = ("torch", "transformers", "onnx", "onnxscript", "safetensors", "sklearn", "onnxruntime", "pyarrow")
 
@@ -45,46 +47,16 @@ def model() -> None:
 
 @model.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--log", "directory", type=click.Path(path_type=Path), required=True, help="Directory of the log.")
+@training_options
 @click.option("--until", type=UTC_TIME, help="Learn from events before this, UTC.  [default: the whole log]")
-@click.option(
-    "--validation",
-    type=click.FloatRange(0, 0.5, min_open=True),
-    default=0.1,
-    show_default=True,
-    help="Share of the time, at its end, to validate with.",
-)
-@click.option("--text", type=click.Path(path_type=Path), help="Vectors of `model text`.  [default: hashed titles]")
-@click.option("--epochs", type=click.IntRange(1), default=6, show_default=True, help="At most.")
-@click.option("--seed", type=int, default=1, show_default=True)
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Equal runs need equal threads.")
-@click.option("--no-refit", is_flag=True, help="Keep what was validated; do not learn from the validation slice.")
-@click.option("--randomised-prices", is_flag=True, help="The log's prices were drawn at random: learn the price slope.")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
-def train(
-    run: Path,
-    directory: Path,
-    until: datetime | None,
-    validation: float,
-    text: Path | None,
-    epochs: int,
-    seed: int,
-    threads: int,
-    no_refit: bool,
-    randomised_prices: bool,
-    resume: bool,
-) -> None:
+def train(run: Path, until: datetime | None, resume: bool, told: Told) -> None:
     """Train the user transformer on a log; leaves a run in RUN, for `model export`."""
-    import torch
-
-    from model_export.training import Options
     from model_export.training_run import Work, train_run
 
-    torch.set_num_threads(threads)
-    options = Options(seed=seed, epochs=epochs, refit=not no_refit, randomised_prices=randomised_prices)
-    work = Work(directory, epoch_ms(until), validation, text)
+    work = Work(told.log, epoch_ms(until), told.validation, told.text)
     with bar("train") as progress:
-        done = train_run(run, work, options, resume=resume, tell=_tell, progress=progress)
+        done = train_run(run, work, told.options(), resume=resume, tell=_tell, progress=progress)
     _tell(f"{done.epochs} epochs; price slope {done.slope_value:g} ({done.slope}); run in {run}")
     _tell(f"next: pricetide model export {run} ARTIFACT")
 
@@ -94,17 +66,10 @@ def train(
 @click.argument("artifact", type=click.Path(path_type=Path))
 def export(run: Path, artifact: Path) -> None:
     """Write the artifact of the trained RUN to ARTIFACT, and verify it."""
-    from model_export.evaluation import LEARNED_UNTIL
-    from model_export.export import write_model
-    from model_export.runs import read_run
+    from model_export.runs import export_run
     from model_export.verify import verify
 
-    finished, trained = read_run(run)
-    metrics = {
-        **finished.metrics,
-        LEARNED_UNTIL: float(finished.until_ms),
-    }  # so that nobody tests it on what it learned
-    digest = write_model(artifact, trained, finished.trained_on, metrics, finished.options.seed)
+    _, digest = export_run(run, artifact)
     verify(artifact)
     _tell(f"model {digest} in {artifact}, verified against torch in float64")
 
@@ -126,6 +91,7 @@ model.add_command(text_command)
 model.add_command(search_command)
 model.add_command(tune_text_command)
 model.add_command(evaluate_command)
+model.add_command(crossvalidate_command)
 
 
 def _tell(line: str) -> None:

@@ -81,7 +81,11 @@ class Dataset:
 
 
 def read_dataset(
-    log: Log, until_ms: int | None = None, validation: float = 0.1, progress: Progress = lambda done, total: None
+    log: Log,
+    until_ms: int | None = None,
+    validation: float = 0.1,
+    progress: Progress = lambda done, total: None,
+    learns_from: Callable[[str], bool] = lambda user: True,
 ) -> Dataset:
     """Read the part of `log` that a model may learn from.
 
@@ -90,6 +94,7 @@ def read_dataset(
         until_ms: event time at which that part ends; None: with the log.
         validation: share of that part's time, at its end, that is set aside.
         progress: called with records done, and how many there are.
+        learns_from: whether a user's events are in that part; of the others nothing is known, but that the catalogue is whole.
 
     Raises:
         BadInput: too little is left to learn from or to validate with.
@@ -97,9 +102,10 @@ def read_dataset(
     catalogue = catalogue_of(log)
     events = _Columns()
     total = sum(map(sum, log.manifest.records.values()))
-    for applied in applied_events(log, catalogue):
-        events.add(applied)
-        progress(len(events.user), total)
+    for done, applied in enumerate(applied_events(log, catalogue), 1):
+        if learns_from(applied.event.user):
+            events.add(applied)
+        progress(done, total)
     if not events.time_ms:
         raise BadInput(f"{log.directory} holds no event that a worker would apply: use another log")
     first_ms, end_ms = min(events.time_ms), max(events.time_ms) + 1  # the manifest's range has refused events, too

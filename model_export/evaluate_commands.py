@@ -16,8 +16,6 @@ from model_export.times import UTC_TIME, epoch_ms
 if TYPE_CHECKING:
     from model_export.evaluation import Evaluation
 
-USERS_RESIDENT = 16_384
-
 
 @click.command("evaluate")
 @click.argument("artifact", type=click.Path(path_type=Path), required=False)
@@ -30,7 +28,7 @@ USERS_RESIDENT = 16_384
 @click.option("--out", type=click.Path(path_type=Path), help="Markdown page; the diagram is written beside it.")
 def evaluate_command(artifact: Path | None, directory: Path, test_from: datetime | None, out: Path | None) -> None:
     """Compare ARTIFACT with the baselines on a log it has not learned from; without ARTIFACT, the baselines alone."""
-    from model_export.evaluation import evaluate
+    from model_export.evaluation import USERS_RESIDENT, evaluate
     from model_export.quality_report import rich_table, sheets_of
 
     model = encoder = None

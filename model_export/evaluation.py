@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from features.vectors import TokenEncoder
 from model_export.applied import catalogue_of
 from model_export.baselines import families, tuned
 from model_export.dataset import log_digest
-from model_export.next_item import Interactions, Metrics, Task, default_split_ms, ranks_of, sliced_metrics, task_of
+from model_export.next_item import Interactions, Metrics, Task, default_split_ms, ranks_of, sliced_metrics, task_between
 from model_export.observed import Observed, Progress, observe
 from model_export.propensity import (
     PURCHASE_WITHIN_MS,
@@ -35,6 +36,7 @@ from model_export.propensity import (
     propensity_metrics,
     purchase_labels,
 )
+from model_export.splits import Split, split_at
 
 MODEL = "the model"
 ROLLING_BASELINE = "logistic regression"
@@ -42,6 +44,8 @@ VALIDATION_ROWS_MAX = 6_000
 """Events that settings are chosen on: a sample, so that a choice takes seconds."""
 LEARNED_UNTIL = "until_ms"
 """The metric of a manifest that says where its training data ended, event time."""
+USERS_RESIDENT = 16_384
+"""Users whose keys and values are in memory while a model is asked about a log."""
 _SEED = 11
 _PURCHASE = KINDS.index("purchase")
 _OVER_LIST = ROLLING.index("price over list")
@@ -152,16 +156,15 @@ def evaluate(
             f"The model learned from this log up to {learned_until_ms} ms, which is after the split at {split_ms} ms: "
             "leave --test-from out, or train another model with --until"
         )
-    until_ms = int(events.time_ms.max(initial=split_ms)) + 1
-    result = next_item_result(observed, catalogue, split_ms, until_ms, artifact)
+    split = split_at(events, split_ms, int(events.time_ms.max(initial=split_ms)) + 1)
     return Evaluation(
         source=log.manifest.source,
         log_digest=log.manifest.tables["events"].sha256,
         split_ms=split_ms,
-        until_ms=until_ms,
+        until_ms=split.tested_until_ms,
         model=artifact.digest if artifact is not None else None,
-        next_item=result,
-        propensity=propensity_result(observed, split_ms, until_ms),
+        next_item=next_item_result(observed, catalogue, split, artifact),
+        propensity=propensity_result(observed, split),
     )
 
 
@@ -173,27 +176,39 @@ def _learned_until_ms(artifact: Artifact | None, log: Log) -> int | None:
     return int(until_ms) if until_ms is not None else None
 
 
-def _task(interactions: Interactions, catalogue: Catalogue, split_ms: int, until_ms: int) -> Task:
-    known = [item for item in catalogue if catalogue.at(item, split_ms - 1) is not None]
-    task = task_of(interactions, split_ms, until_ms, known)
-    if not task.train.any() or not len(task.rows):
-        raise BadInput(
-            "The log has no events before the split, or none of a returning user from it on: choose another --test-from"
-        )
-    return task
+class _Tasks(NamedTuple):
+    """What settings are chosen on, and the test."""
+
+    validation: Task
+    test: Task
+
+
+def _tasks(events: Interactions, catalogue: Catalogue, split: Split) -> _Tasks:
+    late = split.learned & (events.time_ms >= split.validation_ms)
+    asked = ((split.learned & ~late, late, split.validation_ms), (split.learned, split.tested, split.learned_until_ms))
+    tasks = []
+    for train, tested, until_ms in asked:
+        known = [item for item in catalogue if catalogue.at(item, until_ms - 1) is not None]
+        task = task_between(events, train, tested, known)
+        if not task.train.any() or not len(task.rows):
+            raise BadInput(
+                "The log has no events before the split, or none of a returning user from it on, of those to learn from "
+                f"or to test: {split.remedy}"
+            )
+        tasks.append(task)
+    return _Tasks(*tasks)
 
 
 def next_item_result(
-    observed: Observed,
-    catalogue: Catalogue,
-    split_ms: int,
-    until_ms: int,
-    artifact: Artifact | None = None,
+    observed: Observed, catalogue: Catalogue, split: Split, artifact: Artifact | None = None
 ) -> NextItemResult:
-    """Return the next-item table of the baselines, and of the model if it was asked about every event."""
-    interactions = observed.interactions
-    task = _task(interactions, catalogue, split_ms, until_ms)
-    validation = _sampled(_task(interactions, catalogue, _validation_ms(interactions, split_ms, until_ms), split_ms))
+    """Return the next-item table of the baselines, and of the model if it was asked about every event.
+
+    Raises:
+        BadInput: nothing to learn from, or nothing to predict.
+    """
+    validation, task = _tasks(observed.interactions, catalogue, split)
+    validation = _sampled(validation)
     methods, settings = {}, {}
     for name, choices in families().items():
         chosen = tuned(validation, choices)
@@ -212,12 +227,6 @@ def next_item_result(
     )
 
 
-def _validation_ms(interactions: Interactions, split_ms: int, until_ms: int) -> int:
-    """Return where the validation slice begins: as long as the test, at most half of what lies before the split."""
-    first_ms = int(interactions.time_ms.min(initial=split_ms))
-    return max(2 * split_ms - until_ms, (first_ms + split_ms) // 2)
-
-
 def _sampled(task: Task) -> Task:
     if len(task.rows) <= VALIDATION_ROWS_MAX:
         return task
@@ -226,30 +235,53 @@ def _sampled(task: Task) -> Task:
     return replace(task, rows=task.rows[kept], new_user=task.new_user[kept])
 
 
-def propensity_result(observed: Observed, split_ms: int, until_ms: int) -> PropensityResult:
+class _Examples(NamedTuple):
+    """Examples of the propensity, (n,) each, and what became of all events."""
+
+    early: NDArray[np.bool_]
+    late: NDArray[np.bool_]
+    learned: NDArray[np.bool_]
+    test: NDArray[np.bool_]
+    bought: NDArray[np.bool_]
+
+
+def _examples(observed: Observed, split: Split) -> _Examples:
+    events = observed.interactions
+    bought = purchase_labels(events.user, events.item, observed.kind, events.time_ms)
+
+    def between(chosen: NDArray[np.bool_], from_ms: int, over_ms: int) -> NDArray[np.bool_]:
+        """Return the examples among `chosen` from `from_ms` on whose windows are over by `over_ms`."""
+        found: NDArray[np.bool_] = chosen & (observed.kind != _PURCHASE)
+        found &= (events.time_ms >= from_ms) & (events.time_ms < over_ms - PURCHASE_WITHIN_MS)
+        if len(np.unique(bought[found])) < 2:
+            raise BadInput(
+                f"Between {from_ms} and {over_ms} ms there are no views that ended in a purchase within "
+                f"{PURCHASE_WITHIN_MS // 60_000} min, or no others: {split.remedy}"
+            )
+        return found
+
+    return _Examples(
+        early=between(split.learned, 0, split.validation_ms),
+        late=between(split.learned, split.validation_ms, split.learned_until_ms),
+        learned=between(split.learned, 0, split.learned_until_ms),
+        test=between(split.tested, split.tested_from_ms, int(events.time_ms.max(initial=0)) + 1),
+        bought=bought,
+    )
+
+
+def require_enough(observed: Observed, catalogue: Catalogue, split: Split) -> None:
+    """Raise BadInput if a part of `split` has too little in it for an evaluation; takes seconds, a training takes minutes."""
+    _tasks(observed.interactions, catalogue, split)
+    _examples(observed, split)
+
+
+def propensity_result(observed: Observed, split: Split) -> PropensityResult:
     """Return the propensity table of the baseline, and of the model if it was asked about every event.
 
     Raises:
         BadInput: a slice holds no example that was bought, or none that was not.
     """
-    events = observed.interactions
-    bought = purchase_labels(events.user, events.item, observed.kind, events.time_ms)
-    example = observed.kind != _PURCHASE
-
-    def between(from_ms: int, to_ms: int) -> NDArray[np.bool_]:
-        inside: NDArray[np.bool_] = (
-            example & (events.time_ms >= from_ms) & (events.time_ms < to_ms - PURCHASE_WITHIN_MS)
-        )
-        if len(np.unique(bought[inside])) < 2:
-            raise BadInput(
-                f"Between {from_ms} and {to_ms} ms there are no views that ended in a purchase within "
-                f"{PURCHASE_WITHIN_MS // 60_000} min, or no others: the log is too short, or choose another --test-from"
-            )
-        return inside
-
-    validation_ms = _validation_ms(events, split_ms, until_ms)
-    early, late = between(0, validation_ms), between(validation_ms, split_ms)
-    learned, test = between(0, split_ms), between(split_ms, until_ms)
+    early, late, learned, test, bought = _examples(observed, split)
 
     def loss(regularisation: float) -> float:
         model = RollingBaseline(observed.rolling[early], bought[early], regularisation)

@@ -6,7 +6,8 @@ of the other users only what lies before the split.
 
 Candidates are the items of the events before the split and the catalogue entries in force by then. An item that is first
 seen later cannot be proposed: such an event is a miss for every method, and their share is reported. Equal scores go to
-the more popular item, for every method, so a method with nothing to say says what is popular.
+the more popular item, for every method, so a method with nothing to say says what is popular; of equally popular ones to
+the lower id.
 
 *Without repeats* leaves out the events whose item is the user's last one; there, the last item is no candidate either.
 Recall@k is 1 if the item stands among the first k; NDCG@k is 1 / log2(1 + rank) then, MRR@k 1 / rank, else 0. Means over
@@ -42,6 +43,8 @@ class Interactions:
     """Index of the first event of the same user."""
     ids: Sequence[str]
     """Of the items, by code."""
+    users: Sequence[str]
+    """Ids of the users, by code."""
 
 
 def interactions_of(events: Iterable[tuple[str, str, int]]) -> tuple[Interactions, NDArray[np.int64]]:
@@ -54,7 +57,9 @@ def interactions_of(events: Iterable[tuple[str, str, int]]) -> tuple[Interaction
     order = np.argsort(columns[:, 0], kind="stable")
     user, item, time_ms = columns[order].T
     first = np.searchsorted(user, user, side="left")
-    return Interactions(user.astype(np.int32), item.astype(np.int32), time_ms.copy(), first, list(items)), order
+    return Interactions(
+        user.astype(np.int32), item.astype(np.int32), time_ms.copy(), first, list(items), list(users)
+    ), order
 
 
 def default_split_ms(log: Interactions) -> int:
@@ -66,7 +71,7 @@ def default_split_ms(log: Interactions) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One split of a log. Items are places in `candidates`, by falling popularity before the split; beyond them, cold."""
+    """One split of a log. Items are places in `candidates`, by falling popularity in `train`; beyond them, cold."""
 
     item: NDArray[np.int64]
     user: NDArray[np.int32]
@@ -78,9 +83,9 @@ class Task:
     """Events to predict."""
     candidates: Sequence[str]
     counts: NDArray[np.int64]
-    """Events of each candidate before the split."""
+    """Events of each candidate in `train`."""
     new_user: NDArray[np.bool_]
-    """Per row: its user has no event before the split."""
+    """Per row: its user has no event in `train`."""
 
     @property
     def last(self) -> NDArray[np.int64]:
@@ -102,19 +107,35 @@ def task_of(log: Interactions, split_ms: int, until_ms: int, known: Iterable[str
         until_ms: end of the test events.
         known: items of the catalogue in force by `split_ms`, seen or not.
     """
-    train = log.time_ms < split_ms
+    between = (log.time_ms >= split_ms) & (log.time_ms < until_ms)
+    return task_between(log, log.time_ms < split_ms, between, known)
+
+
+def task_between(
+    log: Interactions, train: NDArray[np.bool_], tested: NDArray[np.bool_], known: Iterable[str] = ()
+) -> Task:
+    """Return the task of predicting the events `tested` (n,) by methods that learn from those of `train` (n,).
+
+    Among equally popular candidates order is by id, which nobody's events have a say in.
+
+    Args:
+        log: all events.
+        train: which of them a method may learn from.
+        tested: which to predict; those that are their user's first are left out.
+        known: items of the catalogue that are candidates, met or not.
+    """
     code = {item: place for place, item in enumerate(log.ids)}
     ids = list(log.ids) + sorted({item for item in known if item not in code})
     counts = np.bincount(log.item[train], minlength=len(ids))
     is_known = counts > 0
     is_known[[code.get(item, len(ids) - 1) for item in known]] = True
     is_known[len(log.ids) :] = True
-    order = np.lexsort((np.arange(len(ids)), -counts, ~is_known))
+    order = np.lexsort((np.array(ids, dtype=np.str_), -counts, ~is_known))
     place = np.empty(len(ids), dtype=np.int64)
     place[order] = np.arange(len(ids))
     known_count = int(is_known.sum())
     index = np.arange(len(log.item))
-    rows = np.flatnonzero((log.time_ms >= split_ms) & (log.time_ms < until_ms) & (index > log.first))
+    rows = np.flatnonzero(tested & (index > log.first))
     seen = np.zeros(int(log.user.max(initial=-1)) + 1, dtype=bool)
     seen[log.user[train]] = True
     return Task(

@@ -68,7 +68,7 @@ def rich_table(sheet: Sheet) -> Table:
     for place, name in enumerate(sheet.header):
         table.add_column(name, justify="right" if place else "left")
     for row in sheet.rows:
-        table.add_row(*row, style="bold" if row[0] == MODEL else None)
+        table.add_row(*row, style="bold" if row[0].startswith(MODEL) else None)
     return table
 
 
@@ -80,7 +80,7 @@ def markdown_of(evaluation: Evaluation, command: str, diagram: str) -> str:
         command: what made the page.
         diagram: path of the reliability diagram, as the page links it.
     """
-    *next_item, propensity = [_markdown_table(sheet) for sheet in sheets_of(evaluation)]
+    *next_item, propensity = [markdown_table(sheet) for sheet in sheets_of(evaluation)]
     found, learned = evaluation.next_item, evaluation.propensity
     settings = "; ".join(
         f"{name}: {words}" for name, words in ({**found.settings, **learned.settings}).items() if words
@@ -89,17 +89,17 @@ def markdown_of(evaluation: Evaluation, command: str, diagram: str) -> str:
     parts = [
         "# Quality of the model",
         f"Made by `{command}`; do not edit. {model}",
-        f"Log: {evaluation.source} sha256 of its events {evaluation.log_digest[:16]}. Split at {_time(evaluation.split_ms)}; "
-        f"the test ends at {_time(evaluation.until_ms)}. One log, one split: no statement about other shops.",
+        f"Log: {evaluation.source} sha256 of its events {evaluation.log_digest[:16]}. Split at {time_of(evaluation.split_ms)}; "
+        f"the test ends at {time_of(evaluation.until_ms)}. One log, one split: no statement about other shops.",
         "## Next item",
-        _bullets(_NEXT_ITEM_RULES),
+        bullets(_NEXT_ITEM_RULES),
         f"{found.events:,} test events, {found.candidates:,} candidates. {found.cold_share:.1%} of the events are about an item "
         f"that is no candidate, {found.repeat_share:.1%} repeat the user's last item, {found.new_user_share:.1%} are of new "
         f"users. Settings: {settings}. The largest standard error of a mean in these tables, by user, is "
         f"{found.standard_error:.4f}.",
         *next_item,
         "## Purchase propensity",
-        _bullets(_PROPENSITY_RULES),
+        bullets(_PROPENSITY_RULES),
         f"Learned from {learned.learned_examples:,} examples, {learned.learned_bought_share:.2%} of them bought; tested on "
         f"{learned.examples:,}, {learned.bought_share:.2%} bought. {learned.off_list_share:.2%} of the tested examples were seen "
         "at a price other than list; the propensity is that at list price, so nothing here is about a slope in price.",
@@ -109,15 +109,18 @@ def markdown_of(evaluation: Evaluation, command: str, diagram: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _time(ms: int) -> str:
+def time_of(ms: int) -> str:
+    """Return an event time for people, UTC to the second."""
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def _bullets(sentences: Sequence[str]) -> str:
+def bullets(sentences: Sequence[str]) -> str:
+    """Return a Markdown list."""
     return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
-def _markdown_table(sheet: Sheet) -> str:
+def markdown_table(sheet: Sheet) -> str:
+    """Return `sheet` as Markdown, its title above it."""
     head = "| " + " | ".join(sheet.header) + " |"
     rule = "|---|" + "---:|" * (len(sheet.header) - 1)
     rows = ["| " + " | ".join(row) + " |" for row in sheet.rows]

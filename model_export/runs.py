@@ -4,7 +4,7 @@
     items.json          ids of the items, in the order of their rows, from row 1 on
     model.safetensors   `network.*`, item_rows, candidates, candidate_bias
 
-Not here: checkpoints of an unfinished run (checkpoints), the artifact (export).
+Not here: checkpoints of an unfinished run (checkpoints), what is in an artifact (export).
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from contracts.errors import BadInput
-from model_export.export import PRIOR_SLOPE, Model
+from model_export.evaluation import LEARNED_UNTIL
+from model_export.export import PRIOR_SLOPE, Model, write_model
 from model_export.network import UserNetwork
 from model_export.training import Options, Trained
 
@@ -83,6 +84,19 @@ def read_run(directory: Path) -> tuple[Run, Model]:
         **tables,
     )
     return run, model
+
+
+def export_run(directory: Path, artifact: Path) -> tuple[Run, str]:
+    """Write the artifact of the finished run in `directory`; return the run, and the artifact's digest.
+
+    The artifact's metrics say up to when it learned, so that nobody tests it on what it learned.
+
+    Raises:
+        BadInput: there is no such run, or it is damaged.
+    """
+    run, model = read_run(directory)
+    metrics = {**run.metrics, LEARNED_UNTIL: float(run.until_ms)}
+    return run, write_model(artifact, model, run.trained_on, metrics, run.options.seed)
 
 
 def slope_of(options: Options, metrics: dict[str, float]) -> tuple[Literal["prior", "randomised"], float]:

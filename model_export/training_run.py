@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,8 @@ class Work(NamedTuple):
     until_ms: int | None
     validation: float
     text: Path | None
+    learns_from: Callable[[str], bool] = lambda user: True
+    """Whether a user's events may be learned from."""
 
 
 def train_run(
@@ -52,7 +55,7 @@ def train_run(
     """
     if (directory / RUN).is_file():
         raise BadInput(f"{directory} holds a finished run: use another directory, or delete it")
-    dataset = read_dataset(open_log(work.log), work.until_ms, work.validation, progress)
+    dataset = read_dataset(open_log(work.log), work.until_ms, work.validation, progress, work.learns_from)
     if options.randomised_prices:
         _require_prices(dataset)
     text, encoder = text_vectors(dataset.items, work.text)

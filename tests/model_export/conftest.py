@@ -35,10 +35,8 @@ def trained_run(shop_log: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="session")
 def trained_artifact(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The artifact of that run."""
-    from model_export.export import write_model
-    from model_export.runs import read_run
+    from model_export.runs import export_run
 
     directory = tmp_path_factory.mktemp("artifacts") / "artifact"
-    run, model = read_run(trained_run)
-    write_model(directory, model, run.trained_on, run.metrics, seed=1)
+    export_run(trained_run, directory)
     return directory

@@ -16,8 +16,7 @@ from contracts.errors import BadInput
 from contracts.log import open_log
 from contracts.semantics import Topology
 from features.artifact import write_artifact
-from features.tokens import KINDS, tokens
-from features.vectors import Encoded
+from features.tokens import KINDS
 from model_export.applied import applied_events, catalogue_of
 from model_export.dataset import log_digest
 from model_export.evaluate_commands import evaluate_command
@@ -36,6 +35,7 @@ from model_export.propensity import (
 )
 from model_export.quality_report import markdown_of
 from tests.features.models import parts
+from tests.model_export.last_item import LastItem
 
 PURCHASE = KINDS.index("purchase")
 MINUTE = 60_000
@@ -46,34 +46,6 @@ def shop(tmp_path_factory):
     directory = tmp_path_factory.mktemp("shop") / "log"
     generate_log(directory, 400, 8_000, 1, Topology(partitions=2))
     return directory
-
-
-class LastItem:
-    """A model that sees the last item only: its vector is a row of ones and zeros, its logit the hour's luck."""
-
-    digest = "0123456789abcdef"
-
-    def __init__(self, items) -> None:
-        self.rows = {item: row for row, item in enumerate(items, 1)}
-        self.candidates = np.vstack([np.zeros(len(items)), np.eye(len(items))]).astype(np.float32)
-        self.candidate_bias = np.zeros(len(items) + 1, dtype=np.float32)
-        self.asked: dict[bytes, int] = {}
-        shape = SimpleNamespace(recent=2)
-        self.manifest = SimpleNamespace(trained_on="another log", metrics={}, architecture=shape)
-
-    def scores(self, vectors, recent):
-        known = recent[:, 0] > 0
-        assert np.array_equal(vectors[known].argmax(1) + 1, recent[known, 0]), "the newest item comes first"
-        return vectors @ self.candidates.T + self.candidate_bias
-
-    def encode(self, owner, asks):
-        vectors = np.zeros((len(asks), len(self.rows)), dtype=np.float32)
-        for place, ask in enumerate(asks):
-            assert ask.position == self.asked.get(ask.user, 0), "every token of a user is asked for, in order"
-            self.asked[ask.user] = ask.position + 1
-            (token,) = tokens(ask.token)
-            vectors[place, self.rows[token.item] - 1] = 1.0
-        return Encoded(vectors, np.full(len(asks), -3.0, dtype=np.float32))
 
 
 @pytest.fixture(scope="module")

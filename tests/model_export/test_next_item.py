@@ -40,7 +40,6 @@ def expected_by_sorting(log):
     before = [item for _, item, at in log if at < SPLIT]
     candidates = sorted({*before, *KNOWN})
     popularity = {item: before.count(item) for item in candidates}
-    first_seen = list(dict.fromkeys([item for _, item, _ in log] + sorted(KNOWN)))
     out = []
     for user in dict.fromkeys(user for user, _, _ in log):
         own = [(item, at) for who, item, at in log if who == user]
@@ -50,7 +49,7 @@ def expected_by_sorting(log):
                 known_last = last if last in candidates else "?"
                 order = sorted(
                     candidates,
-                    key=lambda one: (-score_of(known_last, one), -popularity[one], first_seen.index(one)),
+                    key=lambda one: (-score_of(known_last, one), -popularity[one], one),
                 )
                 rank = order.index(item) + 1 if item in candidates else len(candidates) + 1
                 others = [one for one in order if one != last]
