@@ -115,6 +115,10 @@ class States:
         while iterator.valid() and (key := iterator.key()).startswith(PREFIX):
             yield timer_of(key)
             iterator.next()
+        try:
+            iterator.status()  # raises if it has stopped at a damaged block, which looks like the end of all keys
+        except Exception as error:
+            raise BadInput(f"{self._path} is damaged ({error}): remove it, and begin anew") from None
 
     def close(self) -> None:
         """Release the directory."""
@@ -140,6 +144,6 @@ class States:
         try:
             self._db = Rdict(str(self._path), options, column_families={"default": options})
         except Exception as error:
-            busy = "lock" in str(error).lower()
+            busy = "/LOCK" in str(error)  # which no other failure names; that of a damaged block has "lock" in it
             remedy = "wait for the other backtest, or name another directory" if busy else "remove it, and begin anew"
             raise BadInput(f"{self._path} cannot be opened ({error}): {remedy}") from None

@@ -23,7 +23,7 @@ _OPTIONS = (
     ),
     click.option("--text", type=click.Path(path_type=Path), help="Vectors of `model text`.  [default: hashed titles]"),
     click.option("--epochs", type=click.IntRange(1), default=6, show_default=True, help="At most."),
-    click.option("--seed", type=int, default=1, show_default=True),
+    click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=1, show_default=True),
     click.option(
         "--threads", type=click.IntRange(1), default=1, show_default=True, help="Equal runs need equal threads."
     ),

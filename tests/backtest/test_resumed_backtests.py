@@ -139,6 +139,22 @@ def test_kills_change_no_byte_in_another_order_either(log, tmp_path, monkeypatch
     assert bytes_of(tmp_path) == bytes_of(tmp_path / "unbroken")
 
 
+def test_saved_draws_behind_a_damaged_block_are_not_forgotten(tmp_path):
+    """The trap: an iterator just stops there, and half of the pending draws would never resolve."""
+    noise = Random(1).randbytes
+    states = States(tmp_path / "states", 1 << 20)
+    states.update({key_of((n, n)): noise(400) for n in range(400)})
+    states.save(b"")
+    states._db.flush(True)
+    states.close()
+    [table] = (tmp_path / "states").glob("*.sst")
+    content = bytearray(table.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 8] = b"\xff" * 8
+    table.write_bytes(content)
+    with pytest.raises(BadInput, match="is damaged .*: remove it, and begin anew"):
+        list(States(tmp_path / "states", 1 << 20).timers())
+
+
 def test_whoever_asks_of_draws_changes_no_price(log, whole, tmp_path):
     assert run_backtest(log, batch_max=99).digest == whole[0].digest
 
