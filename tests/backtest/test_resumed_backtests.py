@@ -151,7 +151,7 @@ def test_saved_draws_behind_a_damaged_block_are_not_forgotten(tmp_path):
     content = bytearray(table.read_bytes())
     content[len(content) // 2 : len(content) // 2 + 8] = b"\xff" * 8
     table.write_bytes(content)
-    with pytest.raises(BadInput, match="is damaged .*: remove it, and begin anew"):
+    with pytest.raises(BadInput, match=r"is damaged .*: remove it, and begin anew"):
         list(States(tmp_path / "states", 1 << 20).timers())
 
 
