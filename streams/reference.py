@@ -56,18 +56,21 @@ class References:
             consumer.seek(place, beginning)
         ends = await consumer.end_offsets(places)
         while any([await consumer.position(place) < end for place, end in ends.items()]):
-            self._apply(await consumer.getmany(timeout_ms=POLL_MS))
+            self._apply(await self._fetch(consumer))
         self.ready.set()
         logger.info("read %d catalogue items, policy %s", len(self.catalogue), self.policies.current.version)
 
     async def follow(self) -> None:
         """Apply what arrives, for ever."""
         while self._consumer is not None:
-            fetched = await self._consumer.getmany(timeout_ms=POLL_MS)
-            if not fetched:
-                require_fetching(self._consumer)
-            self._apply(fetched)
+            self._apply(await self._fetch(self._consumer))
             self._applied.set()
+
+    async def _fetch(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, list[ConsumerRecord]]:
+        fetched: dict[TopicPartition, list[ConsumerRecord]] = await consumer.getmany(timeout_ms=POLL_MS)
+        if not fetched:
+            require_fetching(consumer)
+        return fetched
 
     async def caught_up(self) -> None:
         """Wait until `follow`, which runs beside, has applied everything that is committed now."""

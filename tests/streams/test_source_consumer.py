@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
@@ -14,8 +16,13 @@ from aiokafka.record.memory_records import MemoryRecords
 
 import streams.source_consumer  # noqa: F401 - what is under test takes effect on import
 from contracts.errors import BrokerUnavailable
+from contracts.policies import Policy
+from contracts.rules import Thompson
+from streams import eraser, lesson_session, reference
+from streams.eraser import Sweep
+from streams.lesson_session import LessonSession
 from streams.reference import References
-from streams.settings import load_settings
+from streams.settings import Settings, load_settings
 
 PLACE = TopicPartition("views", 3)
 ABORTED = 7
@@ -74,18 +81,82 @@ class Silent:
         self._client = SimpleNamespace(_sync_task=learning)
 
     async def getmany(self, **_: object) -> dict[TopicPartition, list[object]]:
+        await asyncio.sleep(0)
         return {}
 
+    async def start(self) -> None:
+        pass
 
-@pytest.mark.parametrize("ended", [(True, False), (False, True)], ids=["fetching", "learning"])
-async def test_a_consumer_whose_routine_has_ended_is_not_waited_for(tmp_path, ended):
-    """The trap: it hands out nothing any more, and a kill switch, or every event, would go unread."""
+    async def beginning_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(places, 0)
+
+    async def end_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(places, 3)
+
+    async def position(self, _: TopicPartition) -> int:
+        return 0
+
+    def last_stable_offset(self, _: TopicPartition) -> int:
+        return 3
+
+    def paused(self) -> set[TopicPartition]:
+        return set()
+
+    def assign(self, _: list[TopicPartition]) -> None:
+        pass
+
+    def pause(self, *_: TopicPartition) -> None:
+        pass
+
+    def seek(self, _: TopicPartition, offset: int) -> None:
+        pass
+
+
+def following(settings: Settings, consumer: Silent) -> Coroutine[Any, Any, None]:
+    references = References(settings, lambda _: None)
+    references._consumer = consumer
+    return references.follow()
+
+
+def reading_references(settings: Settings, _: Silent) -> Coroutine[Any, Any, None]:
+    return References(settings, lambda _: None).read_to_end()
+
+
+def session_with(settings: Settings) -> LessonSession:
+    room: Any = SimpleNamespace(settings=settings)
+    return LessonSession(room, Policy(name="demand", number=1, rule=Thompson()))
+
+
+async def learning(settings: Settings, _: Silent) -> None:
+    session: Any = session_with(settings)
+    session._open = lambda: asyncio.sleep(0)
+    await session.run()
+
+
+async def recalling(settings: Settings, _: Silent) -> None:
+    session: Any = session_with(settings)
+    session._lessons, session._firsts = SimpleNamespace(positions=[3], begins=[0]), [0]
+    await session._recall()
+
+
+async def sweeping(settings: Settings, _: Silent) -> None:
+    await Sweep(settings, 0, {}).read_to_end(0.0)
+
+
+@pytest.mark.parametrize("reader", [following, reading_references, learning, recalling, sweeping])
+@pytest.mark.parametrize("ended", [(True, False), (False, True)], ids=["fetching", "knowing leaders"])
+async def test_a_consumer_whose_routine_has_ended_is_not_waited_for(tmp_path, monkeypatch, ended, reader):
+    """The trap: it hands out nothing any more, and a kill switch, or every event or outcome, would go unread."""
+    settings = load_settings(data_dir=tmp_path, **{"semantics.consent_default": True, "topics.partitions": 1})
     routines = [asyncio.create_task(asyncio.sleep(0 if end else 60)) for end in ended]
     await asyncio.sleep(0.01)
-    references = References(load_settings(data_dir=tmp_path, **{"semantics.consent_default": True}), lambda _: None)
-    references._consumer = Silent(*routines)
+    consumer = Silent(*routines)
+    for module in (reference, eraser):
+        monkeypatch.setattr(module, "AIOKafkaConsumer", lambda **_: consumer)
+    monkeypatch.setattr(lesson_session, "source_consumer", lambda _: consumer)
+    monkeypatch.setattr(lesson_session, "VersionWriter", lambda *_: None)
     with pytest.raises(BrokerUnavailable, match="given up fetching"):
-        async with asyncio.timeout(5):
-            await references.follow()
+        async with asyncio.timeout(1):
+            await reader(settings, consumer)
     for one in routines:
         one.cancel()
