@@ -33,7 +33,9 @@ DAY_MS = 86_400_000
 
 @pytest.fixture
 def settings(tmp_path) -> Settings:
-    return load_settings(data_dir=tmp_path, port=0, group="g", **{"topics.partitions": 2})
+    return load_settings(
+        data_dir=tmp_path, port=0, group="g", **{"topics.partitions": 2, "semantics.consent_default": True}
+    )
 
 
 def version(number: int) -> Learned:
