@@ -20,7 +20,7 @@ from kafka import KafkaConsumer, TopicPartition
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from contracts.decisions import Decision, decode_decision
-from contracts.errors import REFUSED, BadInput
+from contracts.errors import REFUSED, UNREADABLE, BadInput
 from contracts.experiments import RunningExperiments
 from contracts.policies import CurrentPolicy, KillSwitch, PolicyBook
 from pricing.price_watch import Breach, PriceWatch, breaches
@@ -145,7 +145,7 @@ class Guard:
                 self._follow(records)
         for place, records in polled.items():
             if place.topic != self._settings.topics.policies:
-                self._count(records)
+                self._count(place, records)
         return self._judge()
 
     def _follow(self, records: Iterable[Any]) -> None:
@@ -157,11 +157,15 @@ class Guard:
             if isinstance(change, CurrentPolicy | KillSwitch | RunningExperiments):
                 self._prices.begin_anew(self._book.seen)
 
-    def _count(self, records: Iterable[Any]) -> None:
+    def _count(self, place: TopicPartition, records: Iterable[Any]) -> None:
         for record in records:
             if record.value is None:
                 continue  # erased
-            decision = decode_decision(record.value)
+            try:
+                decision = decode_decision(record.value)
+            except UNREADABLE as error:  # raised, it would end the guard again at every start, and nobody would watch
+                logger.error("%s/%d offset %d is no decision: %s", *place, record.offset, error)
+                continue
             if isinstance(decision, Decision):
                 self._watermark_ms = max(self._watermark_ms, decision.event_time_ms)
                 self._prices.add(decision, self._book.find(decision.policy))

@@ -123,6 +123,16 @@ def test_erased_and_unpriced_records_are_passed_over():
     assert guard.metrics.registry.get_sample_value("pricetide_guard_decisions_total") == 0
 
 
+@pytest.mark.parametrize("value", [b"{", b"\xff", b'{"x":' * 50_000], ids=["cut", "no text", "nested"])
+def test_a_record_that_is_no_decision_is_told_and_the_watch_goes_on(thrown, caplog, value):
+    guard = Guard(load_settings(), GUARDED)
+    guard.apply({TopicPartition(load_settings().topics.decisions, 2): [SimpleNamespace(offset=40, value=value)]})
+    assert "decisions/2 offset 40 is no decision" in caplog.text
+    fetch(guard, draws(5_000))
+    assert fetch(guard, draws(9_000, minute=2)) is not None
+    assert len(thrown) == 1
+
+
 def test_limits_come_from_a_toml_file(tmp_path):
     path = tmp_path / "guard.toml"
     path.write_text("[prices]\nmean_min_permille = 850\n[tenure]\nbands = [5, 50]\n", encoding="utf-8")
