@@ -126,8 +126,9 @@ def _check_group(ledger: Ledger, group: Sequence[int | None], where: str) -> Non
     if forgotten and len(forgotten) < len(group):
         raise BadSettings(
             f"{where}: the group has no offset of {', '.join(forgotten)} any more, but of the others: Kafka forgets those of a "
-            "topic that is deleted, so it was recreated. Raise semantics.epoch by one, so that its events are read from the start "
-            "under new decision ids"
+            "deleted topic, and kafka-consumer-groups can delete them. If the topic was recreated, raise semantics.epoch by one, "
+            "so that its events are read from the start under new decision ids; if only its offsets were deleted, `pricetide "
+            "offsets repair`: a raised epoch would apply its events twice"
         )
     if tuple(group) != ledger.positions:
         raise BadSettings(

@@ -67,7 +67,8 @@ def test_a_committed_offset_of_zero_is_an_offset():
         ({"group": (None, None)}, "offsets repair"),
         (
             {"group": (100, None), "ends": (900, 900)},
-            "no offset of clicks any more, .* recreated. Raise semantics.epoch",
+            r"no offset of clicks any more, .*\. If the topic was recreated, raise semantics.epoch .*; "
+            "if only its offsets were deleted, `pricetide offsets repair`",
         ),
         ({"group": (101, 50)}, "offsets repair"),
     ],
