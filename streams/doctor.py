@@ -86,9 +86,8 @@ def _data_dir(path: Path) -> Iterator[Finding]:
     subject = f"data directory {path}"
     home = next((place for place in (path, *path.absolute().parents) if place.exists()), Path("/"))
     if not home.is_dir() or not _takes_files(home):
-        yield Finding(
-            "wrong", subject, f"{home} cannot be written", "choose another --data-dir, or mend its permissions"
-        )
+        remedy = "choose another --data-dir, or mend its permissions, mount or quota"
+        yield Finding("wrong", subject, f"{home} cannot be written", remedy)
         return
     free = os.statvfs(home).f_bavail * os.statvfs(home).f_frsize
     if free < FREE_BYTES_MIN:

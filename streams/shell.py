@@ -72,7 +72,7 @@ def verdict(error: BaseException) -> tuple[int, str]:
     if isinstance(error, _SETTINGS):
         return EXIT_SETTINGS, f"{error!r}: run `pricetide doctor`, which says what to do"
     if is_of_the_disk(error):
-        return EXIT_SETTINGS, f"The data directory cannot be used: {error}. {disk_remedy(error)}"
+        return EXIT_SETTINGS, f"A store or its disk failed: {error}. {disk_remedy(error)}"
     if isinstance(error, kafka_errors.KafkaError | ConnectionError | asyncio.TimeoutError):
         return EXIT_RETRY, f"The broker failed: {error!r}; a supervisor should start the worker again"
     return EXIT_BUG, f"Unexpected {type(error).__name__}: {error}"

@@ -54,11 +54,24 @@ def is_of_the_disk(error: BaseException | None) -> bool:
     return type(error) is Exception and str(error).startswith(("IO error", "Corruption"))
 
 
-def disk_remedy(error: BaseException) -> str:
-    """Return what to do about a disk that failed with `error`."""
-    if "No space left" in str(error):
+def disk_remedy(error: BaseException, store: Path | None = None) -> str:
+    """Return what to do about a disk that failed with `error`; only a store whose files are damaged or gone is removed."""
+    text = str(error)
+    if "Corruption" in text or "IO error: No such file" in text:
+        which = (
+            f"Remove {store}"
+            if store is not None
+            else "Remove the directory of that store, state/GROUP/PARTITION, and no other"
+        )
+        return f"{which}, and start again; it is rebuilt from the changelog"
+    if "No space left" in text:
         return "Make room on its disk, and start again"
-    return "Remove it; it is rebuilt from the changelog"
+    return "Mend the disk (quota, mount, permissions, open files), and start again; nothing need be removed"
+
+
+def is_held(error: Exception) -> bool:
+    """Return whether RocksDB failed to lock a directory, and not to open its lock file, which a bad disk may do as well."""
+    return "While lock file" in str(error) or "lock hold by" in str(error)
 
 
 class _Head(Struct, array_like=True):
@@ -112,18 +125,18 @@ class StateStore:
         self._open()
 
     def _open(self) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
             options = _options(self._cache, self._write_buffer_bytes)
             # Named, for else rocksdict opens what exists with the options of its last time and a cache of its own.
             self._db = Rdict(str(self.path), options, column_families={"default": options})
         except Exception as error:
-            if "/LOCK" in str(error):  # which no other failure names; each of a damaged block has "lock" in it
+            if is_held(error):
                 raise BadSettings(
                     f"The data directory {self.path} is locked by another process: give each worker a --data-dir of its own"
                 ) from None
             raise BadSettings(
-                f"The data directory {self.path} cannot be opened: {error}. {disk_remedy(error)}"
+                f"The store {self.path} cannot be opened: {error}. {disk_remedy(error, self.path)}"
             ) from None
         self.get = self._db.get
 

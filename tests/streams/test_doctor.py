@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from kafka.errors import CoordinatorNotAvailableError, NotCoordinatorError
 
+from streams import doctor
 from streams.doctor import LIMITS, _committed, _data_dir, _limits, _out_of_range, _semantics, _transactions, examine
 from streams.settings import load_settings
 
@@ -56,6 +58,15 @@ def test_a_store_that_another_process_holds_is_seen(tmp_path):
 
 def test_a_directory_that_takes_no_files_is_wrong_whatever_its_permissions():
     assert [finding.level for finding in _data_dir(Path("/proc/nowhere"))] == ["wrong"]
+
+
+def test_a_quota_that_is_used_up_is_no_matter_of_permissions_alone(tmp_path, monkeypatch):
+    def refused(**_: object) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(doctor, "TemporaryFile", refused)
+    (finding,) = _data_dir(tmp_path)
+    assert (finding.level, "quota" in finding.remedy) == ("wrong", True)
 
 
 def test_a_file_in_the_place_of_the_directory_is_wrong(tmp_path):

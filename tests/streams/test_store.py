@@ -137,6 +137,12 @@ def test_a_directory_that_another_process_holds_is_named(store, tmp_path):
     assert "is locked by another process: give each worker a --data-dir of its own" in done.stdout
 
 
+def test_a_lock_file_that_cannot_be_opened_is_neither_locked_nor_damaged(tmp_path):
+    (tmp_path / "0" / "LOCK").mkdir(parents=True)
+    with pytest.raises(BadSettings, match=r"0 cannot be opened: IO error.* Is a directory. Mend the disk"):
+        StateStore(tmp_path / "0", Cache(1 << 20), 1 << 20)
+
+
 @pytest.fixture
 def damaged(tmp_path) -> StateStore:
     """A store with a damaged block among its users, and one among its pending draws."""
@@ -178,14 +184,14 @@ def test_a_damaged_store_is_not_taken_for_a_locked_one(damaged, tmp_path):
     damaged.close()
     [table] = (tmp_path / "0").glob("*.sst")
     _spoil(table, table.stat().st_size - 300)
-    with pytest.raises(BadSettings, match=r"cannot be opened: Corruption.*checksum.* Remove it"):
+    with pytest.raises(BadSettings, match=r"cannot be opened: Corruption.*checksum.* Remove .*/0, and start again"):
         StateStore(tmp_path / "0", Cache(1 << 20), 1 << 20)
 
 
 def test_a_directory_that_is_no_database_says_what_to_do(tmp_path):
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / "CURRENT").write_text("nonsense\n")
-    with pytest.raises(BadSettings, match=r"cannot be opened: .* Remove it; it is rebuilt from the changelog"):
+    with pytest.raises(BadSettings, match=r"cannot be opened: .* Remove .*/0, .* it is rebuilt from the changelog"):
         StateStore(tmp_path / "0", Cache(1 << 20), 1 << 20)
 
 
