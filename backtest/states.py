@@ -144,6 +144,13 @@ class States:
         try:
             self._db = Rdict(str(self._path), options, column_families={"default": options})
         except Exception as error:
-            busy = "/LOCK" in str(error)  # which no other failure names; that of a damaged block has "lock" in it
-            remedy = "wait for the other backtest, or name another directory" if busy else "remove it, and begin anew"
-            raise BadInput(f"{self._path} cannot be opened ({error}): {remedy}") from None
+            raise BadInput(f"{self._path} cannot be opened ({error}): {_remedy(str(error))}") from None
+
+
+def _remedy(text: str) -> str:
+    """Return what to do where RocksDB has failed with `text`: at locking, at damaged files, or at the disk."""
+    if "While lock file" in text or "lock hold by" in text:  # an error at opening the lock file is one of the disk
+        return "wait for the other backtest, or name another directory"
+    if "Corruption" in text or "IO error: No such file" in text:
+        return "remove it, and begin anew"
+    return "mend the disk (room, quota, mount, permissions, open files), or name another directory"

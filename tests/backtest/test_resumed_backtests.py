@@ -155,6 +155,17 @@ def test_saved_draws_behind_a_damaged_block_are_not_forgotten(tmp_path):
         list(States(tmp_path / "states", 1 << 20).timers())
 
 
+def test_a_store_that_is_held_and_one_whose_lock_file_cannot_be_opened_are_told_apart(tmp_path):
+    (tmp_path / "broken" / "LOCK").mkdir(parents=True)
+    with pytest.raises(BadInput, match=r"IO error.* Is a directory\): mend the disk"):
+        States(tmp_path / "broken", 1 << 20).save(b"")
+    held = States(tmp_path / "held", 1 << 20)
+    held.save(b"")
+    with pytest.raises(BadInput, match="wait for the other backtest"):
+        States(tmp_path / "held", 1 << 20).save(b"")
+    held.close()
+
+
 def test_whoever_asks_of_draws_changes_no_price(log, whole, tmp_path):
     assert run_backtest(log, batch_max=99).digest == whole[0].digest
 
