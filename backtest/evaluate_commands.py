@@ -9,6 +9,8 @@ import click
 import msgspec
 from rich.console import Console
 
+from contracts.visible import visible
+
 if TYPE_CHECKING:
     from backtest.logged_draws import Reward
 
@@ -108,9 +110,10 @@ def evaluate(
         head = {"log": str(log), "columns": named, "target": target}
         click.echo(msgspec.json.format(msgspec.json.encode(head | msgspec.to_builtins(found)), indent=2))
     else:
-        console = Console()
-        console = console if console.is_terminal else Console(width=160)
-        console.print(f"{log}, target {target}; " + ", ".join(f"{role}: {name}" for role, name in named.items()))
+        console = Console(markup=False, emoji=False)
+        console = console if console.is_terminal else Console(width=160, markup=False, emoji=False)
+        columns_read = ", ".join(f"{role}: {name}" for role, name in named.items())
+        console.print(visible(f"{log}, target {target}; {columns_read}"))
         console.print(page_of(found))
     if found.verdict == "REFUSE":
         raise SystemExit(1)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from contracts.catalogue import CatalogueItem
+from contracts.visible import visible
 from model_export.bars import bar
 
 TEXTS_AT_A_TIME = 256
@@ -68,5 +69,5 @@ def _table(query: str, digest: str, hits: list[Hit], items: int) -> Table:
     for name in Hit._fields:
         table.add_column(name, justify="right" if name == "cosine" else "left")
     for hit in hits:
-        table.add_row(*hit[:-1], f"{hit.cosine:.3f}")
+        table.add_row(*map(visible, hit[:-1]), f"{hit.cosine:.3f}")
     return table

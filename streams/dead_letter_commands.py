@@ -15,8 +15,9 @@ from rich.table import Table
 
 from contracts.errors import BadSettings
 from contracts.ids import partition_of
+from contracts.visible import visible
 from streams.broker import SCHEMA_HEADER, committed_records, producing, require_topics
-from streams.console import visible, wide_console
+from streams.console import wide_console
 from streams.dead_letters import REPLAYED_FROM, DeadLetter, read_dead_letter
 from streams.options import with_settings
 from streams.settings import Settings

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from streams.console import visible
+from contracts.visible import visible
 from streams.options import with_settings
 from streams.settings import Settings
 

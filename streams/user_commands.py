@@ -21,6 +21,7 @@ from rich.table import Table
 from contracts.catalogue import Catalogue
 from contracts.errors import REFUSED, BadInput
 from contracts.ids import partition_of
+from contracts.visible import visible
 from features.encoder import Encoder
 from features.profile import looking_up, profile_of
 from features.state import UserState, decode_state
@@ -165,7 +166,7 @@ def page(
     parts: list[RenderableType] = [
         _summary(user, partition, state, settings),
         _windows(state, currency),
-        Panel(profile, title="profile", title_align="left"),
+        Panel(visible(profile), title="profile", title_align="left"),
         _recent(state, catalogue, currency),
     ]
     if state.offers:
@@ -192,7 +193,7 @@ def _summary(user: str, partition: int, state: UserState, settings: Settings) ->
     if state.consent is None:
         default = "granted" if settings.engine_semantics.consent_default else "denied"
         said += f", so {default} by default"
-    table = Table(title=f"user {user}", title_justify="left", show_header=False)
+    table = Table(title=f"user {visible(user)}", title_justify="left", show_header=False)
     table.add_column(style="dim")
     table.add_column()
     table.add_row("partition", str(partition))
@@ -224,7 +225,7 @@ def _windows(state: UserState, currency: str) -> Table:
 
 def _title(item: str, time_ms: int, catalogue: Catalogue) -> str:
     found = catalogue.at(item, time_ms)
-    return found[1].title if found is not None else "(not in the catalogue)"
+    return visible(found[1].title) if found is not None else "(not in the catalogue)"
 
 
 def _recent(state: UserState, catalogue: Catalogue, currency: str) -> Table:
@@ -233,7 +234,7 @@ def _recent(state: UserState, catalogue: Catalogue, currency: str) -> Table:
         table.add_column(column, justify="right" if column == "price" else "left")
     for token in list(tokens(state.history))[: -RECENT_MAX - 1 : -1]:
         title = _title(token.item, token.event_time_ms, catalogue)
-        table.add_row(_when(token.event_time_ms), token.kind, token.item, title, money(token.price, currency))
+        table.add_row(_when(token.event_time_ms), token.kind, visible(token.item), title, money(token.price, currency))
     return table
 
 
@@ -244,7 +245,7 @@ def _offers(state: UserState, currency: str) -> Table:
     for item, offer in state.offers.items():
         stands = offer.open and state.last_ms < offer.valid_until_ms
         prices = money(offer.price, currency), money(offer.list_price, currency)
-        table.add_row(item, *prices, _when(offer.valid_until_ms), "open" if stands else "ended")
+        table.add_row(visible(item), *prices, _when(offer.valid_until_ms), "open" if stands else "ended")
     return table
 
 
@@ -256,5 +257,5 @@ def _nearest(
     table.add_column("title")
     table.add_column(measure, justify="right")
     for item, score in nearest:
-        table.add_row(item, _title(item, state.last_ms, catalogue), f"{score:.3f}")
+        table.add_row(visible(item), _title(item, state.last_ms, catalogue), f"{score:.3f}")
     return table

@@ -40,6 +40,13 @@ def test_the_page_says_the_verdict_first_and_what_is_estimated(log):
         assert words in done.stdout
 
 
+def test_a_column_that_looks_like_markup_is_printed_as_it_is_and_moves_no_cursor(log, tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text(log.read_text().replace("propensity", "[/x]\x1b[H", 1))
+    done = run(path, log.parent / "b.json", "--propensity", "[/x]\x1b[H")
+    assert r"propensity: [/x]\x1b[H" in done.stdout.replace("\n", " ")
+
+
 def test_the_json_has_everything_and_is_the_same_every_time(log):
     done = run(log, log.parent / "b.json", "--json")
     found = json.loads(done.stdout)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from io import StringIO
 from shutil import copytree
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from rich.console import Console
 from transformers import AutoModel, AutoTokenizer
 
 from contracts.catalogue import CatalogueItem, encode_item
@@ -19,7 +21,7 @@ from features.text_cache import TextCache, content_key
 from features.texts import GRAPH, TEXT_MANIFEST, RecentTexts, TextEncoder, item_text
 from model_export.catalogues import items_of
 from model_export.commands import model
-from model_export.search_command import search_command
+from model_export.search_command import Hit, _table, search_command
 from model_export.text import VECTORS, embedded_texts, read_item_texts
 from model_export.text_commands import text_command, tune_text_command
 from model_export.text_export import export_text_encoder, source_directory
@@ -272,6 +274,15 @@ def test_a_search_ranks_the_catalogue_without_torch_and_embeds_what_is_new_once(
         )
     assert f"nearest of {len(named)} items" in again.output
     assert again.output.index(found["items"][0]["item"]) < again.output.index(found["items"][4]["item"])
+
+
+def test_a_hit_moves_no_cursor() -> None:
+    hit = Hit(*(f"{name}\x1b[2J" for name in Hit._fields[:-1]), 0.5)
+    console = Console(width=160, file=StringIO(), markup=False)
+    console.print(_table("kettle", "d", [hit], 1))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "\x1b" not in shown
+    assert shown.count(r"\x1b[2J") == 4
 
 
 def test_other_commands_of_the_group_still_need_their_libraries(monkeypatch) -> None:

@@ -6,8 +6,9 @@ import pytest
 from click.testing import CliRunner
 
 from contracts.intake import Inbound, refuse
+from contracts.visible import visible
 from streams import dead_letter_commands
-from streams.console import visible, wide_console
+from streams.console import wide_console
 from streams.dead_letters import dead_letter, read_dead_letter
 from streams.topic_commands import show_findings
 from streams.topics import Finding

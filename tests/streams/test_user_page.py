@@ -118,6 +118,23 @@ def test_items_nearest_in_words_are_those_that_were_embedded_before(monkeypatch,
     assert encoder.asked == ["bought one kettle"]
 
 
+def test_what_producers_wrote_moves_no_cursor():
+    """A cell that rich prints keeps an escape, and a title may hold one."""
+    catalogue, state = Catalogue(), a_state()
+    catalogue.add(0, structs.replace(KETTLE, title="Red\x1b[31m", category="a\x1b[2Jb"))
+    state.offers["x\x1b[H"] = Offer(3_599, 3_999, 900, 0.5, "d", NOW_MS, NOW_MS, True, 2, None)
+    settings = load_settings(**{"semantics.consent_default": True})
+    profile = profile_of(state, state.last_ms, looking_up(catalogue), "USD")
+    vector = Vector(digest="d", as_of_ms=NOW_MS, norm=1.5, nearest=[("kettle-1", 1.0), ("y\x1b[H", 1.0)])
+    console = Console(width=140, file=StringIO())
+    console.print(page("u\x1b[H", 3, state, catalogue, profile, vector, None, settings))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "\x1b" in profile
+    assert "\x1b" not in text
+    for written in (r"u\x1b[H", r"x\x1b[H", r"y\x1b[H", r"Red\x1b[31m"):
+        assert written in text
+
+
 def test_a_user_of_whom_only_a_consent_is_known_has_a_page():
     state = UserState(sequence=1, last_ms=NOW_MS, consent=False, consent_ms=NOW_MS)
     assert "denied" in said(state)
