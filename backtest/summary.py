@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import TypeVar
 
 import msgspec
@@ -59,7 +60,8 @@ class _Rail(Struct, array_like=True, gc=False):
 class _Decision(Struct, gc=False):
     record: str
     multiplier: int = 0
-    trail: tuple[_Rail, ...] = ()
+    trail: msgspec.Raw = msgspec.Raw(b"[]")
+    """JSON of _Rail; thousands of decisions share a trail, so one of them is read."""
     outcome: str = ""
     model: str | None = None
 
@@ -69,9 +71,10 @@ class _Outcome(Struct, gc=False):
     bought: msgspec.Raw = msgspec.Raw(b"null")
 
 
-_price = msgspec.json.Decoder(_Price).decode
-_decision = msgspec.json.Decoder(_Decision).decode
-_outcome = msgspec.json.Decoder(_Outcome).decode
+_prices = msgspec.json.Decoder(list[_Price]).decode
+_decisions = msgspec.json.Decoder(list[_Decision]).decode
+_outcomes = msgspec.json.Decoder(list[_Outcome]).decode
+_rails = msgspec.json.Decoder(list[_Rail]).decode
 
 
 class Tally(Struct):
@@ -96,35 +99,27 @@ class Tally(Struct):
         """Count a step of `partition`, in which `events` records were applied; `topics` names the sources."""
         self.events += events
         self.prices += len(step.prices)
-        status: Counter[str] = Counter()
-        for _, value in step.prices:
-            price = _price(value)
-            status[price.status] += 1
-            self.below += price.price < price.list_price
-        _merge(self.status, status)
+        prices = _prices(_joined(step.prices))
+        _merge(self.status, Counter(map(attrgetter("status"), prices)))
+        self.below += sum([price.price < price.list_price for price in prices])
         self._count_decisions(step.decisions)
-        _merge(self.resolved, Counter(_kind_of(_outcome(value)) for _, value in step.outcomes))
+        _merge(self.resolved, Counter(map(_kind_of, _outcomes(_joined(step.outcomes)))))
         for inbound, error in step.dead:
             place = f"{topics[inbound.source]}, partition {partition}, offset {inbound.offset}: {error.message}"
             self.first_dead.setdefault(error.code, place)
         _merge(self.dead, Counter(error.code for _, error in step.dead))
 
     def _count_decisions(self, records: Sequence[tuple[bytes, bytes]]) -> None:
+        decisions = _decisions(_joined(records))
+        priced = [decision for decision in decisions if decision.record != "applied"]
+        self.decisions += len(priced)
+        multipliers = Counter(map(attrgetter("multiplier"), priced))
+        models = Counter([decision.model for decision in priced if decision.model is not None])
+        outcomes = Counter([decision.outcome for decision in decisions if decision.record == "applied"])
         rails: Counter[str] = Counter()
-        multipliers: Counter[int] = Counter()
-        outcomes: Counter[str] = Counter()
-        models: Counter[str] = Counter()
-        for _, value in records:
-            decision = _decision(value)
-            if decision.record == "applied":
-                outcomes[decision.outcome] += 1
-                continue
-            self.decisions += 1
-            multipliers[decision.multiplier] += 1
-            if decision.model is not None:
-                models[decision.model] += 1
-            for rail in decision.trail:
-                rails[rail.name] += 1
+        for trail, times in Counter([bytes(decision.trail) for decision in priced]).items():
+            for rail in _rails(trail):
+                rails[rail.name] += times
         _merge(self.multipliers, {str(permille): count for permille, count in multipliers.items()})
         for mine, found in ((self.rails, rails), (self.outcomes, outcomes), (self.models, models)):
             _merge(mine, found)
@@ -184,6 +179,11 @@ _V = TypeVar("_V", int, str)
 def _merge(into: dict[str, int], counts: Mapping[str, int]) -> None:
     for name, count in counts.items():
         into[name] = into.get(name, 0) + count
+
+
+def _joined(records: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Return the values of `records` as one JSON array: a call for each would cost as much as the reading."""
+    return b"[%b]" % b",".join([value for _, value in records])
 
 
 def _sorted(counts: dict[str, _V]) -> dict[str, _V]:
