@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol, TypeVar, get_args, get_type_hints
 import msgspec
 from msgspec import NODEFAULT, Struct
 
-from contracts.errors import BadInput
+from contracts.errors import UNREADABLE, BadInput
 
 Format = Literal["parquet", "jsonl"]
 ROWS_READ_MAX = 4_096
@@ -67,7 +67,7 @@ def _read_jsonl(path: Path, row_type: type[_Row], where: Where | None) -> Iterat
                 if name and getattr(wanted(line), name) not in values:
                     continue
                 rows.append(decode(line))
-            except msgspec.DecodeError as error:
+            except UNREADABLE as error:
                 raise BadInput(f"{path}, line {number}: {error}. Correct the line, or write the log anew") from None
             if len(rows) == ROWS_READ_MAX:
                 yield rows

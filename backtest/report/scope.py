@@ -23,6 +23,7 @@ from backtest.report.facts import Codes, Floats
 from backtest.report.figures import Figures
 from backtest.summary import Summary
 from backtest.what_if import Wanted
+from contracts.errors import UNREADABLE
 from contracts.log import MANIFEST, Log, policy_records, sha256_of
 from contracts.policies import Policy, decode_policy
 from contracts.rules import LearningRule
@@ -173,7 +174,7 @@ def learns(figures: Figures, log: Log) -> bool:
     for record in policy_records(log):
         try:
             policy = decode_policy(record.value) if record.value is not None else None
-        except msgspec.DecodeError:
+        except UNREADABLE:
             continue  # no worker would use it, either
         if isinstance(policy, Policy) and isinstance(policy.rule, LearningRule):
             figures.add("scope", "limit", unit="text", text=_LEARNS)

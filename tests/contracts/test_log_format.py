@@ -201,11 +201,19 @@ def test_a_truncated_table_is_a_sentence_also_when_nobody_verified(tmp_path):
         list(log.events())
 
 
-def test_a_broken_line_is_named(tmp_path):
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('{"type": "view", "price": "x"}', r"Expected `int \| null`, got `str`"),
+        ('{"type": "view", "more": ' + "[" * 100_000 + "]" * 100_000 + "}", "recursion"),
+    ],
+    ids=["another type", "brackets within brackets"],
+)
+def test_a_broken_line_is_named(tmp_path, line, says):
     written(tmp_path, "jsonl")
     with (tmp_path / "events.jsonl").open("a") as file:
-        file.write('{"type": "view", "price": "x"}\n')
-    with pytest.raises(BadInput, match=r"events\.jsonl, line 7: Expected `int \| null`, got `str`"):
+        file.write(line + "\n")
+    with pytest.raises(BadInput, match=rf"events\.jsonl, line 7: .*{says}"):
         list(open_log(tmp_path, verify=False).events())
 
 
