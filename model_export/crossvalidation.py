@@ -140,7 +140,7 @@ class Folding:
     def finished(self) -> Fold | None:
         """Return what was found before, if the fold was finished."""
         file = self._directory / RESULT
-        return _read(file, Fold) if file.is_file() else None
+        return _read(file, Fold, "delete it, and go on with --resume") if file.is_file() else None
 
     def run(self, catalogue: Catalogue, options: Options, tell: Tell, stage: Stage) -> Fold:
         """Train, from the last checkpoint if there is one, export, and test."""
@@ -197,11 +197,15 @@ def _text_of(directory: Path | None) -> str:
 def _require_plan(directory: Path, plan: Plan, *, resume: bool) -> None:
     file = directory / PLAN
     if not file.is_file():
+        if (directory / FOUND).exists() or any(directory.glob("fold-*")):
+            raise BadInput(
+                f"{directory} holds folds and no {PLAN} that says of what, so nobody can go on with them: use another directory"
+            )
         directory.mkdir(parents=True, exist_ok=True)
         _write(file, plan)
     elif not resume:
         raise BadInput(f"{directory} holds a cross-validation: go on with --resume, or use another directory")
-    elif _read(file, Plan) != plan:
+    elif _read(file, Plan, "use another directory, for nobody can tell what the folds in this one are of") != plan:
         raise BadInput(
             f"{file} is of another cross-validation (its log, folds or options): use another directory, or what it was begun with"
         )
@@ -210,11 +214,11 @@ def _require_plan(directory: Path, plan: Plan, *, resume: bool) -> None:
 _Told = TypeVar("_Told", bound=Struct)
 
 
-def _read(file: Path, told: type[_Told]) -> _Told:
+def _read(file: Path, told: type[_Told], remedy: str) -> _Told:
     try:
         return msgspec.json.decode(file.read_bytes(), type=told)
     except (OSError, msgspec.DecodeError) as error:
-        raise BadInput(f"{file} cannot be read ({error}): delete it, and go on with --resume") from None
+        raise BadInput(f"{file} cannot be read ({error}): {remedy}") from None
 
 
 def _write(file: Path, told: Struct) -> None:

@@ -176,13 +176,26 @@ def test_bad_input_is_refused_with_a_sentence_before_anything_is_trained(shop, t
     assert not (tmp_path / "cv").exists()
 
 
-def test_a_damaged_result_is_named(shop, tmp_path):
+def test_a_damaged_plan_is_named(shop, tmp_path):
     out = tmp_path / "cv"
     out.mkdir()
     (out / "plan.json").write_text("{}")
     done = run(out, shop, "--by", "user", "--resume")
     assert isinstance(done.exception, BadInput)
     assert "plan.json cannot be read" in str(done.exception)
+    assert "use another directory" in str(done.exception)
+    assert "delete" not in str(done.exception), "folds without a plan could be of anything"
+
+
+@pytest.mark.parametrize("words", [[], ["--resume"]])
+def test_folds_without_a_plan_are_not_gone_on_with(shop, tmp_path, watched, words):
+    out = tmp_path / "cv"
+    (out / "fold-1").mkdir(parents=True)
+    done = run(out, shop, "--by", "user", *words)
+    assert isinstance(done.exception, BadInput)
+    assert "holds folds and no plan.json" in str(done.exception)
+    assert not watched.given
+    assert not (out / "plan.json").exists()
 
 
 def fold_with(number, **values):
