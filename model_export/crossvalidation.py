@@ -22,6 +22,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 import numpy as np
+import torch
 from msgspec import Struct
 
 from contracts.catalogue import Catalogue
@@ -57,6 +58,8 @@ class Plan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     source: str
     validation: float
     text: str
+    threads: int
+    """Of torch: equal runs need equal threads."""
     options: Options
 
 
@@ -112,6 +115,7 @@ def crossvalidate(
         source=log.manifest.source,
         validation=work.validation,
         text=_text_of(work.text),
+        threads=torch.get_num_threads(),
         options=options,
     )
     _require_plan(directory, plan, resume=resume)
@@ -207,7 +211,7 @@ def _require_plan(directory: Path, plan: Plan, *, resume: bool) -> None:
         raise BadInput(f"{directory} holds a cross-validation: go on with --resume, or use another directory")
     elif _read(file, Plan, "use another directory, for nobody can tell what the folds in this one are of") != plan:
         raise BadInput(
-            f"{file} is of another cross-validation (its log, folds or options): use another directory, or what it was begun with"
+            f"{file} is of another cross-validation (its log, folds, threads or options): use another directory, or what it was begun with"
         )
 
 

@@ -150,7 +150,9 @@ def test_a_killed_run_goes_on_with_the_folds_that_are_not_finished_and_finds_the
     assert isinstance(again.exception, BadInput)
     assert "go on with --resume, or use another directory" in str(again.exception)
     other = run(killed, shop, "--by", "user", "--seed", "2", "--resume")
-    assert "is of another cross-validation (its log, folds or options)" in str(other.exception)
+    threads = run(killed, shop, "--by", "user", "--threads", "2", "--resume")
+    for refused in (other, threads):
+        assert "is of another cross-validation (its log, folds, threads or options)" in str(refused.exception)
     assert run(killed, shop, "--by", "user", "--resume").exit_code == 0
     assert len(watched.given) == 1, "the first fold is not trained again"
     assert (killed / "crossvalidation.json").read_bytes() == (whole / "crossvalidation.json").read_bytes()
@@ -231,4 +233,13 @@ def test_a_slice_that_one_fold_alone_has_gets_no_spread() -> None:
 
 
 def test_a_plan_names_what_would_give_other_figures() -> None:
-    assert set(Plan.__struct_fields__) == {"by", "folds", "log_digest", "source", "validation", "text", "options"}
+    assert set(Plan.__struct_fields__) == {
+        "by",
+        "folds",
+        "log_digest",
+        "source",
+        "validation",
+        "text",
+        "threads",
+        "options",
+    }
