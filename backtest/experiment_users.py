@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from contracts.decisions import Source
 from contracts.errors import BadInput
 from contracts.log_files import require_pyarrow
 
@@ -46,6 +47,8 @@ class ExperimentUser(Struct, gc=False):
     """Not withdrawn since."""
     arms: int = 1
     """In how many arms the user was seen; more than one is a fault."""
+    partition: int = 0
+    """Of the draws."""
 
 
 class ExperimentData(Struct):
@@ -68,6 +71,7 @@ class _Decision(Struct, gc=False):
     reasons: tuple[str, ...]
     status: str
     event_time_ms: int
+    source: Source
     experiment: str | None = None
     variant: str | None = None
     held_out: bool = False
@@ -109,44 +113,49 @@ def read_users(
         decisions: Parquet file of a backtest.
         outcomes: Parquet file of the same backtest.
         horizon_ms: as in contracts.experiments.
-        window_ms: of the log's outcomes: a draw's purchases are known that much later, so a user counts then only; else
-            the same user could be worth more at the next look.
+        window_ms: of the log's outcomes: a draw's purchases are known when its partition has got that much further, so a user
+            counts then only; else the same user could be worth more at the next look.
 
     Raises:
         BadInput: a file is missing or none of ours, or nobody was in the experiment.
     """
     users: dict[str, ExperimentUser] = {}
-    last_ms = _read_decisions(name, decisions, users, horizon_ms)
+    reached = _read_decisions(name, decisions, users, horizon_ms)
     if not users:
         raise BadInput(
             f"{decisions} holds no draw of an experiment {name}: backtest a log on which it runs, or look at the name"
         )
     withheld = 0
     if horizon_ms is not None:
-        early = [user for user, one in users.items() if one.first_ms + horizon_ms + window_ms > last_ms]
+        over_ms = horizon_ms + window_ms
+        early = [user for user, one in users.items() if one.first_ms + over_ms > reached[one.partition]]
         for user in early:
             del users[user]
         withheld = len(early)
     costs_known = _read_outcomes(outcomes, users, horizon_ms)
-    return ExperimentData(users, last_ms, costs_known, withheld)
+    return ExperimentData(users, max(reached.values()), costs_known, withheld)
 
 
-def _read_decisions(name: str, decisions: Path, users: dict[str, ExperimentUser], horizon_ms: int | None) -> int:
-    last_ms = 0
+def _read_decisions(
+    name: str, decisions: Path, users: dict[str, ExperimentUser], horizon_ms: int | None
+) -> dict[int, int]:
+    """Add who is in the experiment to `users`; return the latest event time of each partition."""
+    reached: dict[int, int] = {}
     for value in _records(decisions, "decision"):
         row = _read_decision(value)
-        last_ms = max(last_ms, row.event_time_ms)
+        partition = row.source.partition
+        reached[partition] = max(reached.get(partition, 0), row.event_time_ms)
         one = users.get(row.user)
         if row.status == "drawn" and row.experiment is not None and row.experiment.rpartition("@")[0] == name:
             arm = HOLDOUT if row.held_out else row.variant or ""
             if one is None:
-                one = users[row.user] = ExperimentUser(arm, row.event_time_ms)
+                one = users[row.user] = ExperimentUser(arm, row.event_time_ms, partition=partition)
             elif one.arm != arm:
                 one.arms += 1
             one.draws += _within(row.event_time_ms, one, horizon_ms)
         elif one is not None and row.reasons[0] in _WITHDRAWN and _within(row.event_time_ms, one, horizon_ms):
             one.consent = False
-    return last_ms
+    return reached
 
 
 def _within(time_ms: int, user: ExperimentUser, horizon_ms: int | None) -> bool:

@@ -104,6 +104,28 @@ def test_who_counts_at_one_look_is_worth_the_same_at_every_later_one(ran, tmp_pa
     assert hasty > 0
 
 
+def test_a_user_of_a_partition_that_lags_counts_when_that_partition_has_got_so_far(ran, tmp_path):
+    """A look at which every third user's partition is behind: known is what was decided and had resolved by its own time."""
+    horizon, window, lag = 1_200_000, open_log(ran.log).manifest.semantics.outcome_window_ms, 1_500_000
+    everything = ran.users(horizon, window).users
+    late = set(sorted(everything)[::3])
+    look = sorted(one.first_ms for one in everything.values())[700]
+    early = [tmp_path / path.name for path in (ran.decisions, ran.outcomes)]
+    for path, target in zip((ran.decisions, ran.outcomes), early, strict=True):
+        known = []
+        for record in pq.read_table(path)["record"].to_pylist():
+            row = json.loads(record)
+            if row.get("resolved_ms", row.get("event_time_ms", 0)) <= look - lag * (row["user"] in late):
+                if "source" in row:
+                    row["source"][1] = int(row["user"] in late)
+                known.append({"kind": row["record"], "record": json.dumps(row).encode()})
+        pq.write_table(pa.Table.from_pylist(known), target)
+    seen = read_users("spring", *early, horizon, window).users
+    assert late & seen.keys() and seen.keys() - late
+    assert all(one.revenue == everything[user].revenue for user, one in seen.items())
+    assert all(one.first_ms + horizon + window <= look - lag for user, one in seen.items() if user in late)
+
+
 def test_nobody_in_the_experiment_is_a_sentence(ran):
     with pytest.raises(BadInput, match="no draw of an experiment summer"):
         read_users("summer", ran.decisions, ran.outcomes)
