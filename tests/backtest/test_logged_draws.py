@@ -113,6 +113,18 @@ def test_as_of_an_earlier_time_the_draws_are_those_whose_windows_were_over_by_th
     assert found.table.to_pylist() == [whole[draw_id] for draw_id in found.column("draw_id")]
 
 
+def test_as_of_an_earlier_time_an_outcome_that_was_due_by_then_and_is_not_recomputed_refuses_the_log(
+    log, draws, tmp_path
+):
+    """One that is recorded twice is one that the replay has lost; the copy stands last of what was known at the cut."""
+    ends = np.sort(draws.column("resolved_ms"))
+    cut, rows = int(ends[len(ends) // 2]), outcomes_of(log)
+    place = max(n for n, row in enumerate(rows) if json.loads(row.record).get("resolved_ms", cut + 1) <= cut)
+    twice = rewritten(log, tmp_path / "log", outcomes=[*rows[: place + 1], *rows[place:]])
+    run_backtest(twice, draws=tmp_path / "draws.parquet", targets=[FIXED], as_of=cut)
+    assert "1 recorded outcomes" in read_draws(tmp_path / "draws.parquet").refusal
+
+
 def test_margins_of_items_without_a_cost_are_refused(log, tmp_path):
     items = [replace(row, cost=None) for row in chain.from_iterable(open_log(log).catalogue())]
     found = logged_draws(rewritten(log, tmp_path, catalogue=items), [])
