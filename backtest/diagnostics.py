@@ -90,7 +90,8 @@ def pareto_k(weight: Floats) -> float | None:
 
     The tail are the min(n / 5, 3 sqrt(n)) largest; the fit is that of Zhang and Stephens 2009, drawn towards 0.5 as if by ten
     values: Vehtari, Simpson, Gelman, Yao, Gabry, "Pareto smoothed importance sampling", arXiv 1507.02646. Below 0.7 means of
-    weighted rewards settle; above, not at any size of log.
+    weighted rewards settle; above, not at any size of log, if the tail goes on as it was fitted: that of bounded weights ends,
+    so backtest.gates asks only where a weight is far above the mean.
     """
     n = len(weight)
     count = int(np.ceil(min(n / 5.0, 3.0 * n**0.5)))

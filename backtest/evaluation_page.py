@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from backtest.estimates import Diagnostics, Estimate, Evaluation, Gate, Interval, Lift
+from backtest.gates import tail_aside
 
 _COLOURS = {"ADOPT_TO_AB": "bold green", "REJECT": "bold red", "INCONCLUSIVE": "bold yellow", "REFUSE": "bold red"}
 _NAMES = {
@@ -88,6 +89,12 @@ def _gates(gates: tuple[Gate, ...]) -> Table:
     return table
 
 
+def _tail(found: Diagnostics) -> str:
+    if found.pareto_k is None:
+        return "no tail"
+    return ", ".join(filter(None, (f"{found.pareto_k:.3f}", tail_aside(found))))
+
+
 def _diagnostics(found: Diagnostics) -> Table:
     table = _table("diagnostics", "", "")
     rows = {
@@ -97,7 +104,7 @@ def _diagnostics(found: Diagnostics) -> Table:
         "mean weight": f"{found.weight_mean:.6f} (z {found.weight_z:+.2f})",
         "largest weight, its share": f"{found.weight_max:,.3f}, {found.weight_share:.2%}",
         "largest share of weighted reward": f"{found.reward_share:.1%}",
-        "Pareto k of the weights": "no tail" if found.pareto_k is None else f"{found.pareto_k:.3f}",
+        "Pareto k of the weights": _tail(found),
         "target's choices never drawn": f"{found.unsupported:.2%}",
         "IPS at clips": ", ".join(f"{one.clip:g}: {one.value:.6g}" for one in found.clips),
         "DM minus IPS": "no model" if found.model_gap is None else f"{found.model_gap:+.2f} standard errors of IPS",

@@ -51,7 +51,7 @@ def gates_of(found: Diagnostics, judged_by: Judge) -> tuple[Gate, ...]:
         _below("largest reward", found.reward_share, REWARD_SHARE_MAX, reward),
         _below("unsupported target", found.unsupported, UNSUPPORTED_MAX, unsupported),
     ]
-    if found.pareto_k is not None and found.weight_max > TAIL_MIN * found.weight_mean:
+    if found.pareto_k is not None and not tail_aside(found):
         says = "the tail of the weights has the shape {value:.2f}, less than {limit:.1f} needed"
         gates.append(_below("pareto k", found.pareto_k, PARETO_K_MAX, says))
     if found.recomputed_gap is not None:
@@ -63,6 +63,13 @@ def gates_of(found: Diagnostics, judged_by: Judge) -> tuple[Gate, ...]:
         says = "{value:,.0f} users, {limit:,.0f} needed to resample them"
         gates.append(_at_least("users", float(found.users), float(USERS_MIN), says))
     return tuple(gates)
+
+
+def tail_aside(found: Diagnostics) -> str:
+    """Return why the shape of the tail of the weights, where there is one, is not judged; empty if it is."""
+    if found.pareto_k is None or found.weight_max > TAIL_MIN * found.weight_mean:
+        return ""
+    return f"not judged: no weight above {TAIL_MIN:g} times the mean"
 
 
 def refused(why: str) -> tuple[Gate, ...]:

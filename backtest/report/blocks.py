@@ -113,13 +113,19 @@ class Section:
 
 
 def cell(number: int, figure: Figure, interval: bool = True) -> Cell:
-    """Return a figure as a cell; a change whose interval excludes zero has a tone: good up, but for users who stay away."""
+    """Return a figure as a cell; a change whose interval excludes zero has a tone: good up, but for users who stay away.
+
+    What is said of a diagnostic, as that no gate judges it, stands below its number.
+    """
     tone = "words" if figure.unit == "text" else ""
     if figure.unit.startswith("change") and figure.low is not None and figure.high is not None:
         up, down = ("bad", "good") if STAYS_AWAY in figure.group or STAYS_AWAY in figure.measure else ("good", "bad")
         tone = up if figure.low > 0.0 else down if figure.high < 0.0 else ""
     text = figure.text if figure.value is None and figure.text else shown(figure)
-    return Cell(text, shown_interval(figure) if interval else "", number, tone)
+    below = shown_interval(figure) if interval else ""
+    if figure.section in ("diagnostics", "parts") and figure.value is not None:
+        below = below or figure.text
+    return Cell(text, below, number, tone)
 
 
 EMPTY = Cell("")

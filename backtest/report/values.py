@@ -16,7 +16,7 @@ import numpy as np
 from backtest.estimates import Diagnostics, Evaluation, Interval, Settings
 from backtest.evaluation import evaluate, lift_over
 from backtest.feedback import Feedback
-from backtest.gates import SHARES
+from backtest.gates import SHARES, tail_aside
 from backtest.report.draws import LOGGED, Draws
 from backtest.report.facts import Floats
 from backtest.report.figures import STAYS_AWAY, Figures, Unit
@@ -24,6 +24,7 @@ from backtest.report.reward_model import Expected
 from backtest.report.spill import Spill
 from backtest.report.targets import Target
 
+PARETO_K = "Pareto k of the weights"
 FEWER_RESAMPLES = 200
 """Where many numbers are asked for at once."""
 ESTIMATORS = {
@@ -83,7 +84,7 @@ def describe_value(figures: Figures, judged: Judged, target: Target, against: Se
             _lift(figures, target.name, f"lift over {other.name}", lift.value, lift.bootstrap)
             figures.add("value", f"relative lift over {other.name}", lift.relative, policy=target.name, unit="change")
     _estimators(figures, target.name, found)
-    _diagnostics(figures, target.name, found)
+    describe_diagnostics(figures, target.name, found)
     weight = feedback.weight[~feedback.forced]
     counts, _ = np.histogram(weight, _WEIGHT_EDGES)
     for low, high, count in zip(_WEIGHT_EDGES, _WEIGHT_EDGES[1:], counts.tolist(), strict=False):
@@ -142,12 +143,14 @@ def _estimators(figures: Figures, policy: str, found: Evaluation) -> None:
         figures.add("estimators", "parameter", one.parameter, policy=policy, group=name)
 
 
-def _diagnostics(figures: Figures, policy: str, found: Evaluation) -> None:
+def describe_diagnostics(figures: Figures, policy: str, found: Evaluation) -> None:
+    """Add what weights look like, and what hangs on large ones: sections diagnostics, clips."""
     seen = found.diagnostics
     if seen is None:
         return
     for measure, value, unit in diagnosed(seen):
-        figures.add("diagnostics", measure, value, policy=policy, unit=unit)
+        text = tail_aside(seen) if measure == PARETO_K else ""
+        figures.add("diagnostics", measure, value, policy=policy, unit=unit, text=text)
     for clip in seen.clips:
         half = 1.959963984540054 * clip.error
         figures.add(
@@ -169,7 +172,7 @@ def diagnosed(seen: Diagnostics) -> list[tuple[str, float | None, Unit]]:
         ("largest weight", seen.weight_max, "number"),
         ("its share of all weight", seen.weight_share, "share"),
         ("largest share of weighted reward", seen.reward_share, "share"),
-        ("Pareto k of the weights", seen.pareto_k, "number"),
+        (PARETO_K, seen.pareto_k, "number"),
         ("unsupported mass", seen.unsupported, "share"),
         ("DM minus IPS, in standard errors", seen.model_gap, "number"),
         ("propensity recomputed, largest difference", seen.recomputed_gap, "number"),

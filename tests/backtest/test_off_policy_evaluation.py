@@ -5,11 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from rich.console import Console
 
 from backtest.estimates import Settings
 from backtest.evaluation import evaluate, lift_over
+from backtest.evaluation_page import page_of
 from backtest.feedback import feedback_of
-from backtest.gates import gates_of
+from backtest.gates import gates_of, tail_aside
+from backtest.report import values
+from backtest.report.blocks import cell_of
+from backtest.report.figures import Figures
 from contracts.errors import BadInput
 
 FEW = Settings(resamples=200)
@@ -150,6 +155,15 @@ def test_where_no_weight_is_ten_times_the_mean_there_is_no_tail_whose_shape_coul
     assert found.diagnostics.pareto_k > 0.7
     assert found.diagnostics.weight_max == pytest.approx(4.0)
     assert (found.verdict, failed(found)) == ("INCONCLUSIVE", set()), found.why
+    aside = "not judged: no weight above 10 times the mean"
+    assert tail_aside(found.diagnostics) == aside
+    with (console := Console(width=160)).capture() as printed:
+        console.print(page_of(found))
+    assert f"{found.diagnostics.pareto_k:.3f}, {aside}" in printed.get()
+    figures = Figures()
+    values.describe_diagnostics(figures, "p", found)
+    shown = cell_of(figures, "diagnostics", measure=values.PARETO_K)
+    assert (float(shown.text), shown.interval) == (pytest.approx(found.diagnostics.pareto_k, abs=0.01), aside)
 
 
 def test_a_tail_too_heavy_for_any_log_is_refused():
