@@ -6,11 +6,13 @@ import multiprocessing
 import tracemalloc
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from math import isnan
 from pathlib import Path
 
 from backtest import feed, jobs, outputs, user_digests
 from backtest.run import run_backtest
 from backtest.shoppers import generate_log
+from benchmarks.bench_backtest import BARE, ONE, Took, growth_of
 from benchmarks.logs import repeated
 from contracts import intake, log, log_files
 from contracts.log import open_log
@@ -56,3 +58,13 @@ def test_a_log_four_times_as_long_by_four_times_as_many_users_takes_about_the_sa
             ran = pool.submit(peak_bytes, tmp_path / "warm", tmp_path / name, tmp_path / f"{name}-out")
             peaks.append(ran.result())
     assert peaks[1] < 1.5 * peaks[0], "menus of items fill up still, nothing else grows"
+
+
+def test_a_benchmark_that_could_not_measure_one_of_its_cases_claims_no_growth() -> None:
+    small, large, unknown = (
+        Took(events=1, digest="", rate=1.0, whole_rate=1.0, cpu_us=1.0, peak_mib=peak) for peak in (100.0, 105.0, None)
+    )
+    assert growth_of({BARE: [small, large], ONE: [small, small]}) == 1.05
+    for case in ([small, unknown], [unknown, large], [unknown, unknown]):
+        for long in ({BARE: [small, large], ONE: case}, {BARE: case, ONE: [small, large]}):
+            assert isnan(growth_of(long))
