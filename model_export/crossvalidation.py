@@ -211,7 +211,8 @@ def _require_plan(directory: Path, plan: Plan, *, resume: bool) -> None:
         raise BadInput(f"{directory} holds a cross-validation: go on with --resume, or use another directory")
     elif _read(file, Plan, "use another directory, for nobody can tell what the folds in this one are of") != plan:
         raise BadInput(
-            f"{file} is of another cross-validation (its log, folds, threads or options): use another directory, or what it was begun with"
+            f"{file} is of another cross-validation (its log, folds, threads or options): use another directory, or what it "
+            "was begun with"
         )
 
 

@@ -42,6 +42,8 @@ def evaluate_command(artifact: Path | None, directory: Path, test_from: datetime
         evaluation = evaluate(directory, epoch_ms(test_from), model, encoder, progress)
     for sheet in sheets_of(evaluation):
         Console().print(rich_table(sheet))
+    if isinstance(evaluation.propensity, str):
+        click.echo(f"No propensity. {evaluation.propensity}")
     if out is not None:
         _write(evaluation, out, artifact, directory, test_from)
 
@@ -56,5 +58,8 @@ def _write(
     words += ["--log", directory.name, *(["--test-from", test_from.isoformat()] if test_from is not None else [])]
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(markdown_of(evaluation, shlex.join([*words, "--out", out.name]), diagram.name))
+    if isinstance(evaluation.propensity, str):
+        click.echo(f"{out} written")
+        return
     diagram.write_text(reliability_svg(evaluation.propensity.methods))
     click.echo(f"{out} and {diagram.name} written")

@@ -98,7 +98,8 @@ class Evaluation:
     model: str | None
     """Digest of the artifact."""
     next_item: NextItemResult
-    propensity: PropensityResult
+    propensity: PropensityResult | str
+    """The sentence that says why there is none, where a slice of the log has no purchases."""
 
 
 class ModelScores:
@@ -138,7 +139,7 @@ def evaluate(
 
     Raises:
         BadInput: no log, a model that learned from the test part, nothing to predict after the split, or nothing to learn from
-            before it.
+            before it. Too few purchases leave the propensity out alone.
     """
     log = open_log(directory)
     catalogue = catalogue_of(log)
@@ -164,8 +165,15 @@ def evaluate(
         until_ms=split.tested_until_ms,
         model=artifact.digest if artifact is not None else None,
         next_item=next_item_result(observed, catalogue, split, artifact),
-        propensity=propensity_result(observed, split),
+        propensity=_propensity_if_any(observed, split),
     )
+
+
+def _propensity_if_any(observed: Observed, split: Split) -> PropensityResult | str:
+    try:
+        return propensity_result(observed, split)
+    except BadInput as error:
+        return str(error)
 
 
 def _learned_until_ms(artifact: Artifact | None, log: Log) -> int | None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from model_export.evaluation import MODEL, ROLLING_BASELINE, Evaluation
+from model_export.evaluation import MODEL, ROLLING_BASELINE, Evaluation, PropensityResult
 from model_export.next_item import SLICES, TOP
 from model_export.propensity import BINS, PURCHASE_WITHIN_MS, PropensityMetrics
 
@@ -45,7 +45,12 @@ class Sheet(NamedTuple):
 
 
 def sheets_of(evaluation: Evaluation) -> list[Sheet]:
-    """Return the tables of an evaluation; a slice without events has none."""
+    """Return the tables of an evaluation; a slice without events has none, and a log without purchases no propensity."""
+    judged = evaluation.propensity
+    return [*_ranked(evaluation), *([] if isinstance(judged, str) else [_propensity(judged)])]
+
+
+def _ranked(evaluation: Evaluation) -> list[Sheet]:
     found = evaluation.next_item.methods
     sheets = []
     for name in SLICES:
@@ -56,10 +61,13 @@ def sheets_of(evaluation: Evaluation) -> list[Sheet]:
         sheets.append(
             Sheet(f"Next item, {name}: {events:,} events", ("", f"Recall@{TOP}", f"NDCG@{TOP}", f"MRR@{TOP}"), rows)
         )
-    propensity = evaluation.propensity
-    rows = [(method, *(f"{value:.4f}" for value in metrics[:3])) for method, metrics in propensity.methods.items()]
-    title = f"Purchase within {_WITHIN}: {propensity.examples:,} examples"
-    return [*sheets, Sheet(title, ("", "AUC", "log-loss", "calibration error"), rows)]
+    return sheets
+
+
+def _propensity(judged: PropensityResult) -> Sheet:
+    rows = [(method, *(f"{value:.4f}" for value in metrics[:3])) for method, metrics in judged.methods.items()]
+    title = f"Purchase within {_WITHIN}: {judged.examples:,} examples"
+    return Sheet(title, ("", "AUC", "log-loss", "calibration error"), rows)
 
 
 def rich_table(sheet: Sheet) -> Table:
@@ -78,13 +86,11 @@ def markdown_of(evaluation: Evaluation, command: str, diagram: str) -> str:
     Args:
         evaluation: what was found.
         command: what made the page.
-        diagram: path of the reliability diagram, as the page links it.
+        diagram: path of the reliability diagram, as the page links it where there is a propensity.
     """
-    *next_item, propensity = [markdown_table(sheet) for sheet in sheets_of(evaluation)]
-    found, learned = evaluation.next_item, evaluation.propensity
-    settings = "; ".join(
-        f"{name}: {words}" for name, words in ({**found.settings, **learned.settings}).items() if words
-    )
+    found, judged = evaluation.next_item, evaluation.propensity
+    chosen = {**found.settings, **({} if isinstance(judged, str) else judged.settings)}
+    settings = "; ".join(f"{name}: {words}" for name, words in chosen.items() if words)
     model = f"Model `{evaluation.model}`." if evaluation.model else "Without a model: the baselines alone."
     parts = [
         "# Quality of the model",
@@ -97,16 +103,22 @@ def markdown_of(evaluation: Evaluation, command: str, diagram: str) -> str:
         f"that is no candidate, {found.repeat_share:.1%} repeat the user's last item, {found.new_user_share:.1%} are of new "
         f"users. Settings: {settings}. The largest standard error of a mean in these tables, by user, is "
         f"{found.standard_error:.4f}.",
-        *next_item,
+        *map(markdown_table, _ranked(evaluation)),
         "## Purchase propensity",
+        *([f"Not asked. {judged}."] if isinstance(judged, str) else _propensity_parts(judged, diagram)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _propensity_parts(learned: PropensityResult, diagram: str) -> list[str]:
+    return [
         bullets(_PROPENSITY_RULES),
         f"Learned from {learned.learned_examples:,} examples, {learned.learned_bought_share:.2%} of them bought; tested on "
         f"{learned.examples:,}, {learned.bought_share:.2%} bought. {learned.off_list_share:.2%} of the tested examples were seen "
         "at a price other than list; the propensity is that at list price, so nothing here is about a slope in price.",
-        propensity,
+        markdown_table(_propensity(learned)),
         f"![reliability diagram]({diagram})",
     ]
-    return "\n\n".join(parts) + "\n"
 
 
 def time_of(ms: int) -> str:

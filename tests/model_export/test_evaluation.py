@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from backtest.shoppers import generate_log
 from contracts.errors import BadInput
 from contracts.log import open_log
+from contracts.log_writer import LogWriter
 from contracts.semantics import Topology
 from features.artifact import write_artifact
 from features.tokens import KINDS
@@ -132,6 +134,21 @@ def test_the_command_prints_tables_and_writes_the_page_and_its_diagram(shop, tmp
     diagram = ElementTree.fromstring((out.parent / "quality-reliability.svg").read_text())
     circles = [one for one in diagram.iter() if one.tag.endswith("circle")]
     assert len(circles) == BINS + 1
+
+
+def test_a_log_in_which_nobody_buys_gets_its_next_item_tables_and_a_sentence(shop, tmp_path) -> None:
+    log, out = open_log(shop), tmp_path / "quality.md"
+    with LogWriter(tmp_path / "log", log.manifest, "jsonl") as writer:
+        writer.rows([row for row in log.rows() if row.type != "purchase"])
+        writer.catalogue(list(chain.from_iterable(log.catalogue())))
+    words = ["--log", str(tmp_path / "log"), "--out", str(out)]
+    done = CliRunner().invoke(evaluate_command, words, catch_exceptions=False)
+    assert done.exit_code == 0
+    for text in (out.read_text(), done.output):
+        assert f"Next item, {SLICES[0]}:" in text
+        assert "there are no views that ended in a purchase within 30 min" in text
+        assert "log-loss" not in text and "reliability" not in text
+    assert not list(tmp_path.glob("*.svg"))
 
 
 def test_the_page_says_how_many_prices_were_not_those_of_the_list(evaluation, shop) -> None:
