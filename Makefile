@@ -51,7 +51,7 @@ constraints: setup ## Write deploy/constraints.txt, the versions of the image's 
 # A stamp per environment: installed again when pyproject.toml changes, and not otherwise.
 # GIB: what it takes of the disk while it runs, torch's CUDA wheels and what is in them; pip would find out minutes later.
 .venv/.installed: EXTRAS := dev
-.venv/.installed: GIB := 11
+.venv/.installed: GIB := 10
 .venv-demo/.installed: EXTRAS := demo
 .venv-demo/.installed: GIB := 2
 .venv/.installed .venv-demo/.installed: pyproject.toml
