@@ -36,7 +36,7 @@ def shop(tmp_path_factory):
 
 def seen_whole(log):
     """Return catalogue and policies as a worker has read them that finds everything on the topics."""
-    seen = Seen(References(log), PolicyBook())
+    seen = Seen(References(log), PolicyBook(), log.manifest.semantics.currency)
     seen.advance(inf, inf)
     return seen.catalogue, seen.policies
 
