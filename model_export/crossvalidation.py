@@ -39,7 +39,7 @@ from model_export.evaluation import (
     require_enough,
 )
 from model_export.observed import Observed, Progress, observe
-from model_export.runs import RUN, export_run
+from model_export.runs import RUN, export_run, write_json
 from model_export.splits import Split, fold_of, folds_in_time, folds_of_users
 from model_export.spreads import Fold, Spread, figures_of, summary_of
 from model_export.training import Options, Tell
@@ -124,7 +124,7 @@ def crossvalidate(
         fold = Folding(directory / f"fold-{number}", number, split, _part(work, by, folds, number, split))
         found.append(fold.finished() or fold.run(catalogue, options, tell, stage))
     done = CrossValidation(plan=plan, folds=found, summary=summary_of(found))
-    _write(directory / FOUND, done)
+    write_json(directory / FOUND, done)
     return done
 
 
@@ -174,7 +174,7 @@ class Folding:
             settings={**ranked.settings, **judged.settings},
             figures=figures_of(ranked, judged),
         )
-        _write(self._directory / RESULT, fold)
+        write_json(self._directory / RESULT, fold)
         return fold
 
     def _sizes(self, observed: Observed) -> dict[str, int]:
@@ -206,7 +206,7 @@ def _require_plan(directory: Path, plan: Plan, *, resume: bool) -> None:
                 f"{directory} holds folds and no {PLAN} that says of what, so nobody can go on with them: use another directory"
             )
         directory.mkdir(parents=True, exist_ok=True)
-        _write(file, plan)
+        write_json(file, plan)
     elif not resume:
         raise BadInput(f"{directory} holds a cross-validation: go on with --resume, or use another directory")
     elif _read(file, Plan, "use another directory, for nobody can tell what the folds in this one are of") != plan:
@@ -224,9 +224,3 @@ def _read(file: Path, told: type[_Told], remedy: str) -> _Told:
         return msgspec.json.decode(file.read_bytes(), type=told)
     except (OSError, msgspec.DecodeError) as error:
         raise BadInput(f"{file} cannot be read ({error}): {remedy}") from None
-
-
-def _write(file: Path, told: Struct) -> None:
-    draft = file.with_name(file.name + ".new")
-    draft.write_bytes(msgspec.json.format(msgspec.json.encode(told), indent=2) + b"\n")
-    draft.replace(file)

@@ -53,9 +53,14 @@ def write_run(directory: Path, run: Run, trained: Trained, items: list[str]) -> 
     weights |= {name: torch.from_numpy(table) for name, table in tables}
     save_file(weights, directory / WEIGHTS)
     (directory / ITEMS).write_bytes(msgspec.json.encode(items))
-    draft = directory / (RUN + ".new")
-    draft.write_bytes(msgspec.json.format(msgspec.json.encode(run), indent=2) + b"\n")
-    draft.replace(directory / RUN)
+    write_json(directory / RUN, run)
+
+
+def write_json(file: Path, told: Struct) -> None:
+    """Write `told` for people, at once: whoever finds the file finds all of it."""
+    draft = file.with_name(file.name + ".new")
+    draft.write_bytes(msgspec.json.format(msgspec.json.encode(told), indent=2) + b"\n")
+    draft.replace(file)
 
 
 def read_run(directory: Path) -> tuple[Run, Model]:

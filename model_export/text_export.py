@@ -104,9 +104,7 @@ def export_text_encoder(encoder: str, directory: Path) -> TextEncoder:
     model = load_encoder(source)
     tokenizer = _tokenizer_of(source)
     contents = {GRAPH: _graph_of(model), TOKENIZER: tokenizer}
-    draft = directory.with_name(
-        directory.name + ".new"
-    )  # until it is proved: what lies in `directory` is not proved again
+    draft = directory.with_name(directory.name + ".new")  # until proved: what lies in `directory` is not proved again
     draft.mkdir(parents=True, exist_ok=True)
     for name, value in contents.items():
         (draft / name).write_bytes(value)

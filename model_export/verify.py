@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ from features.signals import SIGNAL_NAMES
 from features.tokens import KINDS
 from model_export.export import recompute
 from model_export.network import UserNetwork
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 TOLERANCE = 1e-5
 """Largest difference, relative to the size of the vectors where that is above 1."""
@@ -68,12 +71,13 @@ def verify(directory: Path, seed: int = 0) -> Verified:
     fresh = _fresh(artifact, network, random, sum(_CHUNKS))
     position = _TURNS * artifact.manifest.architecture.lattice - reach
     far = _fresh(artifact, network, random, reach + _TOKENS_FAR, position)
+    session = open_session(artifact.graph)
     found = Verified(
         artifact.digest,
         _off((golden.vectors, golden.logits), exact),
-        _graph_off(artifact, fresh, [1] * sum(_CHUNKS)),
-        _graph_off(artifact, fresh, _CHUNKS),
-        _graph_off(artifact, far, [1] * (reach + _TOKENS_FAR), position, reach),
+        _graph_off(session, artifact, fresh, [1] * sum(_CHUNKS)),
+        _graph_off(session, artifact, fresh, _CHUNKS),
+        _graph_off(session, artifact, far, [1] * (reach + _TOKENS_FAR), position, reach),
     )
     parts = ("golden vectors", "graph, step by step,", "graph, in chunks,", f"graph, at position {position + reach},")
     for what, off in zip(parts, found[1:], strict=True):
@@ -121,11 +125,15 @@ def _fresh(
 
 
 def _graph_off(
-    artifact: Artifact, tokens: Golden, lengths: Sequence[int], position: int = 0, skipped: int = 0
+    session: InferenceSession,
+    artifact: Artifact,
+    tokens: Golden,
+    lengths: Sequence[int],
+    position: int = 0,
+    skipped: int = 0,
 ) -> float:
     """Return how far the graph is off on `tokens` in chunks of `lengths`; the first `skipped` may be anything."""
-    session, sizes = open_session(artifact.graph), artifact.manifest.architecture.sizes
-    given = run_through(session, artifact.item_rows, tokens, sizes, lengths, position)
+    given = run_through(session, artifact.item_rows, tokens, artifact.manifest.architecture.sizes, lengths, position)
     return _off(
         tuple(values[:, skipped:] for values in given), (tokens.vectors[:, skipped:], tokens.logits[:, skipped:])
     )

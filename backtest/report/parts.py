@@ -12,13 +12,13 @@ import numpy as np
 
 from backtest.diagnostics import diagnostics_of
 from backtest.evaluation import evaluate, lift_over
-from backtest.gates import gates_of, tail_aside
+from backtest.gates import gates_of
 from backtest.report.clusters import clustered_mean
 from backtest.report.divisions import Divisions, period_name
 from backtest.report.facts import Bools, Floats
 from backtest.report.figures import Figures, Place, Unit
 from backtest.report.targets import Target
-from backtest.report.values import ESTIMATORS, PARETO_K, Judged, diagnosed, ends, fewer, goals_of
+from backtest.report.values import ESTIMATORS, Judged, diagnosed, ends, fewer, goals_of
 
 PART_DRAWS_MIN = 100
 """Draws below which a part of the log is not judged on its own."""
@@ -81,8 +81,7 @@ class _Parts:
         failed = ", ".join(gate.name for gate in found.gates if not gate.passed)
         self._says(f"{found.verdict}: {failed}" if found.verdict == "REFUSE" else found.verdict, place, x)
         if found.diagnostics is not None:
-            for measure, value, unit in diagnosed(found.diagnostics):
-                text = tail_aside(found.diagnostics) if measure == PARETO_K else ""
+            for measure, value, unit, text in diagnosed(found.diagnostics):
                 self._figures.add("parts", measure, value, **place, x=x, unit=unit, text=text)
         if found.verdict == "REFUSE" or found.logged is None or found.lift is None:
             return

@@ -24,7 +24,6 @@ from backtest.report.reward_model import Expected
 from backtest.report.spill import Spill
 from backtest.report.targets import Target
 
-PARETO_K = "Pareto k of the weights"
 FEWER_RESAMPLES = 200
 """Where many numbers are asked for at once."""
 ESTIMATORS = {
@@ -148,8 +147,7 @@ def describe_diagnostics(figures: Figures, policy: str, found: Evaluation) -> No
     seen = found.diagnostics
     if seen is None:
         return
-    for measure, value, unit in diagnosed(seen):
-        text = tail_aside(seen) if measure == PARETO_K else ""
+    for measure, value, unit, text in diagnosed(seen):
         figures.add("diagnostics", measure, value, policy=policy, unit=unit, text=text)
     for clip in seen.clips:
         half = 1.959963984540054 * clip.error
@@ -159,23 +157,23 @@ def describe_diagnostics(figures: Figures, policy: str, found: Evaluation) -> No
         )  # fmt: skip
 
 
-def diagnosed(seen: Diagnostics) -> list[tuple[str, float | None, Unit]]:
-    """Return what weights look like: name, value and unit."""
+def diagnosed(seen: Diagnostics) -> list[tuple[str, float | None, Unit, str]]:
+    """Return what weights look like: name, value, unit, and a remark on it."""
     return [
-        ("draws judged", seen.draws, "count"),
-        ("users", seen.users, "count"),
-        ("forced draws", seen.forced_share, "share"),
-        ("effective sample size (ESS)", seen.ess, "count"),
-        ("ESS over draws", seen.ess_share, "share"),
-        ("mean weight", seen.weight_mean, "number"),
-        ("standard errors from 1", seen.weight_z, "number"),
-        ("largest weight", seen.weight_max, "number"),
-        ("its share of all weight", seen.weight_share, "share"),
-        ("largest share of weighted reward", seen.reward_share, "share"),
-        (PARETO_K, seen.pareto_k, "number"),
-        ("unsupported mass", seen.unsupported, "share"),
-        ("DM minus IPS, in standard errors", seen.model_gap, "number"),
-        ("propensity recomputed, largest difference", seen.recomputed_gap, "number"),
+        ("draws judged", seen.draws, "count", ""),
+        ("users", seen.users, "count", ""),
+        ("forced draws", seen.forced_share, "share", ""),
+        ("effective sample size (ESS)", seen.ess, "count", ""),
+        ("ESS over draws", seen.ess_share, "share", ""),
+        ("mean weight", seen.weight_mean, "number", ""),
+        ("standard errors from 1", seen.weight_z, "number", ""),
+        ("largest weight", seen.weight_max, "number", ""),
+        ("its share of all weight", seen.weight_share, "share", ""),
+        ("largest share of weighted reward", seen.reward_share, "share", ""),
+        ("Pareto k of the weights", seen.pareto_k, "number", tail_aside(seen)),
+        ("unsupported mass", seen.unsupported, "share", ""),
+        ("DM minus IPS, in standard errors", seen.model_gap, "number", ""),
+        ("propensity recomputed, largest difference", seen.recomputed_gap, "number", ""),
     ]
 
 
