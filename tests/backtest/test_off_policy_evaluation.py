@@ -162,7 +162,7 @@ def test_where_no_weight_is_ten_times_the_mean_there_is_no_tail_whose_shape_coul
     assert f"{found.diagnostics.pareto_k:.3f}, {aside}" in printed.get()
     figures = Figures()
     values.describe_diagnostics(figures, "p", found)
-    shown = cell_of(figures, "diagnostics", measure=values.PARETO_K)
+    shown = cell_of(figures, "diagnostics", measure="Pareto k of the weights")
     assert (float(shown.text), shown.interval) == (pytest.approx(found.diagnostics.pareto_k, abs=0.01), aside)
 
 
