@@ -31,7 +31,7 @@ from streams.closing import stop
 from streams.commit import Commit
 from streams.metrics import Metrics
 from streams.settings import Settings
-from streams.source_consumer import require_fetching
+from streams.source_consumer import fetch
 
 logger = logging.getLogger(__name__)
 
@@ -82,9 +82,7 @@ class Sweep:
         count = 0
         ends = await self._consumer.end_offsets(self._places)
         while await self._behind(ends):
-            fetched = await self._consumer.getmany(timeout_ms=FETCH_WAIT_MS, max_records=RECORDS_AT_ONCE)
-            if not fetched:
-                require_fetching(self._consumer)
+            fetched = await fetch(self._consumer, timeout_ms=FETCH_WAIT_MS, max_records=RECORDS_AT_ONCE)
             begun = time.perf_counter()
             for place, records in fetched.items():
                 for record in records:

@@ -32,7 +32,7 @@ from streams.learner_metrics import LearnerMetrics
 from streams.policy_log import PolicyLog, read_policy_log
 from streams.reference import References
 from streams.settings import Settings
-from streams.source_consumer import FETCH_WAIT_MS, require_fetching, source_consumer
+from streams.source_consumer import FETCH_WAIT_MS, fetch, source_consumer
 from streams.version_writer import VersionWriter
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class LessonSession:
         more = False
         while True:
             self._pause_full()
-            self._buffer(await self._fetch(0 if more else FETCH_WAIT_MS))
+            self._buffer(await fetch(self._consumer, timeout_ms=0 if more else FETCH_WAIT_MS))
             await self._take()
             more = len(self._taken) >= self._limit
             if self._due():
@@ -149,7 +149,7 @@ class LessonSession:
         left = {place for place, start, end in zip(self._places, starts, until, strict=True) if start < end}
         while left:
             self._consumer.pause(*(set(self._places) - left))
-            for place, records in (await self._fetch(FETCH_WAIT_MS)).items():
+            for place, records in (await fetch(self._consumer, timeout_ms=FETCH_WAIT_MS)).items():
                 for lesson in self._read(
                     place.partition, (one for one in records if one.offset < until[place.partition])
                 ):
@@ -165,12 +165,6 @@ class LessonSession:
         logger.info("%s: knows %s; recalled %d records, at least %d to go", self.policy.version, known, recalled, lag)
 
     # -- fetching --------------------------------------------------------------------------------------------------
-
-    async def _fetch(self, timeout_ms: int) -> Mapping[TopicPartition, Sequence[ConsumerRecord]]:
-        fetched: Mapping[TopicPartition, Sequence[ConsumerRecord]] = await self._consumer.getmany(timeout_ms=timeout_ms)
-        if not fetched:
-            require_fetching(self._consumer)
-        return fetched
 
     def _read(self, partition: int, records: Iterable[ConsumerRecord]) -> list[Lesson]:
         """Decode records of one partition; its time never falls."""

@@ -16,7 +16,7 @@ from streams.closing import stop
 from streams.ledger import LEDGER_KEY, MARKER_KEY, decode_ledger
 from streams.producer import send_records
 from streams.settings import Settings
-from streams.source_consumer import require_fetching
+from streams.source_consumer import fetch
 from streams.store import StateStore
 
 FETCH_BYTES_MAX = 4 << 20
@@ -81,7 +81,7 @@ async def _apply(
     lineage = _lineage(store.ledger, None)
     while reached < marker:
         try:
-            records = (await consumer.getmany(place, timeout_ms=1000)).get(place, ())
+            records = (await fetch(consumer, place, timeout_ms=1000)).get(place, ())
         except (
             OffsetOutOfRangeError
         ):  # records before the beginning were compacted or deleted: begin where the log begins
@@ -98,6 +98,4 @@ async def _apply(
             store.write(latest.items(), reached)
             count += len(records)
             progress(max(0, marker - reached))
-        else:
-            require_fetching(consumer)
     return count

@@ -17,7 +17,7 @@ from contracts.errors import REFUSED
 from contracts.policies import PolicyBook
 from streams.closing import stop
 from streams.settings import Settings
-from streams.source_consumer import require_fetching
+from streams.source_consumer import fetch
 
 logger = logging.getLogger(__name__)
 POLL_MS = 500
@@ -56,21 +56,15 @@ class References:
             consumer.seek(place, beginning)
         ends = await consumer.end_offsets(places)
         while any([await consumer.position(place) < end for place, end in ends.items()]):
-            self._apply(await self._fetch(consumer))
+            self._apply(await fetch(consumer, timeout_ms=POLL_MS))
         self.ready.set()
         logger.info("read %d catalogue items, policy %s", len(self.catalogue), self.policies.current.version)
 
     async def follow(self) -> None:
         """Apply what arrives, for ever."""
         while self._consumer is not None:
-            self._apply(await self._fetch(self._consumer))
+            self._apply(await fetch(self._consumer, timeout_ms=POLL_MS))
             self._applied.set()
-
-    async def _fetch(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, list[ConsumerRecord]]:
-        fetched: dict[TopicPartition, list[ConsumerRecord]] = await consumer.getmany(timeout_ms=POLL_MS)
-        if not fetched:
-            require_fetching(consumer)
-        return fetched
 
     async def caught_up(self) -> None:
         """Wait until `follow`, which runs beside, has applied everything that is committed now."""

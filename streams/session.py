@@ -39,7 +39,7 @@ from streams.models import Models
 from streams.producer import transactional_producer
 from streams.reference import References
 from streams.settings import Settings
-from streams.source_consumer import FETCH_WAIT_MS, group_offsets, require_fetching, source_consumer
+from streams.source_consumer import FETCH_WAIT_MS, fetch, group_offsets, source_consumer
 from streams.store import StateStore
 
 logger = logging.getLogger(__name__)
@@ -180,11 +180,10 @@ class Session:
                 self._room.clear()
                 await self._room.wait()
             self._pause_full_sources(consumer)
-            fetched = await consumer.getmany(timeout_ms=FETCH_WAIT_MS)
+            fetched = await fetch(consumer, timeout_ms=FETCH_WAIT_MS)
             if fetched:
                 self._buffer(fetched)
             else:
-                require_fetching(consumer)
                 self._require_topics(consumer)
             self._arrived.set()
 

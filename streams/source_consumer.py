@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.consumer import fetcher
 
 from contracts.errors import BrokerUnavailable
@@ -44,16 +44,24 @@ def source_consumer(settings: Settings) -> AIOKafkaConsumer:
     )
 
 
-def require_fetching(consumer: AIOKafkaConsumer) -> None:
-    """Raise BrokerUnavailable if aiokafka's routine that fetches, or the one that learns who leads a partition, has ended.
+async def fetch(
+    consumer: AIOKafkaConsumer, *places: TopicPartition, timeout_ms: int, max_records: int | None = None
+) -> dict[TopicPartition, list[ConsumerRecord]]:
+    """Return what `AIOKafkaConsumer.getmany` returns, nothing only where nothing came in time.
 
-    The trap: what ends one is written to the log and told nobody; the consumer hands out nothing any more, which looks like a
-    topic at its end. To be asked when a fetch has brought nothing.
+    The trap: aiokafka's routine that fetches, and the one that learns who leads a partition, may end for good; that is written
+    to the log and told nobody, and the consumer hands out nothing any more, which looks like a topic at its end.
+
+    Raises:
+        BrokerUnavailable: one of the two has ended.
     """
-    if consumer._fetcher._fetch_task.done() or consumer._client._sync_task.done():
+    fetched: dict[TopicPartition, list[ConsumerRecord]]
+    fetched = await consumer.getmany(*places, timeout_ms=timeout_ms, max_records=max_records)
+    if not fetched and (consumer._fetcher._fetch_task.done() or consumer._client._sync_task.done()):
         raise BrokerUnavailable(
             "A Kafka client has given up fetching for good; a supervisor should start the process again"
         )
+    return fetched
 
 
 async def group_offsets(settings: Settings, places: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
