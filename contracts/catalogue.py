@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 
 from contracts.errors import BadReference
 from contracts.events import Currency, Id, PriceMinor
+from contracts.nesting import shallow
 
 VERSIONS_MAX = 64
 """Versions kept per item; the earliest go first."""
@@ -42,7 +43,7 @@ class CatalogueItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Minimum advertised price, agreed with the brand."""
 
 
-decode_item = msgspec.json.Decoder(CatalogueItem).decode
+decode_item = shallow(msgspec.json.Decoder(CatalogueItem).decode)
 _encode = msgspec.json.Encoder().encode
 
 

@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from contracts.nesting import shallow
+
 Id = Annotated[str, Meta(min_length=1, max_length=128)]
 EventTime = Annotated[int, Meta(ge=946_684_800_000, le=4_102_444_800_000)]
 """Milliseconds since 1970, between the years 2000 and 2100: seconds by mistake are noticed."""
@@ -71,8 +73,9 @@ ShopEvent = View | Click | Purchase
 Event = View | Click | Purchase | Consent
 EventType = Literal["view", "click", "purchase", "consent"]
 
-decode_event = msgspec.json.Decoder(Event).decode
-"""bytes -> Event. Raises msgspec.DecodeError (not JSON) or msgspec.ValidationError (JSON, but not an event)."""
+decode_event = shallow(msgspec.json.Decoder(Event).decode)
+"""bytes -> Event. Raises msgspec.DecodeError (not JSON), msgspec.ValidationError (JSON, but not an event), or ValueError for JSON
+that is nested too deep (contracts.nesting)."""
 _encode = msgspec.json.Encoder().encode
 
 

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from contracts.errors import BadReference
 from contracts.experiments import Experiment, ExperimentBook, RunningExperiments, experiment_key
 from contracts.learned import CurrentLearned, Learned, LearnedBook, learned_key
+from contracts.nesting import shallow
 from contracts.rules import Greedy, LearningRule, LinearQ, Sarsa, Thompson
 from contracts.versions import Name, PolicyVersion, Version, split_version
 
@@ -139,7 +140,7 @@ PolicyRecord = (
 )
 BUILTIN = Policy(name="builtin", number=1, rule=SessionIntent())
 
-decode_policy = msgspec.json.Decoder(PolicyRecord).decode
+decode_policy = shallow(msgspec.json.Decoder(PolicyRecord).decode)
 _encode = msgspec.json.Encoder().encode
 
 

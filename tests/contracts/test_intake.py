@@ -53,7 +53,7 @@ REFUSED = {
     "broken UTF-8": (b'{"type":"view","event_id":"\xff"}', {}, "not_json", ""),
     "empty value": (b"", {}, "not_json", "truncated"),
     "a number, no object": (b"17", {}, "bad_field", "Expected `object`"),
-    "deep nesting": (b'{"type":"view","more":' + b"[" * 5_000 + b"]" * 5_000 + b"}", {}, "not_json", "recursion"),
+    "deep nesting": (b'{"type":"view","more":' + b"[" * 5_000 + b"]" * 5_000 + b"}", {}, "not_json", "brackets within brackets"),
     "a string for the price": (changed(price="100"), {}, "bad_field", "$.price"),
     "a float for the price": (changed(price=99.99), {}, "bad_field", "$.price"),
     "a negative price": (changed(price=-1), {}, "bad_field", "$.price"),
