@@ -216,7 +216,7 @@ async def test_policies_are_caught_up_with_once_what_lies_there_now_is_applied(s
         async def position(self, place: Any) -> int:
             return self.at
 
-        async def getmany(self, timeout_ms: int) -> dict[Any, Any]:
+        async def getmany(self, *, timeout_ms: int, max_records: int | None) -> dict[Any, Any]:
             await asyncio.sleep(0.01)
             self.at += 1
             return {}
