@@ -44,7 +44,7 @@ fetch() {
 
 # The pid file may outlive its process and the number be given to another one: the command line tells.
 alive() {
-  [ -f "$state/pid" ] && ps -p "$(cat "$state/pid")" -o args= 2>/dev/null | grep -qF "kafka.Kafka $state/server.properties"
+  [ -f "$state/pid" ] && ps -ww -p "$(cat "$state/pid")" -o args= 2>/dev/null | grep -qF "kafka.Kafka $state/server.properties"
 }
 
 # Hold a lock file until this script ends; one whose owner is gone is taken over.
