@@ -20,7 +20,7 @@ from backtest import synthetic
 from contracts.catalogue import VERSIONS_MAX
 from contracts.errors import BadInput
 from contracts.log import Manifest
-from contracts.log_files import Format, require_pyarrow
+from contracts.log_files import Format, is_parquet, require_pyarrow
 from contracts.log_rows import CatalogueRow, EventRow, PolicyRow
 from contracts.log_writer import LogWriter
 from contracts.policies import BUILTIN, CurrentPolicy, Policy, encode_policy
@@ -107,16 +107,12 @@ def source_batches(path: Path, columns: tuple[str, ...] = COLUMNS) -> Iterator[l
     if not path.is_file():
         raise BadInput(f"{path} is missing: download the REES46 log (CSV, csv.gz or Parquet) first")
     try:
-        batches = _parquet_batches if _is_parquet(path) else _csv_batches
+        batches = _parquet_batches if is_parquet(path) else _csv_batches
         yield from batches(pa, path, columns)
-    except pa.ArrowException as error:
-        raise BadInput(f"{path} cannot be read as the REES46 log: {error}") from None
-
-
-def _is_parquet(path: Path) -> bool:
-    """Return whether the file begins as Parquet does, whatever its name; an empty or damaged `.parquet` is one, too."""
-    with path.open("rb") as file:
-        return file.read(4) == b"PAR1" or path.suffix == ".parquet"
+    except (pa.ArrowException, OSError) as error:  # a gzip file that was cut is an OSError to Arrow
+        raise BadInput(
+            f"{path} cannot be read as the REES46 log: {error}. If that is its end, download it again"
+        ) from None
 
 
 def _require_columns(path: Path, present: list[str]) -> None:

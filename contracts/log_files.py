@@ -44,16 +44,22 @@ def read_rows(path: Path, row_type: type[_Row], where: Where | None = None) -> I
     """Stream the rows of a file in lists of at most ROWS_READ_MAX.
 
     Args:
-        path: a .parquet or .jsonl file.
+        path: a Parquet file, or one of JSON lines.
         row_type: the struct of a row; a column that the file lacks has its field's default, others are ignored.
         where: only rows whose field has one of these values.
 
     Raises:
         BadInput: the file cannot be read as rows of this type.
     """
+    return (_read_parquet if is_parquet(path) else _read_jsonl)(path, row_type, where)
+
+
+def is_parquet(path: Path) -> bool:
+    """Return whether the file begins as Parquet does, whatever its name; an empty or damaged `.parquet` is one, too."""
     if path.suffix == ".parquet":
-        return _read_parquet(path, row_type, where)
-    return _read_jsonl(path, row_type, where)
+        return True
+    with path.open("rb") as file:
+        return file.read(4) == b"PAR1"
 
 
 def _read_jsonl(path: Path, row_type: type[_Row], where: Where | None) -> Iterator[list[_Row]]:

@@ -202,3 +202,12 @@ def test_the_real_file_keeps_every_row(rees46_backtest):
     assert sum(not event_id.endswith("-0") for event_id in seen) == 95, "exact duplicates"
     assert rees46_backtest.imported.unpriced == 263
     assert rees46_backtest.imported.users == 47_461
+
+
+def test_a_download_that_was_cut_is_a_sentence(tmp_path):
+    lines = [HEADER, *(line(second % 60, item=second, session=f"s{second * 7919}") for second in range(5_000))]
+    whole = gzip.compress("\n".join(lines).encode())
+    for kept in (20, len(whole) // 2, len(whole) - 9):
+        (tmp_path / "in.csv.gz").write_bytes(whole[:kept])
+        with pytest.raises(BadInput, match=r"in\.csv\.gz cannot be read as the REES46 log: .*download it again"):
+            import_rees46(tmp_path / "in.csv.gz", tmp_path / f"log{kept}", Topology(partitions=2))
