@@ -34,6 +34,8 @@ from contracts.policies import Policy
 Progress = Callable[[int, int], None]
 """Called with records applied, and records of the log."""
 WAIT_S = 0.2
+_OTHER_FORMATS = frozenset({".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".arrow", ".feather", ".xlsx"})
+"""Endings of names that a Parquet file must not have: whoever opens it would take it for what it is not."""
 
 
 class Files(Struct, frozen=True, kw_only=True):
@@ -118,6 +120,9 @@ def run_backtest(
 def _check(log: Log, files: Files, targets: Sequence[Policy], what_if: Policy | None) -> None:
     if not sum(map(sum, log.manifest.records.values())):
         raise BadInput(f"{log.directory} has no events: there is nothing to replay")
+    for path in (files.prices, files.decisions, files.outcomes, files.shadow_decisions, files.draws):
+        if path is not None and path.suffix in _OTHER_FORMATS:
+            raise BadInput(f"{path} would be a Parquet file: let its name end in .parquet")
     names = [policy.name for policy in targets]
     for name in names:
         if names.count(name) > 1:

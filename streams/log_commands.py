@@ -12,6 +12,7 @@ from msgspec import Struct
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from contracts.errors import BadInput
 from streams.options import with_settings
 from streams.settings import Settings, TopicSettings
 
@@ -138,7 +139,7 @@ class _Published(Struct):
 @click.option("--decisions", is_flag=True, help="Digest the decisions topic, to its end.")
 @with_settings
 def digest(settings: Settings, file: Path | None, topic: bool, decisions: bool) -> None:
-    """Print the digest of price updates in FILE (Parquet or JSON lines of a backtest), or on the topic.
+    """Print the digest of price updates or decisions in FILE, as a backtest writes them, or on the topic.
 
     Equal digests mean equal bytes, record by record, in the order of each user. A topic that compaction has begun to
     thin out has another digest than the run that filled it.
@@ -152,7 +153,12 @@ def digest(settings: Settings, file: Path | None, topic: bool, decisions: bool) 
 def _digest_file(file: Path) -> PublishedDigest:
     from contracts.log_files import read_rows
 
-    return _digest((row.key, row.record) for rows in read_rows(file, _Published) for row in rows)
+    published = _digest((row.key, row.record) for rows in read_rows(file, _Published) for row in rows)
+    if not published.records:
+        raise BadInput(
+            f"{file} has no records: any two such files would be equal. Name one that something was written to"
+        )
+    return published
 
 
 def _digest_topic(settings: Settings, decisions: bool) -> PublishedDigest:

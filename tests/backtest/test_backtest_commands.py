@@ -72,3 +72,13 @@ def test_a_backtest_of_a_log_with_a_shadow_writes_what_it_decided_and_the_same_p
     drawn = pyarrow.parquet.read_table(tmp_path / "decisions.parquet", filters=[("status", "=", "drawn")])
     assert table.column("decision_id").to_pylist() == drawn.column("decision_id").to_pylist()
     assert set(table.column("policy").to_pylist()) == {"builtin"}
+
+
+@pytest.mark.parametrize("option", ["--out", "--decisions", "--outcomes", "--shadow-decisions", "--draws"])
+def test_a_name_that_promises_another_format_is_refused_before_anything_is_done(tmp_path, option):
+    said(generate, "--out", tmp_path / "shop", "--events", 50, "--users", 5)
+    name = tmp_path / "new" / "out.jsonl"
+    result = CliRunner().invoke(backtest, [str(tmp_path / "shop"), option, str(name)])
+    assert isinstance(result.exception, BadInput)
+    assert str(result.exception) == f"{name} would be a Parquet file: let its name end in .parquet"
+    assert not name.parent.exists()

@@ -44,3 +44,28 @@ def test_a_file_that_cannot_be_used_is_a_sentence_that_names_it(tmp_path, capsys
     assert end.value.code == 2
     assert said.startswith(f"pricetide: {tmp_path}")
     assert said.endswith("Correct the path, or its permissions\n")
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as end:
+        main(list(arguments))
+    assert not end.value.code
+
+
+def test_a_digest_goes_by_what_a_file_is_and_not_by_its_name(tmp_path, capsys):
+    run("generate", "--out", f"{tmp_path}/shop", "--events", "50", "--users", "5")
+    run("backtest", f"{tmp_path}/shop", "--out", f"{tmp_path}/prices.parquet")
+    (tmp_path / "prices").write_bytes((tmp_path / "prices.parquet").read_bytes())
+    capsys.readouterr()
+    for name in ("prices", "prices.parquet"):
+        run("digest", f"{tmp_path}/{name}")
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second
+
+
+def test_a_file_without_records_has_no_digest(tmp_path, capsys):
+    (tmp_path / "none.jsonl").touch()
+    with pytest.raises(SystemExit) as end:
+        main(["digest", f"{tmp_path}/none.jsonl"])
+    assert end.value.code == 2
+    assert "has no records" in capsys.readouterr().err
