@@ -42,6 +42,8 @@ class Appearance(Struct, kw_only=True):
     """Records that a tombstone, or a later record of their key without the user, removes at the next compaction."""
     since: int
     """Records of what the user did after the erasure."""
+    elsewhere: int = 0
+    """Records on another partition than the user's, which its owner does not reach: they go by retention alone."""
 
 
 class Report(Struct, kw_only=True):
@@ -137,7 +139,7 @@ def look_for(settings: Settings, user: str, progress: Progress = lambda _topic, 
     watch.read()
     found = []
     for name in names:
-        search = Search(user, watch.erasure, name == topics.changelog)
+        search = Search(user, watch.erasure, name == topics.changelog, partition_of(user.encode(), topics.partitions))
         with reading(settings) as consumer:
             places = partitions_of({name: counts[name]})
             consumer.assign(places)
@@ -168,13 +170,15 @@ class _Key(Struct):
 class Search:
     """The records of one topic that name a user, and what becomes of them."""
 
-    def __init__(self, user: str, erasure: Erasure | None, changelog: bool) -> None:
+    def __init__(self, user: str, erasure: Erasure | None, changelog: bool, home: int) -> None:
+        """Begin; `home` is the partition of the user."""
         quoted = re.escape(msgspec.json.encode(user))
         self._named = re.compile(rb'"user"\s*:\s*%b|\[\s*%b\s*,' % (quoted, quoted)).search
         self._in_text = re.compile(rb"'%b'|%b" % (re.escape(user.encode()), quoted)).search
         self._user = user.encode()
         self._until = None if erasure is None else erasure.version
         self._changelog = changelog
+        self._home = home
         self._keys: defaultdict[tuple[int, bytes | None], _Key] = defaultdict(_Key)
 
     def see(self, records: Iterable[Any]) -> None:
@@ -203,9 +207,19 @@ class Search:
 
     def appearance(self, topic: str, compacted: bool) -> Appearance:
         """Return what was found."""
-        lasts = Counter(known.last for known in self._keys.values())
+        lasts = Counter(known.last for (partition, _), known in self._keys.items() if partition == self._home)
+        elsewhere = sum(
+            known.last is not None for (partition, _), known in self._keys.items() if partition != self._home
+        )
         replaced = sum(known.replaced for known in self._keys.values())
         if not compacted:
-            left = replaced + lasts["left"] + lasts["since"]
+            left = replaced + lasts["left"] + lasts["since"] + elsewhere
             return Appearance(topic=topic, compacted=False, left=left, taken_back=0, since=0)
-        return Appearance(topic=topic, compacted=True, left=lasts["left"], taken_back=replaced, since=lasts["since"])
+        return Appearance(
+            topic=topic,
+            compacted=True,
+            left=lasts["left"],
+            taken_back=replaced,
+            since=lasts["since"],
+            elsewhere=elsewhere,
+        )

@@ -89,12 +89,15 @@ def _check(settings: Settings, user: str, as_json: bool) -> None:
         click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2))
     else:
         table = Table(title=f"records that name user {user}", title_justify="left")
-        for column in ("topic", "left", "until compaction", "since the erasure"):
+        for column in ("topic", "left", "until compaction", "since the erasure", "on other partitions"):
             table.add_column(column, justify="left" if column == "topic" else "right")
         table.add_column("what removes them")
         for topic in report.topics:
-            counts = (topic.left, topic.taken_back, topic.since) if topic.compacted else (topic.left, "", "")
-            means = "erasure, then compaction" if topic.compacted else "the topic's retention"
+            counts = (topic.left, "", "", "")
+            means = "the topic's retention"
+            if topic.compacted:
+                counts = (topic.left, topic.taken_back, topic.since, topic.elsewhere)
+                means = "erasure, then compaction" + ("; on other partitions, retention" if topic.elsewhere else "")
             table.add_row(topic.topic, *(f"{count:,}" if count != "" else "" for count in counts), means)
         wide_console().print(table)
         click.echo(verdict(report))

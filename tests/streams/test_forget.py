@@ -18,12 +18,12 @@ ERASED = Erasure(10, 0, done=True)
 STATE, DRAW = b"\x01state", b'\x95\x01["ann","d1"] {"draw_id":"d1","user":"ann"}'
 
 
-def record(key: bytes | None, value: bytes | None, *headers: tuple[str, bytes]) -> Any:
-    return SimpleNamespace(partition=0, key=key, value=value, headers=headers)
+def record(key: bytes | None, value: bytes | None, *headers: tuple[str, bytes], partition: int = 0) -> Any:
+    return SimpleNamespace(partition=partition, key=key, value=value, headers=headers)
 
 
 def found(*records: Any, erasure: Erasure | None = ERASED, changelog: bool = False, compacted: bool = True):
-    search = Search("ann", erasure, changelog)
+    search = Search("ann", erasure, changelog, home=0)
     search.see(records)
     shown = search.appearance("topic", compacted)
     return shown.left, shown.taken_back, shown.since
@@ -65,6 +65,18 @@ def test_on_the_changelog_a_state_is_of_after_the_erasure_and_draws_have_their_v
 def test_what_is_not_compacted_is_left_whatever_came_later():
     view = record(b"ann", b'{"user":"ann"}')
     assert found(view, view, compacted=False) == (2, 0, 0)
+
+
+def test_what_came_on_another_partition_is_told_apart_for_its_owner_cannot_take_it_back():
+    search = Search("ann", ERASED, changelog=False, home=0)
+    astray = record(b'["ann","views/1/7"]', b"{", partition=1)
+    search.see([record(b'["ann","d1"]', b'{"version":3}'), record(b'["ann","d1"]', None)])
+    search.see(
+        [astray, record(b'["ann","views/1/8"]', b"{", partition=1), record(b'["ann","views/1/8"]', None, partition=1)]
+    )
+    shown = search.appearance("dead-letters", compacted=True)
+    assert (shown.left, shown.taken_back, shown.since, shown.elsewhere) == (0, 2, 0, 1)
+    assert Report(user="ann", requested=True, carried_out=True, topics=[shown]).clean
 
 
 @pytest.mark.parametrize(("user", "time_ms"), [("", 1_572_566_400_000), ("u" * 129, 1_572_566_400_000), ("ann", 7)])
