@@ -7,12 +7,13 @@ import socket
 from collections.abc import AsyncIterable
 from typing import Any
 
+import click
 import faust
 from yarl import URL
 
 from contracts.errors import BadSettings, BrokerUnavailable
 from streams.session import Batch
-from streams.settings import Settings
+from streams.settings import Settings, unknown_variables
 from streams.shell import WorkerShell
 from streams.transport import BatchedTransport
 from streams.web import add_pages
@@ -68,6 +69,8 @@ def run_app(app: faust.App, settings: Settings) -> None:
         BrokerUnavailable: Faust itself has crashed.
         SystemExit: the end, with 0.
     """
+    if unknown := unknown_variables():
+        click.echo(f"pricetide: no settings, and not read: {', '.join(unknown)}. Correct the names", err=True)
     for client in ("aiokafka", "kafka"):
         logging.getLogger(client).setLevel(logging.WARNING)
     # Kafka 4 answers the first send of a transaction with NotEnoughReplicas while it verifies the partition (KIP-890); the

@@ -117,6 +117,8 @@ class WorkerShell:
         self.settings = settings
         self.metrics = Metrics()
         self.models = Models(settings.encoder, settings.engine_semantics, self.metrics)
+        for topic in (settings.topics.catalogue, settings.topics.policies):
+            self.metrics.refused.labels(topic)  # at 0 from the start: an alert sees no increase of what begins at 1
         self.references = References(settings, lambda topic: self.metrics.refused.labels(topic).inc())
         self.words = Words(settings.encoder, self.references.catalogue, self.metrics)
         self.crashes = CrashCounts(settings.data_dir, settings.crashes_max)
@@ -126,6 +128,7 @@ class WorkerShell:
         """When the last assignment began to be given up, in monotonic seconds; None while there is one, be it empty."""
         self.sessions: dict[int, Session] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._closing = False
         self._following: asyncio.Task[None] | None = None
         self._cache = Cache(settings.block_cache_bytes)
         self._worker = Worker(
@@ -158,8 +161,13 @@ class WorkerShell:
             self._remove_stale()
 
     async def assigned(self, places: set[TP]) -> None:
-        """Open the sessions of the assigned partitions; returns at once, each restores in a task of its own."""
+        """Open the sessions of the assigned partitions; returns at once, each restores in a task of its own.
+
+        Once the process is being closed none are opened: a rebalance may still end when the signal has come.
+        """
         await self.release()
+        if self._closing:
+            return
         self._remove_stale()
         sources = self.settings.topics.topology.sources
         partitions = sorted({place.partition for place in places if place.topic in sources})
@@ -217,6 +225,7 @@ class WorkerShell:
 
     async def close(self) -> None:
         """Release everything, for good."""
+        self._closing = True
         await self.release()
         if self._following is not None:
             await end_tasks([self._following])
