@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import base64
-from collections import deque
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
 import click
 import msgspec
+from kafka.errors import InvalidProducerEpochError, ProducerFencedError
+from msgspec import Struct
 from rich.table import Table
 
-from contracts.errors import BadSettings
+from contracts.errors import BadSettings, BrokerUnavailable
 from contracts.ids import partition_of
 from contracts.visible import visible
-from streams.broker import SCHEMA_HEADER, committed_records, producing, require_topics
+from streams.broker import SCHEMA_HEADER, committed_records, require_topics
 from streams.console import wide_console
-from streams.dead_letters import REPLAYED_FROM, DeadLetter, read_dead_letter
+from streams.dead_letters import REPLAYED_FROM, DeadLetter, read_dead_letter, replay_mark, replayed_place
 from streams.options import with_settings
 from streams.settings import Settings
+from streams.transactions import fencing, within
 
 LIST_MAX = 100
-IN_FLIGHT_MAX = 1_000
+LETTERS_PER_TRANSACTION = 100
+"""A letter has at most a megabyte, and a transaction ends within its timeout."""
 
 
 @click.group()
@@ -92,45 +96,97 @@ def _plain(letter: DeadLetter) -> dict[str, Any]:
 @_code
 @_source
 @click.option("--yes", is_flag=True, help="Do it; without this, only say what would be replayed.")
+@click.option("--again", is_flag=True, help="Those, too, that were replayed before.")
 @with_settings
-def replay(settings: Settings, codes: tuple[str, ...], sources: tuple[str, ...], yes: bool) -> None:
+def replay(settings: Settings, codes: tuple[str, ...], sources: tuple[str, ...], yes: bool, again: bool) -> None:
     """Put the original bytes of dead letters back on their source topics, under their original keys.
 
-    They arrive anew, at the end. An event that had been applied meanwhile is recognised by its id. Originals that were too
-    large to keep whole are skipped.
+    They arrive anew, at the end. Each is put back once: its letter is marked in the same transaction, and passed over from then on
+    unless --again is given. An event that has been applied is known by its id only while that is among the last of its user
+    (semantics.recent_ids_max). Originals that were too large to keep whole are skipped.
     """
     if not codes and not sources:
         raise click.UsageError("say which: --code CODE or --offset TOPIC/PARTITION/OFFSET")
-    done, cut = _replay(settings, codes, sources, send=yes)
-    verb = "replayed" if yes else "would replay"
-    click.echo(f"{verb} {done} dead letters" + (f"; {cut} were cut and cannot be" if cut else ""))
-    if not yes and done:
+    done = _replay(settings, codes, sources, send=yes, again=again)
+    asides = [
+        (done.cut, "were cut and cannot be"),
+        (done.before, "were replayed before (--again sends them once more)"),
+    ]
+    said = "".join(f"; {count} {what}" for count, what in asides if count)
+    click.echo(f"{'replayed' if yes else 'would replay'} {done.sent} dead letters{said}")
+    if not yes and done.sent:
         click.echo("Nothing was sent: add --yes.")
 
 
-def _replay(settings: Settings, codes: tuple[str, ...], sources: tuple[str, ...], send: bool) -> tuple[int, int]:
-    """Send the selected originals; return how many, and how many could not be."""
+class _Replayed(Struct):
+    """How many letters were put back, and how many not, and why."""
+
+    sent: int = 0
+    cut: int = 0
+    before: int = 0
+
+
+def _replay(settings: Settings, codes: tuple[str, ...], sources: tuple[str, ...], send: bool, again: bool) -> _Replayed:
+    """Send the selected originals, and mark their letters."""
     counts = require_topics(settings, settings.topics.topology.sources)
-    done, cut, sent = 0, 0, deque[Any]()
+    done = _Replayed()
+    floor = fencing(settings, f"{settings.topics.dead_letters}-replay") if send else nullcontext()
+    with floor as producer:  # from here on nobody else replays
+        marked = set() if again else _marked(settings)
+        chosen = _replayable(_dead_letters(settings, codes, sources), marked, counts, done)
+        while letters := list(islice(chosen, LETTERS_PER_TRANSACTION)):
+            done.sent += len(letters)
+            if producer is not None:
+                _put_back(settings, producer, letters, counts)
+    return done
+
+
+def _marked(settings: Settings) -> set[str]:
+    """Return where the letters stand that were replayed."""
+    records = committed_records(settings, [settings.topics.dead_letters])
+    return {place for record in records if (place := replayed_place(record.headers)) is not None}
+
+
+def _replayable(
+    letters: Iterator[DeadLetter], marked: set[str], counts: dict[str, int], done: _Replayed
+) -> Iterator[DeadLetter]:
+    """Yield the letters that are to be put back; count the others."""
+    for letter in letters:
+        if letter.topic not in counts:
+            raise BadSettings(
+                f"Dead letter {letter.place} came from topic {letter.topic!r}, which the settings do not name: "
+                "correct the names under `topics`"
+            )
+        if letter.truncated:
+            done.cut += 1
+        elif letter.place in marked:
+            done.before += 1
+        else:
+            yield letter
+
+
+def _put_back(settings: Settings, producer: Any, letters: list[DeadLetter], counts: dict[str, int]) -> None:  # noqa: ANN401 - kafka-python ships no types
+    """Send the originals of `letters` and their marks, in one transaction.
+
+    Raises:
+        BrokerUnavailable: somebody else has begun to replay.
+    """
     timeout_s = settings.kafka.request_timeout_ms / 1000
-    with producing(settings) as producer:
-        for letter in _dead_letters(settings, codes, sources):
-            if letter.truncated:
-                cut += 1
-                continue
-            if letter.topic not in counts:
-                raise BadSettings(
-                    f"Dead letter {letter.place} came from topic {letter.topic!r}, which the settings do not name: "
-                    "correct the names under `topics`"
-                )
-            done += 1
-            if send:
-                sent.append(producer.send(**_original(letter, counts[letter.topic])))
-            if len(sent) > IN_FLIGHT_MAX:
-                sent.popleft().get(timeout=timeout_s)
+    try:
+        producer.begin_transaction()
+        sent = []
+        for letter in letters:
+            key, value, headers = replay_mark(letter.place)
+            place = int(letter.place.partition("/")[0])
+            sent.append(producer.send(**_original(letter, counts[letter.topic])))
+            sent.append(producer.send(settings.topics.dead_letters, value, key, headers=headers, partition=place))
         for acknowledgement in sent:
             acknowledgement.get(timeout=timeout_s)
-    return done, cut
+        within(timeout_s, producer.commit_transaction)
+    except (ProducerFencedError, InvalidProducerEpochError):
+        raise BrokerUnavailable(
+            "Somebody else has begun to replay dead letters; what was not committed was not sent. Try again"
+        ) from None
 
 
 def _original(letter: DeadLetter, partitions: int) -> dict[str, Any]:

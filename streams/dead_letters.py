@@ -37,6 +37,8 @@ NULL = "dlq-null"
 TRACEBACK = "dlq-traceback"
 REPLAYED_FROM = "dlq-replayed-from"
 """On a record that `dlq replay` put back: where its dead letter stands."""
+REPLAYED = "dlq-replayed"
+"""On a record that is no letter but says of one that it was put back: where that stands."""
 SCHEMA = "schema-version"
 
 KEY_BYTES_MAX = 4_096
@@ -110,6 +112,20 @@ def dead_letter(
     # an error may quote half a character of what it refused
     encoded = [(name, text.encode("utf-8", "backslashreplace")) for name, text in headers]
     return letter_key, value[:room], encoded if key is None else [*encoded, (KEY, key)]
+
+
+def replay_mark(place: str) -> tuple[bytes, bytes, Headers]:
+    """Return (key, value, headers) of the record that says that the letter at `place` of the topic was put back.
+
+    A record of its own: the letter stays what it was, and stays to be read.
+    """
+    return _to_json(("", f"{REPLAYED}/{place}")), b"", [(REPLAYED, place.encode()), (SCHEMA, SCHEMA_VERSION.encode())]
+
+
+def replayed_place(headers: Sequence[tuple[str, bytes]]) -> str | None:
+    """Return where the letter stands that a record says was put back; None for any other record."""
+    place = dict(headers).get(REPLAYED)
+    return None if place is None else place.decode(errors="replace")
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True):

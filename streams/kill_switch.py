@@ -13,8 +13,9 @@ from contracts.policies import KillSwitch, PolicyBook, encode_policy, policy_key
 from contracts.rules import LearningRule
 from streams.broker import SCHEMA_HEADER, producing, require_topics
 from streams.policy_log import read_policy_log
-from streams.policy_publisher import TRANSACTION_TIMEOUT_MS, end_transaction, learner_id, transactional_id
+from streams.policy_publisher import end_transaction, learner_id, transactional_id
 from streams.settings import Settings
+from streams.transactions import TRANSACTION_TIMEOUT_MS
 
 HIDDEN_S = 1.0
 """How long the record may be hidden by the transaction of a command that is under way."""

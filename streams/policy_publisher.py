@@ -9,23 +9,18 @@ Not here: what is published (streams.policy_changes).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Thread
 
 from kafka import KafkaProducer
 from kafka.errors import InvalidProducerEpochError, ProducerFencedError
 
 from contracts.errors import BrokerUnavailable
 from contracts.policies import Policy, PolicyRecord, encode_policy, policy_key
-from streams.broker import SCHEMA_HEADER, bootstrap_ms, broker_errors, require_topics
+from streams.broker import SCHEMA_HEADER, require_topics
 from streams.policy_log import REPLACES_HEADER, PolicyLog, read_policy_log, title
 from streams.settings import Settings
-
-TRANSACTION_TIMEOUT_MS = 10_000
-"""How long a command that died half way may hide later records from readers of committed records."""
-CLOSE_S = 2.0
+from streams.transactions import fencing, within
 
 
 def transactional_id(settings: Settings) -> str:
@@ -77,7 +72,7 @@ class Publisher:
                 headers=headers,
             )
             offset = int(sent.get(timeout=timeout_s).offset)
-            _within(timeout_s, self._producer.commit_transaction)
+            within(timeout_s, self._producer.commit_transaction)
         except (ProducerFencedError, InvalidProducerEpochError):
             raise self._overtaken(record) from None
         return offset
@@ -91,25 +86,6 @@ class Publisher:
         )
 
 
-def _within(seconds: float, call: Callable[[], None]) -> None:
-    """Call, and wait no longer than `seconds`: kafka-python commits without a timeout. The thread ends with the process.
-
-    Raises:
-        TimeoutError: it took longer. And what `call` raises.
-    """
-    answer: Future[None] = Future()
-
-    def run() -> None:
-        try:
-            call()
-            answer.set_result(None)
-        except Exception as error:  # raised where the answer is waited for
-            answer.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    answer.result(seconds)
-
-
 @contextmanager
 def publishing(settings: Settings) -> Iterator[Publisher]:
     """Take the floor on the policies topic: from now on, whoever had it publishes nothing.
@@ -118,7 +94,7 @@ def publishing(settings: Settings) -> Iterator[Publisher]:
         BadSettings: there is no such topic, or the broker refuses us. BrokerUnavailable: it does not answer.
     """
     require_topics(settings, [settings.topics.policies])
-    with _fencing(settings, transactional_id(settings)) as producer:
+    with fencing(settings, transactional_id(settings)) as producer:
         yield Publisher(settings, producer)
 
 
@@ -128,23 +104,5 @@ def end_transaction(settings: Settings, name: str) -> None:
     Raises:
         BadSettings: the broker refuses us. BrokerUnavailable: it does not answer.
     """
-    with _fencing(settings, name):
+    with fencing(settings, name):
         pass
-
-
-@contextmanager
-def _fencing(settings: Settings, name: str) -> Iterator[KafkaProducer]:
-    with broker_errors(settings.kafka):
-        producer = KafkaProducer(
-            **settings.kafka.kafka_python(),
-            acks="all",
-            transactional_id=name,
-            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
-            bootstrap_timeout_ms=bootstrap_ms(settings.kafka),
-            max_block_ms=settings.kafka.request_timeout_ms,
-        )
-        try:
-            producer.init_transactions()
-            yield producer
-        finally:
-            producer.close(timeout=CLOSE_S)

@@ -75,6 +75,18 @@ def test_replay_puts_original_bytes_back_under_their_keys_and_skips_what_was_cut
         assert record.headers[1][0] == REPLAYED_FROM
 
 
+def test_a_letter_is_put_back_once_unless_it_is_asked_for_again(settings, flags):
+    codes = ("--code", "bad_field", "--code", "not_json")
+    assert "replayed 1 dead letters" in run(settings, flags, "replay", "--yes", "--code", "bad_field")
+    assert "would replay 1 dead letters; 1 were replayed before" in run(settings, flags, "replay", *codes)
+    assert "replayed 1 dead letters; 1 were replayed before" in run(settings, flags, "replay", "--yes", *codes)
+    assert "replayed 0 dead letters; 2 were replayed before" in run(settings, flags, "replay", "--yes", *codes)
+    assert len(list(committed_records(settings, [settings.topics.views]))) == 2
+    assert "replayed 2 dead letters\n" in run(settings, flags, "replay", "--yes", "--again", *codes)
+    assert len(list(committed_records(settings, [settings.topics.views]))) == 4
+    assert len(run(settings, flags, "list", "--json").splitlines()) == len(ORIGINALS), "a mark is no letter"
+
+
 def test_replay_selects_by_source_position(settings, flags):
     place = f"{settings.topics.views}/1/0"
     assert "replayed 1 dead letters" in run(settings, flags, "replay", "--yes", "--offset", place)
