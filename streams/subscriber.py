@@ -122,8 +122,10 @@ class PriceBook:
             now_ms: the time to answer for; by default now by this book's clock.
         """
         update = self._prices.get((user, item))
-        if update is None:
-            return None
+        return None if update is None else self.in_force(update, now_ms=now_ms)
+
+    def in_force(self, update: PriceUpdate, *, now_ms: int | None = None) -> PriceUpdate | None:
+        """Return `update` as it holds: at list price under the kill switch, None if it has expired; `now_ms` as of `price`."""
         if _over(update, self.now_ms() if now_ms is None else now_ms):
             return None
         return _at_list_price(update) if self.kill_switch else update

@@ -131,6 +131,28 @@ def test_tail_prints_prices_with_reasons_in_words(settings, worker, flags):
     assert [one.version for one in read] == [1, 2, 3]
 
 
+def test_tail_shows_what_holds_unless_it_is_asked_for_what_was_published(settings, worker, flags):
+    worker.publish(update(1, "a", 900, valid_until_ms=2_000), update(2, "b", 800, valid_from_ms=1_500))
+    run = CliRunner()
+
+    def tailed(limit: int, *arguments: str) -> list[tuple[str, int]]:
+        said = run.invoke(
+            command_line,
+            ["tail", "--from-beginning", "--limit", str(limit), "--json", *arguments, *flags(settings)],
+            catch_exceptions=False,
+        )
+        found.append(said.stderr)
+        return [(one["item"], one["price"]) for one in map(msgspec.json.decode, said.stdout.splitlines())]
+
+    found: list[str] = []
+    assert tailed(1) == [("b", 800)]
+    assert "--clock stream" in found[-1]
+    assert tailed(2, "--clock", "stream") == tailed(2, "--as-published") == [("a", 900), ("b", 800)]
+    throw_kill_switch(settings, KillSwitch(on=True))
+    assert tailed(2, "--clock", "stream") == [("a", 1_000), ("b", 1_000)]
+    assert "The kill switch is on" in found[-1]
+
+
 def test_the_kill_switch_command_says_what_holds(settings, flags):
     run = CliRunner()
     on = run.invoke(command_line, ["killswitch", "on", "--reason", "drill", *flags(settings)])
