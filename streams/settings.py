@@ -71,7 +71,7 @@ class KafkaSettings(_Group):
     ssl_key_password: SecretStr | None = None
     request_timeout_ms: Annotated[int, Field(ge=1_000)] = 30_000
     compression: Literal["gzip", "lz4", "snappy", "zstd"] | None = None
-    """Of what the worker publishes. All but gzip need the package cramjam."""
+    """Of what is published."""
     fetch_max_wait_ms: Annotated[int, Field(ge=1)] = 500
     """How long a broker may hold back an empty fetch. Kafka answers as soon as there is a record; a mock answers at the end."""
     check_crcs: bool = True

@@ -19,12 +19,14 @@ from rocksdict import Cache
 
 from contracts.ids import partition_of
 from contracts.prices import decode_price
-from streams.broker import administering
+from streams.broker import administering, committed_records
 from streams.ledger import LEDGER_KEY, MARKER_KEY, Ledger, decode_ledger, encode_ledger
 from streams.producer import send_records, transactional_producer
 from streams.recovery import commit_marker, restore
 from streams.reference import References
+from streams.source_consumer import fetch, source_consumer
 from streams.store import StateStore
+from streams.topics import create_topics
 
 NOW_MS = 1_762_160_400_000
 
@@ -234,3 +236,26 @@ async def test_references_are_read_to_their_end_and_what_is_no_reference_is_coun
         assert references.policies.current.version == "builtin"
     finally:
         await references.close()
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+async def test_what_a_shops_producers_have_compressed_is_read_by_both_clients(unique, deploy, codec):
+    settings = deploy(**{"kafka.compression": codec})
+    create_topics(settings)
+    place, value = TopicPartition(settings.topics.views, 0), view("kettle", NOW_MS) * 20
+    producer = transactional_producer(settings, 0)
+    await producer.start()
+    await producer.begin_transaction()
+    sent = await send_records(producer, place.topic, 0, [(b"ann", value)] * 50, [])
+    await sent.last_offset()
+    await producer.commit_transaction()
+    await producer.stop()
+    consumer = source_consumer(settings)
+    await consumer.start()
+    consumer.assign([place])
+    consumer.seek(place, 0)
+    found = (await fetch(consumer, timeout_ms=10_000))[place]
+    await consumer.stop()
+    assert [record.value for record in found] == [value] * 50
+    again = await asyncio.to_thread(lambda: [one.value for one in committed_records(settings, [place.topic])])
+    assert again == [value] * 50
