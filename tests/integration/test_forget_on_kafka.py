@@ -145,7 +145,7 @@ def test_a_person_is_forgotten_on_every_topic_and_in_the_data_directory_and_stay
         found = {topic["topic"]: topic for topic in json.loads(report.stdout)["topics"]}
         assert found[topics.views]["left"] > 0, "the inputs are the shop's, and go by retention"
         assert found[topics.decisions] == {
-            "topic": topics.decisions, "compacted": True, "left": 0, "taken_back": 0, "since": 0,
+            "topic": topics.decisions, "compacted": True, "left": 0, "taken_back": 0, "since": 0, "elsewhere": 0,
         }  # fmt: skip
         send(deployment, [view(ANN, item, "back", end_ms + 90 * 86_400_000)])
         decision = last_decision_of_ann(deployment)

@@ -12,12 +12,11 @@ from aiokafka import errors as kafka_errors
 from aiokafka.consumer.fetcher import Fetcher
 from faust.assignor.partition_assignor import PartitionAssignor
 from faust.types import TP
-from prometheus_client import generate_latest
 
 from contracts.errors import BadSettings, BrokenInvariant, BrokerUnavailable
 from pricing.engine import EventCrash
 from streams import transport
-from streams.app import build_app, run_app
+from streams.app import build_app
 from streams.closing import stop
 from streams.crashes import CrashCounts
 from streams.settings import Settings, load_settings
@@ -394,23 +393,3 @@ async def test_a_cancellation_that_a_library_swallows_does_not_hold_up_a_release
     await asyncio.wait_for(shell.release(), 5)
     assert closed == [shell.settings.session_timeout_ms / 2000]
     assert shell.sessions == {}
-
-
-async def test_an_assignment_that_comes_after_the_signal_opens_nothing(shell, codes):
-    await shell.close()
-    await shell.assigned({TP(topic, 0) for topic in ("consents", "views", "clicks", "purchases")})
-    assert shell.sessions == {}
-    assert codes == []
-
-
-def test_variables_that_are_no_settings_are_named_as_a_process_starts(settings, monkeypatch, capsys):
-    monkeypatch.setenv("PRICETIDE_DATADIR", "/x")
-    monkeypatch.setattr("faust.Worker.execute_from_commandline", lambda _: None)
-    run_app(build_app(settings), settings)
-    assert "not read: PRICETIDE_DATADIR." in capsys.readouterr().err
-
-
-def test_refused_references_are_counted_from_nothing_so_that_an_alert_sees_the_first(shell):
-    text = generate_latest(shell.metrics.registry).decode()
-    for topic in ("catalogue", "policies"):
-        assert f'pricetide_refused_references_total{{topic="{topic}"}} 0.0' in text
