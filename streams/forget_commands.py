@@ -93,7 +93,7 @@ def _check(settings: Settings, user: str, as_json: bool) -> None:
             table.add_column(column, justify="left" if column == "topic" else "right")
         table.add_column("what removes them")
         for topic in report.topics:
-            counts = (topic.left, "", "", "")
+            counts: tuple[int | str, ...] = (topic.left, "", "", "")
             means = "the topic's retention"
             if topic.compacted:
                 counts = (topic.left, topic.taken_back, topic.since, topic.elsewhere)
