@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from contracts.errors import BadReference
 from contracts.rules import Sarsa, ValueRule
-from pricing.arms import Arms
+from pricing.arms import Arms, best
 from pricing.thompson import softened
 
 Floats = NDArray[np.float64]
@@ -134,7 +134,10 @@ def _worth(coefficients: Floats, shifts: Floats) -> Floats:
 
 
 def weigh(rule: ValueRule, coefficients: Floats, arms: Arms) -> Floats:
-    """Return the epsilon-soft probability of every arm, (n, k); 0 for padding. Rows sum to 1."""
+    """Return the epsilon-soft probability of every arm, (n, k); 0 for padding. Rows sum to 1.
+
+    Before the first outcome all values are 0, and among equals list price is best (pricing.arms).
+    """
     shares = np.zeros(arms.shifts.shape)
-    shares[np.arange(len(shares)), values(coefficients, arms).argmax(-1)] = 1.0
+    shares[np.arange(len(shares)), best(values(coefficients, arms), arms)] = 1.0
     return softened(shares, 1.0 - rule.explore, rule.explore, arms)
