@@ -28,7 +28,8 @@ DISCOUNT_WEIGHT_MAX = 10.0
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Permille = Annotated[int, Meta(ge=0, le=10_000)]
-Spread = Annotated[float, Meta(gt=0.0, le=100.0)]
+Spread = Annotated[float, Meta(ge=1e-3, le=100.0)]
+"""Further apart, and rounding takes away what the smaller one knows."""
 Days = Annotated[float, Meta(gt=0.0, le=1_000.0)]
 
 

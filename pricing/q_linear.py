@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.errors import BadReference
+from contracts.learned import is_sound
 from contracts.rules import Sarsa, ValueRule
 from pricing.arms import Arms, best
 from pricing.thompson import softened
@@ -109,9 +110,9 @@ class Values:
                 f"Values of {len(value)} bytes are not {self.weights.size} weights: they were learned with other features; "
                 "publish the policy under a new number to begin anew"
             )
-        weights = np.frombuffer(value, dtype="<f8", offset=8).astype(np.float64)
-        if not np.isfinite(weights).all():
+        if not is_sound(value, 0):
             raise BadReference("Values are not finite: roll back to the version before them")
+        weights = np.frombuffer(value, dtype="<f8", offset=8).astype(np.float64)
         self.outcomes, self.weights = int.from_bytes(value[:8], "little"), weights.reshape(self.weights.shape)
 
     def digest(self) -> str:

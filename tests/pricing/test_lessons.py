@@ -8,13 +8,14 @@ from random import Random
 import numpy as np
 import pytest
 
-from contracts.errors import BadReference
+from contracts.errors import BadReference, BrokenInvariant
 from contracts.outcomes import NextDraw
-from contracts.policies import Policy
-from contracts.rules import DiscountBudget, Features, Guard, LinearQ, Money, Sarsa, Thompson
+from contracts.policies import Policy, PolicyBook, encode_policy, policy_key
+from contracts.rules import DiscountBudget, Features, Guard, LinearQ, Money, Prior, Sarsa, Thompson
 from pricing.arms import one
 from pricing.choosers import chooser_of
 from pricing.contexts import Scene
+from pricing.learned import known_of
 from pricing.lessons import Lesson, Lessons
 from tests.pricing.outcome_topic import PRICES, START_MS, bought, outcome
 
@@ -99,6 +100,25 @@ def test_a_version_of_another_width_is_no_beginning():
     other = Policy(name="p", number=1, rule=Thompson(features=Features(names=("price", "intent"))))
     with pytest.raises(BadReference, match="is not one over 6 weights"):
         Lessons(other, 1, version, lambda _: None)
+
+
+@pytest.mark.parametrize("rule", [Thompson(features=FEATURES), LinearQ(features=FEATURES)], ids=["demand", "values"])
+def test_what_a_learner_publishes_workers_take_and_price_by(rule):
+    mind, policy = lessons_for(rule), Policy(name="p", number=1, rule=rule)
+    taught(mind, *[outcome(number, f"user{number}", bought=bought(9_000)) for number in range(50)])
+    book, record = PolicyBook(), mind.version()
+    for one_ in (policy, record):
+        book.apply(book.seen, policy_key(one_), encode_policy(one_))
+    assert known_of(policy, book.knowledge_of(policy)).knowledge.encode() == mind.knowledge.encode()
+
+
+def test_a_learner_whose_belief_rounding_has_damaged_ends_with_a_sentence_and_publishes_nothing():
+    """Spreads so far apart are refused in a policy file; whatever the cause, workers would refuse the version."""
+    mind = lessons_for(Thompson(features=FEATURES, prior=Prior(features_spread=1e-9, level_spread=10.0)))
+    taught(mind, *[outcome(number, f"user{number}", features=(1.0, number / 10)) for number in range(20)])
+    with pytest.raises(BrokenInvariant, match=r"Version 1 of what p@1 has learned is not finite.* report it") as end:
+        mind.version()
+    assert end.value.exit_code == 70
 
 
 @pytest.mark.parametrize(("windows_later", "credited"), [(1, True), (2, False)])
