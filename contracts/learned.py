@@ -38,7 +38,7 @@ class BudgetPeriod(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     period: int
     """Event time over the budget's period, rounded down."""
     discount: float
-    """Sum over its purchases of the discount as a share of list price."""
+    """Sum over its purchases of the discount as a share of list price; they count whether or not they teach."""
     purchases: Count
 
 

@@ -86,7 +86,8 @@ class DiscountBudget(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """
 
     permille: Annotated[int, Meta(ge=0, le=1000)]
-    """The target: mean discount of the policy's own purchases, as a share of list price."""
+    """The target: mean discount of the policy's own purchases, as a share of list price. All of them count that reward a draw,
+    also those that teach nothing, as of a user who has taught enough; not those of users who are held out."""
     period_ms: Annotated[int, Meta(ge=60_000)] = 3_600_000
     """Of event time."""
     step: Annotated[float, Meta(gt=0.0, le=100.0)] = 1.0

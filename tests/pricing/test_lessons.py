@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from contracts.errors import BadReference, BrokenInvariant
+from contracts.learned import BudgetPeriod
 from contracts.outcomes import NextDraw
 from contracts.policies import Policy, PolicyBook, encode_policy, policy_key
 from contracts.rules import DiscountBudget, Features, Guard, LinearQ, Money, Prior, Sarsa, Thompson
@@ -171,9 +172,9 @@ def test_a_next_draw_without_features_that_the_policy_understands_ends_the_chain
 # -- the discount budget -------------------------------------------------------------------------------------------------
 
 
-def budgeted(permille=50, step=2.0, rule=Thompson, features_of=lambda _: None):
+def budgeted(permille=50, step=2.0, rule=Thompson, features_of=lambda _: None, **more):
     budget = DiscountBudget(permille=permille, period_ms=HOUR_MS, step=step)
-    return lessons_for(rule(features=FEATURES, money=Money(discount_budget=budget)), features_of)
+    return lessons_for(rule(features=FEATURES, money=Money(discount_budget=budget), **more), features_of)
 
 
 def purchase_at(hour, price, **more):
@@ -199,7 +200,7 @@ def test_lambda_follows_what_was_realised_at_the_end_of_each_period():
 def test_lambda_is_never_below_zero_and_counts_own_purchases_alone():
     mind = budgeted()
     assert weight_after(mind, purchase_at(0, 10_000), purchase_at(1, 10_000)) == 0.0
-    others = [purchase_at(2, 8_000, held_out=True), purchase_at(2, 8_500, learnable=False), outcome(9, price=8_000)]
+    others = [purchase_at(2, 8_000, held_out=True), outcome(9, drawn_ms=START_MS + 2 * HOUR_MS, price=8_000)]
     assert weight_after(mind, *others, purchase_at(3, 10_000)) == 0.0
     friends = budgeted(features_of={"friend@1": FEATURES}.get)
     discounted = [purchase_at(hour, 8_000, policy="friend@1") for hour in range(3)]
@@ -207,6 +208,33 @@ def test_lambda_is_never_below_zero_and_counts_own_purchases_alone():
         "they teach demand, and spend another budget"
     )
     assert friends.version().outcomes == 4
+
+
+TEACHES_NOTHING = {
+    "unlearnable": {"learnable": False, "unlearnable": ("implausible",)},
+    "not_exposed": {"exposed": False},
+    "other_features": {"features": None, "feature_version": None},
+    "too_old": {"drawn_ms": START_MS - 1},
+}
+
+
+@pytest.mark.parametrize("why", TEACHES_NOTHING)
+def test_a_purchase_that_teaches_nothing_was_given_its_discount_all_the_same(why):
+    mind = budgeted(guard=Guard(since_ms=START_MS))
+    bargain = outcome(**{"price": 8_000, "bought": bought(8_000)} | TEACHES_NOTHING[why])
+    assert taught(mind, bargain) == [why]
+    assert weight_after(mind, purchase_at(2, 10_000)) == pytest.approx(2.0 * (0.20 - 0.05))
+
+
+def test_what_a_user_buys_beyond_the_limit_of_influence_is_spent_from_the_budget():
+    """The trap: one user buys a thousand times at a discount, teaches five times, and lambda hears of five."""
+    mind = budgeted(guard=Guard(user_outcomes_max=1))
+    many = [outcome(n, "ann", price=8_000 if n else 10_000, bought=bought(8_000)) for n in range(10)]
+    assert taught(mind, *many) == [None] + ["influence"] * 9
+    assert mind.version().budget == BudgetPeriod(
+        period=many[0].resolved_ms // HOUR_MS, discount=pytest.approx(1.8), purchases=10
+    )
+    assert weight_after(mind, purchase_at(2, 10_000)) == pytest.approx(2.0 * (0.18 - 0.05))
 
 
 def test_without_a_budget_there_is_no_lambda():
