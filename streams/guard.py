@@ -56,7 +56,9 @@ class GuardMetrics:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         self.decisions = Counter("pricetide_guard_decisions", "Decisions watched.", registry=registry)
-        self.late = Gauge("pricetide_guard_late_decisions", "Decisions too late for any window.", registry=registry)
+        self.late = Gauge(
+            "pricetide_guard_late_decisions", "Decisions older than the windows of all partitions.", registry=registry
+        )
         self.mean = Gauge(
             "pricetide_guard_mean_multiplier", "Mean price over list price, last window.", registry=registry
         )
@@ -168,17 +170,18 @@ class Guard:
                 continue
             if isinstance(decision, Decision):
                 self._watermark_ms = max(self._watermark_ms, decision.event_time_ms)
-                self._prices.add(decision, self._book.find(decision.policy))
+                self._prices.add(decision, self._book.find(decision.policy), place.partition)
                 self._tenure.add(decision)
                 self.metrics.decisions.inc()
 
     def _judge(self) -> str | None:
         """Act on the windows and periods that have ended; return why the kill switch was thrown."""
         found: list[Breach] = []
-        for window in self._prices.ended(self._watermark_ms):
-            self.metrics.mean.set(window.mean_permille / 1000)
-            self.metrics.lowest.set(window.lowest_share)
-            self.metrics.changed.set(window.changed_share)
+        for window in self._prices.ended():
+            if window.partition is None:
+                self.metrics.mean.set(window.mean_permille / 1000)
+                self.metrics.lowest.set(window.lowest_share)
+                self.metrics.changed.set(window.changed_share)
             found += breaches(window, self._guarded.prices)
         self.metrics.late.set(self._prices.late)
         for breach in found:
