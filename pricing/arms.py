@@ -122,7 +122,8 @@ def best(worth: Floats, arms: Arms) -> NDArray[np.intp]:
 
 def _preferred(prices: NDArray[np.int64], list_prices: NDArray[np.int64]) -> NDArray[np.intp]:
     distances = 2 * np.abs(prices - list_prices) - (prices > list_prices)
-    return distances.argsort(-1, kind="stable")
+    order: NDArray[np.intp] = distances.argsort(-1, kind="stable")
+    return order
 
 
 def _padded(row: NDArray, width: int) -> NDArray:  # type: ignore[type-arg]  # of any dtype

@@ -23,7 +23,7 @@ from contracts.decisions import Decision, decode_decision
 from contracts.errors import REFUSED, UNREADABLE, BadInput
 from contracts.experiments import RunningExperiments
 from contracts.policies import CurrentPolicy, KillSwitch, PolicyBook
-from pricing.price_watch import Breach, PriceWatch, breaches
+from pricing.price_watch import JUDGED, Breach, PriceWatch, breaches
 from pricing.review import Guarded
 from pricing.tenure import Tenure, TenureWatch
 from streams.broker import POLL_MS, partitions_of, reading, records_until, require_topics
@@ -67,6 +67,10 @@ class GuardMetrics:
             "pricetide_guard_changed_share", "Repeated decisions that changed a price.", registry=registry
         )
         self.breaches = Counter("pricetide_guard_breaches", "Windows beyond a limit.", ("what",), registry=registry)
+        for what in JUDGED:
+            self.breaches.labels(
+                what
+            )  # from 0 on: a series that begins with 1 has not increased, and no alarm would ring
         self.tenure = Gauge("pricetide_guard_tenure_rise", "Rise of price over list with tenure.", registry=registry)
         self.loyal_pay_more = Gauge(
             "pricetide_guard_loyal_pay_more", "1 if the last period's rise is beyond noise.", registry=registry

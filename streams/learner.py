@@ -37,6 +37,7 @@ class LearnerShell:
         """Prepare; `only` names the versions of policies to learn for, empty: those that may price."""
         self.settings = settings
         self.metrics = LearnerMetrics()
+        self.metrics.refused.labels(settings.topics.policies)  # from 0 on, as a worker's
         self.references = References(settings, lambda topic: self.metrics.refused.labels(topic).inc(), catalogue=False)
         self.sessions: dict[str, LessonSession] = {}
         self._only = only

@@ -117,6 +117,10 @@ class WorkerShell:
         self.settings = settings
         self.metrics = Metrics()
         self.models = Models(settings.encoder, settings.engine_semantics, self.metrics)
+        for topic in (settings.topics.catalogue, settings.topics.policies):
+            self.metrics.refused.labels(
+                topic
+            )  # from 0 on, so that the first refusal is an increase, and the alarm rings
         self.references = References(settings, lambda topic: self.metrics.refused.labels(topic).inc())
         self.words = Words(settings.encoder, self.references.catalogue, self.metrics)
         self.crashes = CrashCounts(settings.data_dir, settings.crashes_max)

@@ -72,6 +72,12 @@ def test_prices_beyond_a_limit_throw_the_kill_switch_with_the_reason(thrown):
     assert windows == 2, "of all partitions, and of this one alone"
 
 
+def test_every_breach_is_a_series_from_the_start_so_that_the_first_one_is_an_increase():
+    value = Guard(load_settings(), GUARDED).metrics.registry.get_sample_value
+    judged = set(Limits.__struct_fields__) - {"window_ms", "draws_min"}
+    assert {value("pricetide_guard_breaches_total", {"what": what}) for what in judged} == {0.0}
+
+
 def test_a_partition_that_lags_half_an_hour_throws_it_too(thrown):
     guard = Guard(load_settings(), GUARDED)
     assert fetch(guard, draws(9_500, minute=30, users=100)) is None

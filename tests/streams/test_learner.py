@@ -250,6 +250,11 @@ async def test_policies_are_caught_up_with_once_what_lies_there_now_is_applied(s
     following.cancel()
 
 
+def test_refused_policies_are_a_series_from_the_start_so_that_the_first_one_is_an_increase(settings):
+    value = LearnerShell(settings, (), None).metrics.registry.get_sample_value  # type: ignore[arg-type]
+    assert value("pricetide_learner_refused_references_total", {"topic": settings.topics.policies}) == 0.0
+
+
 def test_a_version_that_no_price_can_be_made_of_is_refused_and_counted_and_workers_price_by_the_one_before(settings):
     """The trap: a check at the topic that lets pass what the one at use does not, and every worker ends."""
     refused: list[str] = []

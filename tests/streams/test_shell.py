@@ -54,6 +54,12 @@ def shell(settings) -> WorkerShell:
     return WorkerShell(settings, hand_over)
 
 
+def test_refused_references_are_series_from_the_start_so_that_the_first_one_is_an_increase(shell):
+    value, topics = shell.metrics.registry.get_sample_value, shell.settings.topics
+    for topic in (topics.catalogue, topics.policies):
+        assert value("pricetide_refused_references_total", {"topic": topic}) == 0.0
+
+
 # -- how it ends -------------------------------------------------------------------------------------------------------
 
 
