@@ -55,9 +55,8 @@ def shell(settings) -> WorkerShell:
 
 
 def test_refused_references_are_series_from_the_start_so_that_the_first_one_is_an_increase(shell):
-    value, topics = shell.metrics.registry.get_sample_value, shell.settings.topics
-    for topic in (topics.catalogue, topics.policies):
-        assert value("pricetide_refused_references_total", {"topic": topic}) == 0.0
+    count = shell.metrics.registry.get_sample_value
+    assert {count("pricetide_refused_references_total", {"topic": one}) for one in ("catalogue", "policies")} == {0.0}
 
 
 # -- how it ends -------------------------------------------------------------------------------------------------------
