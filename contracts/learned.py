@@ -38,7 +38,7 @@ class BudgetPeriod(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     period: int
     """Event time over the budget's period, rounded down."""
     discount: float
-    """Sum over its purchases of the discount as a share of list price."""
+    """Sum over its purchases of the discount as a share of list price; they count whether or not they teach."""
     purchases: Count
 
 
@@ -134,7 +134,7 @@ def require_fit(record: Learned, rule: LearningRule) -> None:
         raise _misfit(record, f"has {len(content)} bytes, {_COUNT_BYTES + size * _FLOAT_BYTES} are {width} features'")
     if digest_of(content, record.discount_weight) != record.digest:
         raise _misfit(record, "is not what its digest says")
-    if not _is_sound(content, width if isinstance(rule, DemandRule) else 0):
+    if not is_sound(content, width if isinstance(rule, DemandRule) else 0):
         raise _misfit(record, "is not finite, or its covariance is not positive definite")
 
 
@@ -145,21 +145,30 @@ def _misfit(record: Learned, what: str) -> BadReference:
     )
 
 
-def _is_sound(content: bytes, width: int) -> bool:
-    """Return whether the numbers are finite and, of a demand model over `width` features, the covariance a covariance."""
+def is_sound(content: bytes, width: int) -> bool:
+    """Return whether prices can be made of the exact bytes of a payload of the right length: the one judgement of the learner
+    that publishes a version, of the workers that follow it, and of whoever restores it.
+
+    Args:
+        content: as `Learned.payload` says.
+        width: features of a demand model, 0 for values.
+
+    Returns:
+        Whether the numbers are finite and, of a demand model, the covariance positive definite in float64: its least
+        eigenvalue above what rounding leaves of its largest, so that the variance of no draw comes out below zero.
+    """
     import numpy as np
 
     numbers = np.frombuffer(content, dtype="<f8", offset=_COUNT_BYTES)
     if not np.isfinite(numbers).all():
         return False
-    if width:
-        covariance = np.zeros((2 * width, 2 * width))
-        covariance.T[np.triu_indices(2 * width)] = numbers[2 * width :]  # the lower triangle is all that is looked at
-        try:
-            np.linalg.cholesky(covariance)
-        except np.linalg.LinAlgError:
-            return False
-    return True
+    if not width:
+        return True
+    size = 2 * width
+    covariance = np.zeros((size, size))
+    covariance.T[np.triu_indices(size)] = numbers[size:]  # the lower triangle is all that is looked at
+    spectrum = np.linalg.eigvalsh(covariance)
+    return bool(spectrum[0] > size * np.finfo(np.float64).eps * spectrum[-1])
 
 
 class LearnedBook:

@@ -28,7 +28,8 @@ DISCOUNT_WEIGHT_MAX = 10.0
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Permille = Annotated[int, Meta(ge=0, le=10_000)]
-Spread = Annotated[float, Meta(gt=0.0, le=100.0)]
+Spread = Annotated[float, Meta(ge=1e-3, le=100.0)]
+"""Further apart, and rounding takes away what the smaller one knows."""
 Days = Annotated[float, Meta(gt=0.0, le=1_000.0)]
 
 
@@ -85,7 +86,8 @@ class DiscountBudget(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """
 
     permille: Annotated[int, Meta(ge=0, le=1000)]
-    """The target: mean discount of the policy's own purchases, as a share of list price."""
+    """The target: mean discount of the policy's own purchases, as a share of list price. All of them count that reward a draw,
+    also those that teach nothing, as of a user who has taught enough; not those of users who are held out."""
     period_ms: Annotated[int, Meta(ge=60_000)] = 3_600_000
     """Of event time."""
     step: Annotated[float, Meta(gt=0.0, le=100.0)] = 1.0

@@ -37,6 +37,9 @@ class Arms(NamedTuple):
     """(n, k): gains less the rule's hurdle, which grows with the distance from list price: what prices are compared by."""
     counts: NDArray[np.int64]
     """(n, 1): feasible prices."""
+    preferred: NDArray[np.intp]
+    """(n, k): the arms in the order in which equal ones are best: the nearer to list price, then the higher. So whoever knows
+    nothing charges list price. Padding comes behind what it repeats."""
     besides: Floats | None = None
     """(n, k): what charging the price is worth whether or not it sells, over list price; None: nothing, of no arm."""
 
@@ -90,8 +93,8 @@ def one(
     gains = m - spent - (money.discount_weight + discount_weight) * np.maximum(1.0 - m, 0.0)
     shifts = SHIFTS_PER_LIST * (1.0 - m)
     aims = gains if hurdle == 0.0 else gains - hurdle / SHIFTS_PER_LIST * np.abs(shifts * gains)
-    counts = np.full((1, 1), len(prices), dtype=np.int64)
-    return Arms(amounts, np.full((1, 1), list_price, dtype=np.int64), shifts, gains, aims, counts)
+    counts, lists = np.full((1, 1), len(prices), dtype=np.int64), np.full((1, 1), list_price, dtype=np.int64)
+    return Arms(amounts, lists, shifts, gains, aims, counts, _preferred(amounts, lists))
 
 
 def stacked(many: Sequence[Arms]) -> Arms:
@@ -102,7 +105,25 @@ def stacked(many: Sequence[Arms]) -> Arms:
     lists, counts = (np.concatenate(column) for column in zip(*[(e.list_prices, e.counts) for e in many], strict=True))
     weighed = [each.besides for each in many if each.besides is not None]
     besides = np.concatenate([_padded(one, width) for one in weighed]) if len(weighed) == len(many) else None
-    return Arms(prices, lists, shifts, gains, aims, counts, besides)
+    return Arms(prices, lists, shifts, gains, aims, counts, _preferred(prices, lists), besides)
+
+
+def best(worth: Floats, arms: Arms) -> NDArray[np.intp]:
+    """Return the arm of the highest worth, of equal ones the preferred: (n,) of (n, k), (n, s) of (n, s, k)."""
+    order = arms.preferred
+    if len(order) == 1:  # one draw, at its turn: no index per row
+        places: NDArray[np.intp] = order[0][worth.take(order[0], -1).argmax(-1)]
+        return places
+    if worth.ndim == 3:
+        order = order[:, None]
+    first = np.take_along_axis(worth, order, -1).argmax(-1)
+    return np.take_along_axis(order, first[..., None], -1)[..., 0]
+
+
+def _preferred(prices: NDArray[np.int64], list_prices: NDArray[np.int64]) -> NDArray[np.intp]:
+    distances = 2 * np.abs(prices - list_prices) - (prices > list_prices)
+    order: NDArray[np.intp] = distances.argsort(-1, kind="stable")
+    return order
 
 
 def _padded(row: NDArray, width: int) -> NDArray:  # type: ignore[type-arg]  # of any dtype

@@ -40,7 +40,7 @@ class Chooser(Protocol):
 
 
 class Learner(Chooser, Protocol):
-    """A policy that learns; it aims at the arm of the highest value, the lowest price among equals, and explores others."""
+    """A policy that learns; it aims at the best arm (pricing.arms.best), and explores others."""
 
     def values(self, rows: Floats, arms: Arms) -> Floats:
         """Return what the policy expects of every arm, (n, k)."""

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.errors import BadReference
+from contracts.learned import is_sound
 from contracts.rules import Prior
 from pricing.arms import Arms
 
@@ -150,11 +151,11 @@ class Posterior:
                 f"A posterior of {len(value)} bytes is not one over {size} weights: it was learned with other features; "
                 "publish the policy under a new number to begin anew"
             )
+        if not is_sound(value, self.width):
+            raise BadReference("A posterior is not finite and positive definite: roll back to the version before it")
         covariance = np.zeros((size, size))
         covariance[np.triu_indices(size)] = numbers[size:]
         covariance += np.triu(covariance, 1).T
-        if not np.isfinite(numbers).all() or np.linalg.eigvalsh(covariance)[0] <= 0.0:
-            raise BadReference("A posterior is not finite and positive definite: roll back to the version before it")
         self.outcomes = int.from_bytes(value[:8], "little")
         self._become(numbers[:size].astype(np.float64), covariance)
 

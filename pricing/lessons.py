@@ -2,7 +2,8 @@
 
 A policy learns from every draw that was seen with its own features (`Features` alike, so also from other policies' draws and
 from those of users who are held out), whatever price was shown and whoever chose it: demand is modelled at the price that was
-shown, so nothing needs to be weighted. What teaches nothing is counted by why. A user's influence is bounded: at most
+shown, so nothing needs to be weighted. What teaches nothing is counted by why, and the discount of its purchase all the same
+where a budget is kept: what was given away does not depend on who learns from it. A user's influence is bounded: at most
 `Guard.user_outcomes_max` outcomes of one user in a window of event time. Windows, and what waits for a user's next draw
 (pricing.chains), are per partition and by its resolve times, so two windows of a partition give them again.
 
@@ -133,7 +134,7 @@ class Lessons:
         why = self._take(lesson, self.knowledge)
         if why is not None:
             self._left[why] += 1
-        elif lesson.outcome is not None:
+        if lesson.outcome is not None:
             self._spend(lesson.outcome)
         return why
 
@@ -229,7 +230,7 @@ class Lessons:
         self._period, self._discount, self._purchases = period, 0.0, 0
 
     def _spend(self, outcome: Outcome) -> None:
-        """Note a purchase of the policy's own draw; who is held out was not priced by it."""
+        """Note a purchase of the policy's own draw, whatever it teaches; who is held out was not priced by it."""
         if outcome.bought is not None and outcome.policy == self._policy.version and not outcome.held_out:
             self._discount += max(1.0 - outcome.price / outcome.list_price, 0.0)
             self._purchases += 1

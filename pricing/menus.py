@@ -18,7 +18,7 @@ from contracts.errors import BrokenInvariant
 from contracts.policies import Policy
 from contracts.rules import LearningRule
 from pricing import policies, rails, reasons
-from pricing.arms import Arms, of_rule
+from pricing.arms import Arms, best, of_rule
 from pricing.choosers import Sight
 from pricing.draws import cumulated
 from pricing.lattice import charm_drops, full_lattice
@@ -116,8 +116,8 @@ class Menu:
             self._arms = sight.discount_weight, item.arms(self.prices, sight.discount_weight), places
         _, arms, places = self._arms
         chances: list[float] = sight.chooser.weigh(sight.row, arms)[0].tolist()
-        values = item.values(sight)
-        target, ideal = int(values[places].argmax()), item.lattice[int(values.argmax())]
+        values, every = item.values(sight)
+        target, ideal = int(best(values[:, places], arms)[0]), item.lattice[int(best(values, every)[0])]
         binding = rails.nearest_rail(self.trail.steps, ideal, self.prices[target])
         aimed, explored = reasons.of_draw(item.policy.rule, binding, len(self.prices))
         chances_json = msgspec.Raw(_to_json(chances))
@@ -206,13 +206,12 @@ class PricedItem:
         """Return `prices` of this item as numbers to compute with; `discount_weight` is lambda of the discount budget."""
         return of_rule(self.policy.rule, prices, self.list_price, self.item.cost, discount_weight)
 
-    def values(self, sight: Sight) -> NDArray[np.float64]:
-        """Return what a learning policy expects of every point of the full lattice, rails or not."""
+    def values(self, sight: Sight) -> tuple[NDArray[np.float64], Arms]:
+        """Return what a learning policy expects of every point of the full lattice, rails or not, (1, k); and these points."""
         known = self._lattice_arms
         if known is None or known[0] != sight.discount_weight:
             known = self._lattice_arms = sight.discount_weight, self.arms(self.lattice, sight.discount_weight)
-        values: NDArray[np.float64] = sight.chooser.values(sight.row, known[1])[0]
-        return values
+        return sight.chooser.values(sight.row, known[1]), known[1]
 
     def menu(self, last_price: int) -> Menu:
         """Return what a user whose last price of this item was `last_price` may be offered."""

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.errors import BadReference
+from contracts.learned import is_sound
 from contracts.rules import Sarsa, ValueRule
-from pricing.arms import Arms
+from pricing.arms import Arms, best
 from pricing.thompson import softened
 
 Floats = NDArray[np.float64]
@@ -109,9 +110,9 @@ class Values:
                 f"Values of {len(value)} bytes are not {self.weights.size} weights: they were learned with other features; "
                 "publish the policy under a new number to begin anew"
             )
-        weights = np.frombuffer(value, dtype="<f8", offset=8).astype(np.float64)
-        if not np.isfinite(weights).all():
+        if not is_sound(value, 0):
             raise BadReference("Values are not finite: roll back to the version before them")
+        weights = np.frombuffer(value, dtype="<f8", offset=8).astype(np.float64)
         self.outcomes, self.weights = int.from_bytes(value[:8], "little"), weights.reshape(self.weights.shape)
 
     def digest(self) -> str:
@@ -134,7 +135,10 @@ def _worth(coefficients: Floats, shifts: Floats) -> Floats:
 
 
 def weigh(rule: ValueRule, coefficients: Floats, arms: Arms) -> Floats:
-    """Return the epsilon-soft probability of every arm, (n, k); 0 for padding. Rows sum to 1."""
+    """Return the epsilon-soft probability of every arm, (n, k); 0 for padding. Rows sum to 1.
+
+    Before the first outcome all values are 0, and among equals list price is best (pricing.arms).
+    """
     shares = np.zeros(arms.shifts.shape)
-    shares[np.arange(len(shares)), values(coefficients, arms).argmax(-1)] = 1.0
+    shares[np.arange(len(shares)), best(values(coefficients, arms), arms)] = 1.0
     return softened(shares, 1.0 - rule.explore, rule.explore, arms)

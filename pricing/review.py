@@ -55,6 +55,6 @@ def review(
         if isinstance(record, Decision):
             prices.add(record, policy_of(record.policy))
             tenure.add(record)
-    windows = [window for window in prices.ended() if window.draws >= guarded.prices.draws_min]
+    windows = [window for window in prices.ended(final=True) if window.draws >= guarded.prices.draws_min]
     found = [breach for window in windows for breach in breaches(window, guarded.prices)]
     return Review(windows=tuple(windows), breaches=tuple(found), tenure=tuple(tenure.ended()))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.rules import Greedy, Thompson
-from pricing.arms import Arms
+from pricing.arms import Arms, best
 from pricing.demand import worths
 from pricing.normals import normals
 
@@ -70,8 +70,7 @@ def weigh(rule: Thompson | Greedy, rows: Floats, arms: Arms) -> Floats:
     draws, width = arms.shifts.shape
     samples = rows.shape[1] // 2
     first = 1 if samples > 1 else 0  # the mean has a vote only where nothing is sampled
-    # the lowest price wins a tie, so padding never does
-    votes = worths(rows[:, first:samples], rows[:, samples + first :], arms).argmax(-1)
+    votes = best(worths(rows[:, first:samples], rows[:, samples + first :], arms), arms)
     if draws > 1:
         votes += width * np.arange(draws)[:, None]
     counts = np.bincount(votes.ravel(), minlength=draws * width).reshape(draws, width)

@@ -280,7 +280,7 @@ def _learners(settings: Settings) -> Iterator[Finding]:
             continue
         subject, last = f"learner of {policy.version}", book.learned.newest(policy.name, policy.number)
         if last is None:
-            message = "no version of what it has learned: it prices by its prior"
+            message = "no version of what it has learned: it prices by what it assumes"
             yield Finding("warning", subject, message, "run `pricetide learn` beside the workers")
             continue
         behind = [ends[place].offset - at for place, at in zip(places, last.positions, strict=False)]

@@ -23,7 +23,7 @@ from contracts.decisions import Decision, decode_decision
 from contracts.errors import REFUSED, UNREADABLE, BadInput
 from contracts.experiments import RunningExperiments
 from contracts.policies import CurrentPolicy, KillSwitch, PolicyBook
-from pricing.price_watch import Breach, PriceWatch, breaches
+from pricing.price_watch import JUDGED, Breach, PriceWatch, breaches
 from pricing.review import Guarded
 from pricing.tenure import Tenure, TenureWatch
 from streams.broker import POLL_MS, partitions_of, reading, records_until, require_topics
@@ -56,7 +56,9 @@ class GuardMetrics:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         self.decisions = Counter("pricetide_guard_decisions", "Decisions watched.", registry=registry)
-        self.late = Gauge("pricetide_guard_late_decisions", "Decisions too late for any window.", registry=registry)
+        self.late = Gauge(
+            "pricetide_guard_late_decisions", "Decisions older than the windows of all partitions.", registry=registry
+        )
         self.mean = Gauge(
             "pricetide_guard_mean_multiplier", "Mean price over list price, last window.", registry=registry
         )
@@ -65,6 +67,10 @@ class GuardMetrics:
             "pricetide_guard_changed_share", "Repeated decisions that changed a price.", registry=registry
         )
         self.breaches = Counter("pricetide_guard_breaches", "Windows beyond a limit.", ("what",), registry=registry)
+        for what in JUDGED:
+            self.breaches.labels(
+                what
+            )  # from 0 on: a series that begins with 1 has not increased, and no alarm would ring
         self.tenure = Gauge("pricetide_guard_tenure_rise", "Rise of price over list with tenure.", registry=registry)
         self.loyal_pay_more = Gauge(
             "pricetide_guard_loyal_pay_more", "1 if the last period's rise is beyond noise.", registry=registry
@@ -168,17 +174,18 @@ class Guard:
                 continue
             if isinstance(decision, Decision):
                 self._watermark_ms = max(self._watermark_ms, decision.event_time_ms)
-                self._prices.add(decision, self._book.find(decision.policy))
+                self._prices.add(decision, self._book.find(decision.policy), place.partition)
                 self._tenure.add(decision)
                 self.metrics.decisions.inc()
 
     def _judge(self) -> str | None:
         """Act on the windows and periods that have ended; return why the kill switch was thrown."""
         found: list[Breach] = []
-        for window in self._prices.ended(self._watermark_ms):
-            self.metrics.mean.set(window.mean_permille / 1000)
-            self.metrics.lowest.set(window.lowest_share)
-            self.metrics.changed.set(window.changed_share)
+        for window in self._prices.ended():
+            if window.partition is None:
+                self.metrics.mean.set(window.mean_permille / 1000)
+                self.metrics.lowest.set(window.lowest_share)
+                self.metrics.changed.set(window.changed_share)
             found += breaches(window, self._guarded.prices)
         self.metrics.late.set(self._prices.late)
         for breach in found:

@@ -34,6 +34,7 @@ def check(file: Path, model: Path | None) -> None:
     if draft.fallback is not None:
         click.echo(f"Whether its fallback {draft.fallback} is published, `pricetide policy apply` will see.")
     _say_model(draft, model)
+    _say_beginning(draft)
 
 
 @policy.command()
@@ -51,6 +52,7 @@ def apply(settings: Settings, file: Path, no_activate: bool) -> None:
         click.echo(f"{change.policy.version} says the same and is the newest of its name: nothing was published again.")
     else:
         click.echo(f"Published {change.policy.version} at offset {change.published_at}.")
+        _say_beginning(draft)
     _say_change(change)
     if no_activate and change.policy != change.before:
         click.echo("It sets no prices yet: apply the file again without --no-activate.")
@@ -147,6 +149,15 @@ def history(settings: Settings, as_json: bool, learned: bool) -> None:
 
 def _kind(draft: Policy) -> str:
     return str(draft.rule.__struct_config__.tag)
+
+
+def _say_beginning(draft: Policy) -> None:
+    """Say what a policy that learns will charge before it has."""
+    from pricing.beginnings import beginning_of
+
+    beginning = beginning_of(draft)
+    if beginning is not None:
+        click.echo(beginning.sentence)
 
 
 def _say_change(change: Change) -> None:

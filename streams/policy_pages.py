@@ -106,7 +106,9 @@ def learned_rows(policy: Policy, log: PolicyLog) -> list[tuple[str, str]]:
         return []
     entry = log.learned(policy)
     if entry is None or not isinstance(entry.record, Learned):
-        return [("learned", "nothing yet: it prices by its prior until `pricetide learn` has published a version")]
+        return [
+            ("learned", "nothing yet: it prices by what it assumes until `pricetide learn` has published a version")
+        ]
     known = entry.record
     left = ", ".join(f"{count} {why}" for why, count in known.left.items())
     rows = [

@@ -218,6 +218,13 @@ def test_the_dashboard_shows_every_metric() -> None:
     assert not {family.name for family in families() if family.name not in text} - hidden
 
 
+def test_whatever_prometheus_scrapes_has_an_alert_for_when_it_is_down() -> None:
+    jobs = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())["scrape_configs"]
+    text = RULES.read_text()
+    assert {job["job_name"] for job in jobs} == {"pricetide", "pricetide-learner", "pricetide-guard"}
+    assert all(f'up{{job="{job["job_name"]}"}} == 0' in text for job in jobs)
+
+
 def test_every_alert_says_what_to_do() -> None:
     for rule in yaml.safe_load(RULES.read_text())["groups"][0]["rules"]:
         assert rule["annotations"]["summary"]

@@ -16,6 +16,8 @@ DEMAND = Policy(name="demand", number=3, rule=Thompson(features=Features(names=(
 VALUES = Policy(name="values", number=1, rule=LinearQ(features=Features(names=("price",))))
 PLAIN = Policy(name="plain", number=1, rule=ListPrice())
 IDENTITY = [1.0, 0, 0, 0, 1.0, 0, 0, 1.0, 0, 1.0]
+ROUNDED_AWAY = [1.0, 1.0, 0, 0, 1.0 + 2**-52, 0, 0, 1.0, 0, 1.0]
+"""Upper triangle of a covariance that has a Cholesky factor, and a direction about which rounding has left nothing."""
 
 
 def bytes_of(*numbers, outcomes=7):
@@ -112,6 +114,8 @@ MISFITS = [
     (version(1, payload="!"), "is no base64"),
     (version(1, content=bytes_of(float("nan"), 0.0, 0.0, 0.0, *IDENTITY)), "is not finite"),
     (version(1, content=bytes_of(*[0.0] * 14)), "not positive definite"),
+    (version(1, content=bytes_of(*[0.0] * 4, *ROUNDED_AWAY)), "not positive definite"),
+    (version(1, VALUES, content=bytes_of(*[0.5] * 5, float("inf"))), "is not finite"),
     (version(1, PLAIN), "plain@1 does not learn"),
     (version(1, msgspec.structs.replace(DEMAND, number=4)), "demand@4, which is not on the topic"),
 ]

@@ -7,7 +7,7 @@ import pytest
 from contracts.errors import BadInput
 from contracts.policies import FixedPrice, UniformRandom, decode_policy, encode_policy
 from contracts.policy_files import decode_policy_file
-from contracts.rules import ALLOWED_FEATURES, Features, Greedy, LinearQ, Sarsa, Thompson
+from contracts.rules import ALLOWED_FEATURES, Features, Greedy, LinearQ, Prior, Sarsa, Thompson
 
 HEAD = 'name = "learns"\n[rule]\nkind = "thompson"\n'
 
@@ -36,6 +36,15 @@ def test_a_fixed_price_names_its_multiplier():
     assert read('name = "one"\n[rule]\nkind = "fixed_price"\nmultiplier_permille = 900\n').rule == FixedPrice(
         multiplier_permille=900
     )
+
+
+@pytest.mark.parametrize("spread", ["level_spread", "response_spread", "features_spread"])
+def test_spreads_of_a_prior_lie_where_rounding_leaves_a_belief_sound(spread):
+    for value in ("0.001", "100"):
+        assert read(f"{HEAD}prior.{spread} = {value}\n").rule.prior != Prior()
+    for value in ("1e-9", "1e-200", "0.0", "101.0"):
+        with pytest.raises(BadInput, match=f"prior.{spread}"):
+            read(f"{HEAD}prior.{spread} = {value}\n")
 
 
 @pytest.mark.parametrize("name", ["tenure", "order_frequency", "total_spend", "churn_hazard", "loyalty-tier"])

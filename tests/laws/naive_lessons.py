@@ -56,6 +56,25 @@ def teaching(ordered, readable, per_user, window_ms, since_ms=0):
     return out
 
 
+def naive_lambda(ordered, mine, permille, period_ms, step):
+    """Return (lambda, the discounts so far of the purchases of the period that runs), of the policy's own, not held out."""
+    periods = defaultdict(list)
+    highest = 0
+    for key, _, record in ordered:
+        highest = max(highest, key)
+        sold = periods[highest // period_ms]
+        if record is None or record["record"] != "outcome" or record["bought"] is None:
+            continue
+        if record["policy"] == mine and not record.get("held_out"):
+            sold.append(max(1.0 - record["price"] / record["list_price"], 0.0))
+    *over, last = [periods[period] for period in sorted(periods)]
+    weight = 0.0
+    for sold in over:
+        if sold:
+            weight = min(max(weight + step * (sum(sold) / len(sold) - permille / 1000), 0.0), 10.0)
+    return weight, last
+
+
 def naive_demand(outcomes, width, prior):
     """Return (mean, covariance) of the outcomes that teach; `prior` are the fields of contracts.rules.Prior."""
     rows = [(one["features"], (one["list_price"] - one["price"]) * 5.0 / one["list_price"], one["bought"] is not None)

@@ -17,7 +17,7 @@ from contracts.policies import Policy, encode_policy
 from contracts.rules import Churn, DiscountBudget, Features, Guard, LinearQ, Money, Prior, Sarsa, Thompson
 from pricing.demand import Posterior
 from pricing.lessons import Lesson, Lessons
-from tests.laws.naive_lessons import in_order, naive_demand, naive_values, teaching
+from tests.laws.naive_lessons import in_order, naive_demand, naive_lambda, naive_values, teaching
 from tests.pricing.outcome_topic import made_up_topic
 
 FEATURES = Features(names=("intent", "price"))
@@ -111,6 +111,17 @@ def test_the_posterior_equals_a_naive_pass_over_the_topic(seed, partitions):
     np.testing.assert_allclose(mine.mean, mean, rtol=0, atol=1e-8)
     np.testing.assert_allclose(mine.covariance, covariance, rtol=0, atol=1e-8)
     assert np.linalg.eigvalsh(mine.covariance)[0] > 0.0
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 4))
+def test_lambda_follows_every_own_purchase_whatever_it_teaches(seed, partitions):
+    topic = made_up_topic(seed, partitions, 600, 20)
+    last = learned_in(Policy(name="p", number=1, rule=RULES[0]), topic, [100, 300], restart=True)[-1]
+    weight, sold = naive_lambda(in_order(raw(topic)), "p@1", 80, 3_600_000, 1.0)
+    assert last.discount_weight == pytest.approx(weight, abs=1e-12)
+    assert (last.budget.discount, last.budget.purchases) == (pytest.approx(sum(sold)), len(sold))
+    assert weight > 0.0
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from contracts.ids import DecisionIds
 from contracts.policies import FixedPrice, ListPrice, Policy, SessionIntent, UniformRandom
 from contracts.rules import Churn, Features, Greedy, LinearQ, Money, Prior, Sarsa, Thompson
-from pricing.arms import cost_of, of_rule, one, stacked
+from pricing.arms import best, cost_of, of_rule, one, stacked
 from pricing.choosers import chooser_of, ignorance
 from pricing.contexts import Scene
 from pricing.draws import uniforms
@@ -134,6 +134,46 @@ def test_greedy_is_thompson_that_samples_nothing():
     greedy = chooser_of(policy_of(Greedy(features=FEATURES)), knowledge)
     cold = chooser_of(policy_of(Thompson(features=FEATURES, temper=0.0, explore=0.0, hurdle=0.0)), knowledge)
     assert (greedy.weigh(greedy.project(seen), arms) == cold.weigh(cold.project(seen), arms)).all()
+
+
+@pytest.mark.parametrize("rule", [LinearQ(features=FEATURES, explore=0.1), Sarsa(features=FEATURES, explore=0.1)])
+def test_values_that_have_learned_nothing_charge_list_price_but_for_the_explored_share(rule):
+    chooser, arms = chooser_of(policy_of(rule)), of_rule(rule, [8_000, 9_000, 10_000, 11_000], 10_000, 6_000)
+    rows = chooser.project(scene(3, 1))
+    alone = [chooser.weigh(row[None], arms)[0].tolist() for row in rows]
+    assert alone == [pytest.approx([0.025, 0.025, 0.925, 0.025])] * 3
+    assert chooser.weigh(rows, stacked([arms] * 3)).tolist() == alone
+
+
+@pytest.mark.parametrize("rule", LEARNING, ids=lambda rule: type(rule).__name__)
+def test_where_all_prices_are_worth_the_same_every_learner_aims_at_list_price(rule):
+    chooser = chooser_of(policy_of(rule))
+    arms = of_rule(rule, [8_000, 9_000, 10_000], 10_000, 6_000)
+    worthless = arms._replace(aims=np.zeros((1, 3)))
+    chances = chooser.weigh(chooser.project(scene(1, 2)), worthless)[0]
+    assert chances.argmax() == 2
+    assert chances[2] == pytest.approx(1.0 - rule.explore * 2 / 3)
+
+
+TIES = [
+    ([8_000, 9_000, 10_000, 11_000], [1.0, 1.0, 1.0, 1.0], 10_000),
+    ([8_000, 9_000, 10_000, 11_000], [1.0, 1.0, 0.0, 1.0], 11_000),  # of two equally near the higher
+    ([8_000, 9_000, 10_000, 12_000], [1.0, 1.0, 0.0, 1.0], 9_000),  # the nearer, though it lies below
+    ([8_000, 9_000, 10_000, 11_000], [1.0, 0.5, 0.5, 0.5], 8_000),  # no tie
+    ([9_999, 10_000], [1.0, np.nextafter(1.0, 0.0)], 9_999),  # nor is the next float one
+    ([7_000, 8_000], [1.0, 1.0], 8_000),
+]
+
+
+@pytest.mark.parametrize(("prices", "worth", "price"), TIES)
+def test_of_equal_prices_the_one_nearest_to_list_is_best_alone_and_padded_in_company(prices, worth, price):
+    arms, wide = one(prices, 10_000, None, Money()), one(list(range(5_000, 10_001, 500)), 10_000, None, Money())
+    assert prices[best(np.array([worth]), arms)[0]] == price
+    assert prices[best(np.array([[worth, worth]]), arms)[0, 1]] == price
+    padded = np.pad([worth, worth], ((0, 0), (0, 11 - len(worth))), mode="edge")
+    padded[1] = 1.0
+    assert best(padded, stacked([arms, wide])).tolist() == [prices.index(price), 10]
+    assert best(np.stack([padded, padded], 1), stacked([arms, wide])).tolist() == [[prices.index(price)] * 2, [10] * 2]
 
 
 def test_another_seed_has_another_table_and_the_same_seed_the_same():

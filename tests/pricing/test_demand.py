@@ -127,6 +127,30 @@ def test_contributions_add_up_to_the_mean_log_odds():
     assert sum(response) == pytest.approx(moments[1], abs=1e-9)
 
 
+def unsound():
+    """Return a posterior under spreads too far apart, which no policy file may have: rounding took away what it knew."""
+    posterior, random = Posterior(Prior(features_spread=1e-9, level_spread=10.0), 7), np.random.default_rng(1)
+    for _ in range(20):
+        posterior.learn(np.append(1.0, random.normal(0, 1, 6)), 0.5, True)
+    return posterior
+
+
+@pytest.mark.parametrize("spread", [1e-3, 100.0])
+@pytest.mark.parametrize("level_spread", [1e-3, 100.0])
+@pytest.mark.parametrize("memory", [1_000, 10_000_000])
+def test_under_every_prior_that_a_policy_may_have_it_stays_sound_and_every_draw_has_a_variance(
+    spread, level_spread, memory
+):
+    random = np.random.default_rng(1)
+    posterior = Posterior(Prior(features_spread=spread, level_spread=level_spread, memory=memory), 7)
+    for number in range(400):
+        x = np.append(1.0, random.choice([-4.0, 4.0], 6))
+        posterior.learn(x, float(random.uniform(0, 1.25)), bool(random.random() < 0.3))
+        if number in (0, 1, 10, 399):
+            Posterior(PRIOR, 7).restore(posterior.encode())
+            assert (posterior.project(np.column_stack([np.ones(20), random.normal(0, 4, (20, 6))]))[:, 2] > 0.0).all()
+
+
 def test_its_bytes_restore_it_to_the_last_bit_and_learning_goes_on_as_if_nothing_had_happened():
     whole, first = learned(400, 5), learned(200, 5)
     second = Posterior(PRIOR, 5)
@@ -152,6 +176,7 @@ def test_a_copy_goes_its_own_way():
         (lambda b: b"", "is not one over 14 weights"),
         (lambda b: b[:8] + np.full(len(b) // 8 - 1, np.nan).tobytes(), "not finite and positive definite"),
         (lambda b: b[:120] + bytes(len(b) - 120), "not finite and positive definite"),
+        (lambda b: unsound().encode(), "not finite and positive definite"),
     ],
 )
 def test_damaged_bytes_are_refused(damage, why):

@@ -91,7 +91,7 @@ def test_without_a_cost_margin_is_not_available_and_an_assumed_one_is_a_share_of
 
 
 def test_a_policy_without_demand_has_no_chance_but_the_models_at_list_price():
-    decision, background, _ = drawn(LinearQ())
+    decision, background, _ = drawn(LinearQ(explore=1.0))  # or it would charge list price
     explanation = explain_decision(decision, background)
     assert (explanation.parts, explanation.log_odds, explanation.chosen.purchase) == ((), None, None)
     assert explanation.listed.purchase == decision.preference

@@ -80,6 +80,16 @@ def test_an_outcome_carries_what_a_learner_needs_of_its_draw(rule):
     assert encode_outcome(outcome) == shop.last.outcomes[0][1]
 
 
+@pytest.mark.parametrize("rule", [LinearQ(explore=0.0), Sarsa(explore=0.0)], ids=["q", "sarsa"])
+def test_values_that_have_learned_nothing_charge_everybody_list_price_and_call_that_their_aim(rule):
+    shop = shop_of(rule, item(cost=5_000), raise_markets=("US",), multipliers=(800, 900, 1000, 1100, 1200))
+    for user in range(5):
+        decision = shop.feed(shop.view(user=f"user {user}", market="US"))[0]
+        assert len(decision.probabilities) > 2
+        assert (decision.price, decision.propensity, decision.explored) == (10_000, 1.0, False)
+        assert decision.binding_rule is None, "no rail keeps it from what it aims at"
+
+
 def test_contributions_add_up_to_what_the_demand_model_expects():
     rule = Thompson()
     knowledge, shop = taught(rule), shop_of(rule)

@@ -8,13 +8,15 @@ from random import Random
 import numpy as np
 import pytest
 
-from contracts.errors import BadReference
+from contracts.errors import BadReference, BrokenInvariant
+from contracts.learned import BudgetPeriod
 from contracts.outcomes import NextDraw
-from contracts.policies import Policy
-from contracts.rules import DiscountBudget, Features, Guard, LinearQ, Money, Sarsa, Thompson
+from contracts.policies import Policy, PolicyBook, encode_policy, policy_key
+from contracts.rules import DiscountBudget, Features, Guard, LinearQ, Money, Prior, Sarsa, Thompson
 from pricing.arms import one
 from pricing.choosers import chooser_of
 from pricing.contexts import Scene
+from pricing.learned import known_of
 from pricing.lessons import Lesson, Lessons
 from tests.pricing.outcome_topic import PRICES, START_MS, bought, outcome
 
@@ -101,6 +103,25 @@ def test_a_version_of_another_width_is_no_beginning():
         Lessons(other, 1, version, lambda _: None)
 
 
+@pytest.mark.parametrize("rule", [Thompson(features=FEATURES), LinearQ(features=FEATURES)], ids=["demand", "values"])
+def test_what_a_learner_publishes_workers_take_and_price_by(rule):
+    mind, policy = lessons_for(rule), Policy(name="p", number=1, rule=rule)
+    taught(mind, *[outcome(number, f"user{number}", bought=bought(9_000)) for number in range(50)])
+    book, record = PolicyBook(), mind.version()
+    for one_ in (policy, record):
+        book.apply(book.seen, policy_key(one_), encode_policy(one_))
+    assert known_of(policy, book.knowledge_of(policy)).knowledge.encode() == mind.knowledge.encode()
+
+
+def test_a_learner_whose_belief_rounding_has_damaged_ends_with_a_sentence_and_publishes_nothing():
+    """Spreads so far apart are refused in a policy file; whatever the cause, workers would refuse the version."""
+    mind = lessons_for(Thompson(features=FEATURES, prior=Prior(features_spread=1e-9, level_spread=10.0)))
+    taught(mind, *[outcome(number, f"user{number}", features=(1.0, number / 10)) for number in range(20)])
+    with pytest.raises(BrokenInvariant, match=r"Version 1 of what p@1 has learned is not finite.* report it") as end:
+        mind.version()
+    assert end.value.exit_code == 70
+
+
 @pytest.mark.parametrize(("windows_later", "credited"), [(1, True), (2, False)])
 def test_an_outcome_waits_for_the_next_draw_of_its_user_into_the_next_window_of_memory_and_no_longer(
     windows_later, credited
@@ -151,9 +172,9 @@ def test_a_next_draw_without_features_that_the_policy_understands_ends_the_chain
 # -- the discount budget -------------------------------------------------------------------------------------------------
 
 
-def budgeted(permille=50, step=2.0, rule=Thompson, features_of=lambda _: None):
+def budgeted(permille=50, step=2.0, rule=Thompson, features_of=lambda _: None, **more):
     budget = DiscountBudget(permille=permille, period_ms=HOUR_MS, step=step)
-    return lessons_for(rule(features=FEATURES, money=Money(discount_budget=budget)), features_of)
+    return lessons_for(rule(features=FEATURES, money=Money(discount_budget=budget), **more), features_of)
 
 
 def purchase_at(hour, price, **more):
@@ -179,7 +200,7 @@ def test_lambda_follows_what_was_realised_at_the_end_of_each_period():
 def test_lambda_is_never_below_zero_and_counts_own_purchases_alone():
     mind = budgeted()
     assert weight_after(mind, purchase_at(0, 10_000), purchase_at(1, 10_000)) == 0.0
-    others = [purchase_at(2, 8_000, held_out=True), purchase_at(2, 8_500, learnable=False), outcome(9, price=8_000)]
+    others = [purchase_at(2, 8_000, held_out=True), outcome(9, drawn_ms=START_MS + 2 * HOUR_MS, price=8_000)]
     assert weight_after(mind, *others, purchase_at(3, 10_000)) == 0.0
     friends = budgeted(features_of={"friend@1": FEATURES}.get)
     discounted = [purchase_at(hour, 8_000, policy="friend@1") for hour in range(3)]
@@ -187,6 +208,33 @@ def test_lambda_is_never_below_zero_and_counts_own_purchases_alone():
         "they teach demand, and spend another budget"
     )
     assert friends.version().outcomes == 4
+
+
+TEACHES_NOTHING = {
+    "unlearnable": {"learnable": False, "unlearnable": ("implausible",)},
+    "not_exposed": {"exposed": False},
+    "other_features": {"features": None, "feature_version": None},
+    "too_old": {"drawn_ms": START_MS - 1},
+}
+
+
+@pytest.mark.parametrize("why", TEACHES_NOTHING)
+def test_a_purchase_that_teaches_nothing_was_given_its_discount_all_the_same(why):
+    mind = budgeted(guard=Guard(since_ms=START_MS))
+    bargain = outcome(**{"price": 8_000, "bought": bought(8_000)} | TEACHES_NOTHING[why])
+    assert taught(mind, bargain) == [why]
+    assert weight_after(mind, purchase_at(2, 10_000)) == pytest.approx(2.0 * (0.20 - 0.05))
+
+
+def test_what_a_user_buys_beyond_the_limit_of_influence_is_spent_from_the_budget():
+    """The trap: one user buys a thousand times at a discount, teaches five times, and lambda hears of five."""
+    mind = budgeted(guard=Guard(user_outcomes_max=1))
+    many = [outcome(n, "ann", price=8_000 if n else 10_000, bought=bought(8_000)) for n in range(10)]
+    assert taught(mind, *many) == [None] + ["influence"] * 9
+    assert mind.version().budget == BudgetPeriod(
+        period=many[0].resolved_ms // HOUR_MS, discount=pytest.approx(1.8), purchases=10
+    )
+    assert weight_after(mind, purchase_at(2, 10_000)) == pytest.approx(2.0 * (0.18 - 0.05))
 
 
 def test_without_a_budget_there_is_no_lambda():

@@ -36,7 +36,7 @@ def windows(*decisions: Decision, limits: Limits = LIMITS):
     watch = PriceWatch(limits)
     for one in decisions:
         watch.add(one, POLICY)
-    return list(watch.ended())
+    return list(watch.ended(final=True))
 
 
 def test_a_window_has_the_mean_and_the_share_at_the_lowest_price_of_its_draws():
@@ -108,24 +108,68 @@ def test_prices_within_the_limits_and_too_few_draws_are_no_breach():
 def test_a_window_is_given_once_when_its_last_tile_is_over():
     watch = PriceWatch(LIMITS)
     watch.add(draw(0), POLICY)
-    assert list(watch.ended(START + MINUTE - 1)) == []
-    (window,) = watch.ended(START + MINUTE)
-    assert window.draws == 1
-    assert list(watch.ended(START + 5 * MINUTE)) == []
+    watch.add(draw(0.99, user="b"), POLICY)
+    assert list(watch.ended()) == []
+    watch.add(draw(5, user="c"), POLICY)
+    (window,) = watch.ended()
+    assert window.draws == 2
+    assert list(watch.ended()) == []
     watch.add(draw(2, user="late, but of windows to come"), POLICY)
-    watch.add(draw(6, user="b"), POLICY)
-    assert [window.draws for window in watch.ended(START + 7 * MINUTE)] == [3]
+    watch.add(draw(7, user="d"), POLICY)
+    assert [window.draws for window in watch.ended()] == [4]
     assert watch.late == 0
 
 
-def test_what_comes_after_all_its_windows_is_counted_as_late():
+def test_what_comes_after_all_its_windows_is_late_and_counts_in_the_one_that_ends_next():
     watch = PriceWatch(LIMITS)
     watch.add(draw(20), POLICY)
-    list(watch.ended(START + 21 * MINUTE))
-    watch.add(draw(11, user="b"), POLICY)
+    watch.add(draw(21, user="b"), POLICY)
+    list(watch.ended())
+    watch.add(draw(12, user="of a window to come"), POLICY)
+    assert watch.late == 0
+    watch.add(draw(11, 100, user="of none"), POLICY)
     assert watch.late == 1
-    watch.add(draw(12, user="c"), POLICY)
-    assert watch.late == 1
+    watch.add(draw(22, user="c"), POLICY)
+    (window,) = watch.ended()
+    assert (window.end_ms, window.draws) == (START + 22 * MINUTE, 4)
+    assert window.mean_permille == (3 * 850 + 10) / 4
+
+
+def test_a_partition_that_lags_is_judged_by_itself_in_its_own_time():
+    """The trap: one clock for all partitions, and thousands of prices at 1 % of list from one that lags are never looked at."""
+    watch, found = PriceWatch(LIMITS), []
+    for minute in range(30, 60):
+        for number in range(20):
+            watch.add(draw(minute, 9_500, f"ahead {minute} {number}"), POLICY, 0)
+        watch.add(draw(minute - 30, 100, f"behind {minute}"), POLICY, 1)
+        found += watch.ended()
+    behind = [window for window in found if window.partition == 1]
+    assert [window.end_ms for window in behind] == [START + (minute + 1) * MINUTE for minute in range(29)]
+    assert [window.draws for window in behind[-3:]] == [10, 10, 10]
+    assert {window.mean_permille for window in behind} == {10.0}
+    rung = [breach for window in found for breach in breaches(window, LIMITS)]
+    assert {breach.window.partition for breach in rung} == {1}, "the others' windows are full of good prices"
+    assert rung[0].sentence == "mean multiplier of 10 permille, below 800 (3 draws of partition 1)"
+    everything = sum(window.draws for window in found if window.partition is None)
+    assert watch.late > 0 and everything > sum(window.draws for window in found if window.partition == 0)
+
+
+def test_partitions_with_few_draws_each_are_judged_together():
+    watch = PriceWatch(LIMITS)
+    for partition in range(6):
+        watch.add(draw(0.1 * partition, 100, f"u{partition}"), POLICY, partition)
+    found = list(watch.ended(final=True))
+    assert [window.draws for window in found] == [6, 1, 1, 1, 1, 1, 1]
+    assert [breach.window.partition for window in found for breach in breaches(window, LIMITS)] == [None]
+
+
+def test_what_is_remembered_of_a_partition_is_bounded_however_it_lags():
+    watch = PriceWatch(LIMITS)
+    for minute in range(200):
+        watch.add(draw(minute + 100, user="a"), POLICY, 0)
+        watch.add(draw(minute, user="b"), POLICY, 1)
+        list(watch.ended())
+    assert all(len(of.tiles) <= TILES for of in watch._tiles.values())
 
 
 def test_after_a_change_of_what_prices_only_workers_that_have_seen_it_count():
@@ -134,7 +178,7 @@ def test_after_a_change_of_what_prices_only_workers_that_have_seen_it_count():
     watch.begin_anew(5)
     watch.add(draw(0.1, 100, "b", policies_seen=4), POLICY)
     watch.add(draw(0.2, 9_000, "c", policies_seen=5), POLICY)
-    (window,) = watch.ended()
+    (window,) = watch.ended(final=True)
     assert (window.draws, window.mean_permille) == (1, 900.0)
 
 
@@ -143,7 +187,7 @@ def test_the_first_price_after_a_change_of_what_prices_is_no_change_of_a_shopper
     watch.add(draw(0, 8_500, "a", policies_seen=2), POLICY)
     watch.begin_anew(5)
     watch.add(draw(0.1, 10_000, "a", policies_seen=5), POLICY)
-    (window,) = watch.ended()
+    (window,) = watch.ended(final=True)
     assert (window.again, window.changed_share) == (0, 0.0)
 
 
@@ -154,7 +198,7 @@ def test_the_lowest_price_is_not_known_without_the_policy_where_endings_bind():
     for policy, share in ((None, 0.0), (shop.policies.current, 1.0)):
         watch = PriceWatch(LIMITS)
         watch.add(decision, policy)
-        (window,) = watch.ended()
+        (window,) = watch.ended(final=True)
         assert (window.draws, window.lowest_share) == (1, share)
 
 
@@ -165,13 +209,32 @@ def test_windows_depend_neither_on_batches_nor_on_how_partitions_interleave(seed
         [draw(minute + dice.random(), dice.choice([8_500, 9_000, 10_000]), f"{p}-{dice.randrange(3)}") for minute in minutes]
         for p in range(4)
     ]  # fmt: skip
-    expected = windows(*[one for decisions in partitions for one in decisions])
-    mixed, left = [], [list(decisions) for decisions in partitions]
-    while any(left):
-        mixed.append(dice.choice([decisions for decisions in left if decisions]).pop(0))
+    whole = PriceWatch(LIMITS)
+    for number, decisions in enumerate(partitions):
+        for one in decisions:
+            whole.add(one, POLICY, number)
+    mixed = [(one, number) for number, decisions in enumerate(partitions) for one in decisions]
     watch, found = PriceWatch(LIMITS), []
-    for n, one in enumerate(sorted(mixed, key=lambda one: one.event_time_ms)):
-        watch.add(one, POLICY)
+    for n, (one, number) in enumerate(sorted(mixed, key=lambda pair: pair[0].event_time_ms)):
+        watch.add(one, POLICY, number)
         if n in cuts:
-            found += watch.ended(one.event_time_ms)
-    assert found + list(watch.ended()) == expected
+            found += watch.ended()
+    found += watch.ended(final=True)
+    of = [[window for window in found if window.partition == partition] for partition in (None, 0, 1, 2, 3)]
+    assert [window for windows_ in of for window in windows_] == list(whole.ended(final=True))
+
+
+@given(st.integers(0, 1 << 30), st.integers(0, 120))
+def test_a_partitions_own_windows_are_the_same_however_far_it_lags(seed, lag):
+    dice = random.Random(seed)
+    mine = [draw(minute + dice.random(), dice.choice([8_500, 9_000]), f"u{minute}") for minute in range(30)]
+    ahead = [draw(minute + lag, user=f"ahead {minute}") for minute in range(30)]
+    alone, watch, found = PriceWatch(LIMITS), PriceWatch(LIMITS), []
+    for one, other in zip(mine, ahead, strict=True):
+        alone.add(one, POLICY, 1)
+        watch.add(other, POLICY, 0)
+        watch.add(one, POLICY, 1)
+        found += watch.ended()
+    found += watch.ended(final=True)
+    expected = [window for window in alone.ended(final=True) if window.partition == 1]
+    assert [window for window in found if window.partition == 1] == expected

@@ -41,11 +41,11 @@ def draws(price: int, minute: float = 0.0, users: int = 5, sequence: int = 1, **
     ]
 
 
-def fetch(guard: Guard, decisions=(), policies=(), first: int = 0):
+def fetch(guard: Guard, decisions=(), policies=(), first: int = 0, partition: int = 0):
     topics = load_settings().topics
     values = [encode_decision(one) for one in decisions]
     polled = {
-        TopicPartition(topics.decisions, 0): [SimpleNamespace(value=value) for value in values],
+        TopicPartition(topics.decisions, partition): [SimpleNamespace(value=value) for value in values],
         TopicPartition(topics.policies, 0): [
             SimpleNamespace(offset=first + n, key=policy_key(one), value=encode_policy(one))
             for n, one in enumerate(policies)
@@ -68,7 +68,27 @@ def test_prices_beyond_a_limit_throw_the_kill_switch_with_the_reason(thrown):
     reason = fetch(guard, draws(9_000, minute=2))
     assert thrown == [KillSwitch(on=True, reason=reason)]
     assert reason.startswith("guard: mean multiplier of 500 permille, below 800")
-    assert guard.metrics.registry.get_sample_value("pricetide_guard_breaches_total", {"what": "mean_min_permille"}) == 1
+    windows = guard.metrics.registry.get_sample_value("pricetide_guard_breaches_total", {"what": "mean_min_permille"})
+    assert windows == 2, "of all partitions, and of this one alone"
+
+
+def test_every_breach_is_a_series_from_the_start_so_that_the_first_one_is_an_increase():
+    value = Guard(load_settings(), GUARDED).metrics.registry.get_sample_value
+    judged = set(Limits.__struct_fields__) - {"window_ms", "draws_min"}
+    assert {value("pricetide_guard_breaches_total", {"what": what}) for what in judged} == {0.0}
+
+
+def test_a_partition_that_lags_half_an_hour_throws_it_too(thrown):
+    guard = Guard(load_settings(), GUARDED)
+    assert fetch(guard, draws(9_500, minute=30, users=100)) is None
+    assert fetch(guard, draws(9_500, minute=31, users=100)) is None
+    assert fetch(guard, draws(100, minute=0), partition=1) is None, "the tile is not over"
+    reason = fetch(guard, draws(100, minute=2), partition=1)
+    assert reason == "guard: mean multiplier of 10 permille, below 800 (5 draws of partition 1)"
+    assert thrown == [KillSwitch(on=True, reason=reason)]
+    value = guard.metrics.registry.get_sample_value
+    assert value("pricetide_guard_late_decisions") == 10
+    assert value("pricetide_guard_mean_multiplier") > 0.9, "what is shown is of all partitions"
 
 
 def test_prices_within_the_limits_throw_nothing(thrown):
@@ -87,7 +107,7 @@ def test_who_wants_an_alarm_only_gets_one_and_a_switch_that_is_on_is_not_thrown_
         fetch(one, draws(5_000, policies_seen=9))
         assert fetch(one, draws(5_000, minute=2, policies_seen=9)) is None
         assert (
-            one.metrics.registry.get_sample_value("pricetide_guard_breaches_total", {"what": "mean_min_permille"}) == 1
+            one.metrics.registry.get_sample_value("pricetide_guard_breaches_total", {"what": "mean_min_permille"}) == 2
         )
     assert thrown == []
 

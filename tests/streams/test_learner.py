@@ -7,14 +7,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.errors import ProducerFenced
 from msgspec.structs import replace
 
-from contracts.errors import BadInput, BrokerUnavailable
+from contracts.errors import BadInput, BrokenInvariant, BrokerUnavailable
 from contracts.experiments import Experiment, RunningExperiments, Variant
-from contracts.learned import Learned
+from contracts.learned import Learned, digest_of, payload_of
 from contracts.policies import CurrentPolicy, ListPrice, Policy, encode_policy, policy_key
-from contracts.rules import Thompson
+from contracts.rules import Features, Thompson
+from pricing.choosers import ignorance
+from pricing.demand import Posterior
+from pricing.learned import KnownShelf
 from streams import lesson_session
 from streams.learner import LearnerShell
 from streams.learner_app import build_learner, stuck, waits_for
@@ -179,6 +183,23 @@ async def test_a_session_begins_and_ends_with_its_policys_turn(settings, monkeyp
     assert lives[3:] == ["ends other@2"]
 
 
+def test_a_version_that_workers_would_refuse_ends_the_learner_and_is_not_published(settings, monkeypatch):
+    ends: list[BaseException] = []
+    monkeypatch.setattr("streams.learner.end_process", ends.append)
+    shell = shell_of(settings, current(DEMAND))
+
+    class Session:
+        policy, committing = DEMAND, None
+
+        def apply(self, batch: Any) -> None:
+            raise BrokenInvariant("its covariance is not positive definite")
+
+    shell.sessions["demand@1"] = session = Session()  # type: ignore[assignment]
+    shell.apply(SimpleNamespace(session=session))  # type: ignore[arg-type]
+    assert [error.exit_code for error in ends] == [70]  # type: ignore[attr-defined]
+    assert session.committing is None
+
+
 # -- pages -------------------------------------------------------------------------------------------------------------
 
 
@@ -227,6 +248,34 @@ async def test_policies_are_caught_up_with_once_what_lies_there_now_is_applied(s
     await references.caught_up()
     assert max(applied) >= 3
     following.cancel()
+
+
+def test_refused_policies_are_a_series_from_the_start_so_that_the_first_one_is_an_increase(settings):
+    value = LearnerShell(settings, (), None).metrics.registry.get_sample_value  # type: ignore[arg-type]
+    assert value("pricetide_learner_refused_references_total", {"topic": settings.topics.policies}) == 0.0
+
+
+def test_a_version_that_no_price_can_be_made_of_is_refused_and_counted_and_workers_price_by_the_one_before(settings):
+    """The trap: a check at the topic that lets pass what the one at use does not, and every worker ends."""
+    refused: list[str] = []
+    references, place = References(settings, refused.append), TopicPartition(settings.topics.policies, 0)
+    policy = replace(DEMAND, rule=Thompson(features=Features(names=("intent", "price"))))
+    sound, unsound = ignorance(policy.rule), ignorance(policy.rule)
+    assert isinstance(sound, Posterior) and isinstance(unsound, Posterior)
+    unsound.covariance[:2, :2] = ((1.0, 1.0), (1.0, 1.0 + 2**-52))
+    records = [policy, *[learned_by(policy, number, one) for number, one in ((1, sound), (2, unsound))]]
+    references._apply({place: [SimpleNamespace(offset=n, key=policy_key(one), value=encode_policy(one))
+                               for n, one in enumerate(records)]})  # type: ignore[dict-item]  # fmt: skip
+    assert refused == [settings.topics.policies]
+    in_force = references.policies.knowledge_of(policy)
+    assert in_force is not None and in_force.version == 1
+    assert KnownShelf().of(policy, in_force).knowledge.encode() == sound.encode()
+
+
+def learned_by(policy: Policy, number: int, knowledge: Posterior) -> Learned:
+    content = knowledge.encode()
+    return Learned(name=policy.name, number=policy.number, version=number, feature_version=1, payload=payload_of(content),
+                   digest=digest_of(content, 0.0), outcomes=3, left={}, positions=(5, 6), begins=(0, 0), resolved_ms=7)  # fmt: skip
 
 
 def test_records_that_are_no_outcome_are_gone_past_and_a_partitions_time_never_falls(settings):

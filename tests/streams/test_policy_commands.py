@@ -235,7 +235,7 @@ def test_a_policy_shows_what_it_has_learned():
 
 
 def test_a_policy_that_has_learned_nothing_says_so_and_one_with_a_budget_its_lambda():
-    assert "nothing yet: it prices by its prior" in text_of(policy_table(DEMAND, log_of(DEMAND), "current"))
+    assert "nothing yet: it prices by what it assumes" in text_of(policy_table(DEMAND, log_of(DEMAND), "current"))
     assert "learned" not in text_of(policy_table(FIRST, log_of(FIRST), "current"))
     assert "0.25 (lambda of" in text_of(policy_table(BUDGETED, log_of(BUDGETED, learned(1, 0.25)), "current"))
 
@@ -263,6 +263,15 @@ def test_check_says_what_a_file_is(tmp_path):
     assert f"{path} is a policy: made, session_intent" in done.stdout
     assert "its fallback list@1 is published" in done.stdout
     assert "made for model 0123456789abcdef; without that one, list@1 prices" in done.stdout
+    assert "Until it has learned" not in done.stdout
+
+
+def test_check_says_what_a_policy_charges_before_it_has_learned(tmp_path):
+    path = tmp_path / "learns.toml"
+    path.write_text(policy_file(DEMAND), encoding="utf-8")
+    assert "Until it has learned, a first look at an item of list price" in CliRunner().invoke(
+        policy_command, ["check", str(path)]
+    ).stdout  # fmt: skip
 
 
 def test_check_warns_of_another_model_and_not_of_the_right_one(tmp_path):

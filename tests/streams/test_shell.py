@@ -54,6 +54,11 @@ def shell(settings) -> WorkerShell:
     return WorkerShell(settings, hand_over)
 
 
+def test_refused_references_are_series_from_the_start_so_that_the_first_one_is_an_increase(shell):
+    count = shell.metrics.registry.get_sample_value
+    assert {count("pricetide_refused_references_total", {"topic": one}) for one in ("catalogue", "policies")} == {0.0}
+
+
 # -- how it ends -------------------------------------------------------------------------------------------------------
 
 
