@@ -1,7 +1,7 @@
 """Why a price is what it is, in numbers: what else was possible, what each feature adds, what to expect of it; all checked.
 
-Everything is from the decision's record; what stands behind it (pricing.recomputing.Background) adds cost, probabilities of a
-policy that does not learn, and the proof that the decision comes out again byte for byte. Pure. Not here: words
+Everything is from the decision's record; what stands behind it (pricing.recomputing.Background) adds cost, probabilities that
+records of before `feasible` lack, and the proof that the decision comes out again byte for byte. Pure. Not here: words
 (pricing.sentences), pages and the search for a decision (streams.explain_pages, streams.decision_search).
 """
 
@@ -216,7 +216,7 @@ def _from_record(decision: Decision, policy: Policy | None) -> list[Check]:
 
 
 def _drawn(decision: Decision, policy: Policy | None, chances: tuple[float, ...], u: float) -> list[Check]:
-    """Verify the draw of a learning policy: probabilities, arm and number."""
+    """Verify a draw: probabilities, arm and number."""
     apart = abs(fsum(chances) - 1.0)
     checks = [Check(what="probabilities", agrees=apart <= TOLERANCE, apart=apart)]
     prices = feasible_prices(decision, policy)

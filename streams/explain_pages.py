@@ -96,7 +96,8 @@ def _facts(explanation: Explanation, language: Language) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 1))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    flags = [say[name] for name in ("forced", "explored", "held_out") if getattr(source, name)]
+    names = ("forced", "held_out" if source.held_out else "explored")  # who is held out was not explored with
+    flags = [say[name] for name in names if getattr(source, name)]
     rows = {
         "status": f"{STATUSES[language][decision.status]}{''.join(f' · {flag}' for flag in flags)}",
         "binding": None if decision.binding_rule is None else rule_words(decision.binding_rule, language),
