@@ -22,6 +22,7 @@ from pricing.arms import SHIFTS_PER_LIST, cost_of
 from pricing.contexts import names_of
 from pricing.demand import sigmoid
 from pricing.draws import cumulated, uniforms
+from pricing.learned import restored
 from pricing.recomputing import Background, Missing, Recomputed, feasible_prices, lacking, recompute
 from pricing.thompson import RESPONSE_MIN
 
@@ -93,6 +94,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
     listed: Prospect
     cost_source: str | None
     """catalogue, assumed, none; None: not known."""
+    untaught: bool
+    """The policy learns and had learned nothing yet; false also where the policy is not known."""
     checks: tuple[Check, ...]
 
 
@@ -121,6 +124,7 @@ def explain_decision(decision: Decision, background: Background, behind_draw: Ba
         chosen=_prospect(decision, decision.price, parts, cost),
         listed=_prospect(decision, decision.list_price, parts, cost),
         cost_source=cost_source,
+        untaught=_untaught(decision, background.policy),
         checks=checks,
     )
 
@@ -176,6 +180,13 @@ def _cost(decision: Decision, policy: Policy | None, item: CatalogueItem | None)
     money = policy.rule.money if isinstance(policy.rule, LearningRule) else Money()
     cost, source = cost_of(item.cost, decision.list_price, money)
     return (None if source == "none" else cost), source
+
+
+def _untaught(decision: Decision, policy: Policy | None) -> bool:
+    """Return whether what the policy knew at `decision` is what its rule knows before the first outcome."""
+    if policy is None or decision.learned is None or not isinstance(policy.rule, LearningRule):
+        return False
+    return decision.learned == restored(policy.rule, None).digest()
 
 
 def _options(decision: Decision, policy: Policy | None, again: Recomputed | None) -> tuple[Option, ...]:

@@ -166,6 +166,18 @@ def test_a_record_that_was_tampered_with_does_not_agree(change, what):
     assert checks_of(explain_decision(replace(decision, **change), background))[what] is False
 
 
+@pytest.mark.parametrize("rule", [Thompson(features=Features(names=NAMES)), LinearQ()], ids=["demand", "value"])
+def test_what_had_learned_nothing_yet_is_told_from_what_had(rule):
+    decision, background, _ = drawn(rule)
+    assert explain_decision(decision, background).untaught
+    assert not explain_decision(decision, Background()).untaught, "without the policy nobody can tell"
+    plain, background, _ = drawn(SessionIntent())
+    assert not explain_decision(plain, background).untaught
+    if isinstance(rule, Thompson):
+        decision, background, _ = drawn(rule, knowledge=taught(rule))
+        assert not explain_decision(decision, background).untaught
+
+
 def test_a_held_price_is_explained_by_its_draw():
     draw, background, shop = drawn(Thompson())
     held = shop.one(shop.view(1))
