@@ -60,7 +60,7 @@ def apply(settings: Settings, file: Path, no_activate: bool) -> None:
 @click.argument("version", required=False, metavar="[NAME@N]")
 @with_settings
 def rollback(settings: Settings, version: str | None) -> None:
-    """Make an earlier version current again: NAME@N, or the one that was current before."""
+    """Make an earlier version current again: NAME@N, `builtin`, or the one that was current before."""
     from streams.policy_changes import rollback as roll_back
 
     _say_change(roll_back(settings, version))

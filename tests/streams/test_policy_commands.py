@@ -104,6 +104,15 @@ def test_the_one_before_is_known_when_compaction_has_removed_its_record():
     assert log_of(FIRST, (current(FIRST), "builtin")).before() == "builtin"
 
 
+def test_the_builtin_policy_made_current_again_is_a_change_like_any_other():
+    log = log_of(FIRST, (current(FIRST), "builtin"), (current(BUILTIN), "intent@1"))
+    assert (log.book.current, log.before()) == (BUILTIN, "intent@1")
+    assert log.entries[-1].title == "current: builtin"
+    page = text_of(force_page(log))
+    assert "builtin: sets prices since 2026-11-18" in page
+    assert "none is published" not in page
+
+
 def test_what_workers_refuse_is_in_the_log_with_the_reason_and_changes_nothing():
     log = log_of(
         FIRST, current(FIRST), msgspec.structs.replace(FIRST, seed=9), current(SECOND), (b"\xff", b"{"), (None, None)
