@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from contracts.authored import line_of
 from contracts.errors import BadInput
 from contracts.policies import BUILTIN, ListPrice, Policy, Rails, SessionIntent
-from contracts.policy_files import decode_policy_file, line_of, read_publishable
+from contracts.policy_files import decode_policy_file, read_publishable
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "deploy/policies").glob("*.toml"))
 
@@ -76,6 +77,11 @@ BAD = [
     (INTENT.replace("careful", "builtin"), "p.toml, line 1: name: 'builtin' is the policy that holds while none is published"),
     ('model = "m"\n' + INTENT, "p.toml: model and fallback go together"),
     ('model = "m"\nfallback = "list"\n' + INTENT, "p.toml, line 2: fallback must be text matching regex"),
+    ('model = "abc"\nfallback = "list@1"\n' + INTENT, "p.toml, line 1: model: 'abc' is no digest of an artifact, so its fallback "
+     "would price for ever; give the 16 hex digits that `pricetide model verify` prints"),
+    ('model = "0123456789ABCDEF"\nfallback = "list@1"\n' + INTENT, "is no digest of an artifact"),
+    (HEAD + '[rule]\nkind = "greedy"\nchurn.slope = "guessed"\n', "line 4: rule.churn.slope cannot be 'guessed'; correct it: "
+     "one of assumed, randomised"),
     ("number = 3\n" + INTENT, "p.toml, line 1: number is not for the file; remove it: `pricetide policy apply` gives"),
     ('record = "policy"\n' + INTENT, "p.toml, line 1: record is not for the file"),
     (INTENT + "explore = nan\n", "p.toml is not TOML for a policy: nan is not a finite number; correct it"),
