@@ -291,6 +291,27 @@ def test_check_warns_of_another_model_and_not_of_the_right_one(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("dwell_ms", "window_ms", "warned"),
+    [(1_800_000, None, False), (1_800_001, None, True), (7_200_000, 0, False), (7_200_000, 7_200_000, False)],
+)
+def test_apply_warns_of_offers_that_outlast_the_wait_for_their_outcome(
+    tmp_path, monkeypatch, dwell_ms, window_ms, warned
+):
+    def stopped(*_, **__):
+        raise BadInput("enough")
+
+    monkeypatch.setattr("streams.policy_changes.apply_policy", stopped)
+    path = tmp_path / "p.toml"
+    path.write_text(f'name = "long"\nrule.kind = "list_price"\nrails.dwell_ms = {dwell_ms}\n', encoding="utf-8")
+    window = [] if window_ms is None else [f"--set=semantics.outcome_window_ms={window_ms}"]
+    done = CliRunner().invoke(policy_command, ["apply", str(path), *window])
+    assert isinstance(done.exception, BadInput), "asked for nothing else, as what holds without consent"
+    says = f"Warning: its offers stand for {dwell_ms} ms (rails.dwell_ms), longer than semantics.outcome_window_ms, 1800000"
+    assert (says in done.stderr) is warned
+    assert bool(done.stderr) is warned
+
+
+@pytest.mark.parametrize(
     ("content", "says"),
     [
         (None, "cannot be read: No such file or directory; name a TOML file"),
