@@ -32,7 +32,8 @@ _DECISION_COLUMNS = {
     "lattice": "prices", "trail": "trail", "binding_rule": "string", "forced": "bool", "propensity": "double",
     "intent": "int64", "policy": "string", "policies_seen": "int64", "catalogue_version": "int64",
     "catalogue_seen": "int64", "model": "string", "sequence": "int64", "event_time_ms": "int64", "shown": "string",
-    "preference": "double", "experiment": "string", "variant": "string", "held_out": "bool", "outcome": "string",
+    "preference": "double", "experiment": "string", "variant": "string", "held_out": "bool",
+    "feasible": "prices", "probabilities": "numbers", "u": "double", "explored": "bool", "outcome": "string",
 }  # fmt: skip
 
 _OUTCOME_COLUMNS = {

@@ -93,15 +93,21 @@ class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field=
     held_out: bool = False
     """The user is in the list-price holdout: a draw has chosen the list price, whatever the policy's probabilities."""
 
+    feasible: tuple[int, ...] | None = None
+    """Of a draw: the prices that it chose from, ascending, the list price among them. This and the next three are of every draw
+    that had a choice, `forced` ones had none, and absent from all else: a held price names its draw (`draw_id`). Records of
+    before this field have the next three from policies that learn only."""
     probabilities: tuple[float, ...] | None = None
-    """Of a learning policy's draw: one per feasible price, ascending; the propensity is the one of `price`. This and what
-    follows is absent from everything but such draws, of which a single feasible price is none."""
+    """The policy's, one per feasible price. The propensity is the one of `price`, but for an experiment with a holdout."""
     u: float | None = None
     """The draw's uniform number in [0, 1): `price` is the first whose probabilities up to it sum to more, unless `held_out`."""
     explored: bool | None = None
-    """Whether `price` is another than the one that the policy aims at."""
+    """Whether `price` is another than the one that the policy aims at; true of all that a uniform policy draws, which aims at
+    none."""
+
     features: tuple[float, ...] | None = None
-    """What the policy saw, by its features' names, the constant 1 first; what an outcome teaches, it teaches of these."""
+    """Of a learning policy's draw, as is what follows: what the policy saw, by its features' names, the constant 1 first. What an
+    outcome teaches, it teaches of these."""
     feature_version: int | None = None
     learned: str | None = None
     """Digest of what the policy had learned until then."""

@@ -87,6 +87,10 @@ PlainRule = ListPrice | FixedPrice | SessionIntent | UniformRandom
 Rule = ListPrice | FixedPrice | SessionIntent | UniformRandom | Thompson | Greedy | LinearQ | Sarsa
 
 
+def _version_of(name: str, number: int) -> str:
+    return f"{name}@{number}" if name != "builtin" else name
+
+
 class Policy(Struct, frozen=True, kw_only=True, tag_field="record", tag="policy", forbid_unknown_fields=True):
     """One version of a policy; never rewritten."""
 
@@ -109,14 +113,19 @@ class Policy(Struct, frozen=True, kw_only=True, tag_field="record", tag="policy"
     @property
     def version(self) -> str:
         """What decisions are stamped with."""
-        return f"{self.name}@{self.number}" if self.name != "builtin" else "builtin"
+        return _version_of(self.name, self.number)
 
 
 class CurrentPolicy(Struct, frozen=True, kw_only=True, tag_field="record", tag="current", forbid_unknown_fields=True):
-    """Names the policy version that prices from now on."""
+    """Names the policy version that prices from now on; `builtin`, number 1, is the one that holds while none is named."""
 
     name: Name
     number: Annotated[int, Meta(ge=1)]
+
+    @property
+    def version(self) -> str:
+        """What decisions are stamped with."""
+        return _version_of(self.name, self.number)
 
 
 class ShadowPolicy(Struct, frozen=True, kw_only=True, tag_field="record", tag="shadow", forbid_unknown_fields=True):
@@ -295,11 +304,15 @@ class PolicyBook:
             if known != record:
                 raise BadReference(f"Policy {record.version} is published already and differs: publish the next number")
         else:
-            policy = self._versions.get((record.name, record.number))
-            if policy is None:
-                raise BadReference(f"Policy {record.name}@{record.number} is not on the topic: publish it first")
-            self._fallback = self._fallback_of(policy)
-            self.current = policy
+            self._point(record)
+
+    def _point(self, record: CurrentPolicy) -> None:
+        named = (record.name, record.number)
+        policy = self._versions.get(named, BUILTIN if named == (BUILTIN.name, BUILTIN.number) else None)
+        if policy is None:
+            raise BadReference(f"Policy {record.name}@{record.number} is not on the topic: publish it first")
+        self._fallback = self._fallback_of(policy)
+        self.current = policy
 
     def _run(self, record: RunningExperiments) -> None:
         before = self.experiments.running

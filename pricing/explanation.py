@@ -1,7 +1,7 @@
 """Why a price is what it is, in numbers: what else was possible, what each feature adds, what to expect of it; all checked.
 
-Everything is from the decision's record; what stands behind it (pricing.recomputing.Background) adds cost, probabilities of a
-policy that does not learn, and the proof that the decision comes out again byte for byte. Pure. Not here: words
+Everything is from the decision's record; what stands behind it (pricing.recomputing.Background) adds cost, probabilities that
+records of before `feasible` lack, and the proof that the decision comes out again byte for byte. Pure. Not here: words
 (pricing.sentences), pages and the search for a decision (streams.explain_pages, streams.decision_search).
 """
 
@@ -22,6 +22,7 @@ from pricing.arms import SHIFTS_PER_LIST, cost_of
 from pricing.contexts import names_of
 from pricing.demand import sigmoid
 from pricing.draws import cumulated, uniforms
+from pricing.learned import restored
 from pricing.recomputing import Background, Missing, Recomputed, feasible_prices, lacking, recompute
 from pricing.thompson import RESPONSE_MIN
 
@@ -93,6 +94,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
     listed: Prospect
     cost_source: str | None
     """catalogue, assumed, none; None: not known."""
+    untaught: bool
+    """The policy learns and had learned nothing yet; false also where the policy is not known."""
     checks: tuple[Check, ...]
 
 
@@ -121,6 +124,7 @@ def explain_decision(decision: Decision, background: Background, behind_draw: Ba
         chosen=_prospect(decision, decision.price, parts, cost),
         listed=_prospect(decision, decision.list_price, parts, cost),
         cost_source=cost_source,
+        untaught=_untaught(decision, background.policy),
         checks=checks,
     )
 
@@ -178,6 +182,13 @@ def _cost(decision: Decision, policy: Policy | None, item: CatalogueItem | None)
     return (None if source == "none" else cost), source
 
 
+def _untaught(decision: Decision, policy: Policy | None) -> bool:
+    """Return whether what the policy knew at `decision` is what its rule knows before the first outcome."""
+    if policy is None or decision.learned is None or not isinstance(policy.rule, LearningRule):
+        return False
+    return decision.learned == restored(policy.rule, None).digest()
+
+
 def _options(decision: Decision, policy: Policy | None, again: Recomputed | None) -> tuple[Option, ...]:
     if decision.status == "list":
         return ()
@@ -216,7 +227,7 @@ def _from_record(decision: Decision, policy: Policy | None) -> list[Check]:
 
 
 def _drawn(decision: Decision, policy: Policy | None, chances: tuple[float, ...], u: float) -> list[Check]:
-    """Verify the draw of a learning policy: probabilities, arm and number."""
+    """Verify a draw: probabilities, arm and number."""
     apart = abs(fsum(chances) - 1.0)
     checks = [Check(what="probabilities", agrees=apart <= TOLERANCE, apart=apart)]
     prices = feasible_prices(decision, policy)

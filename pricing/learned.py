@@ -1,4 +1,4 @@
-"""Learning policies inside the engine: what they see of a batch, and what a decision says of their draw.
+"""Learning policies inside the engine: what they see of a batch, and what a decision says of what they saw.
 
 Between the two passes over a batch everything that does not depend on feasible prices is computed for all its draws at once;
 a draw takes its row of it. What a policy has learned comes as a record (contracts.learned) and is made ready once per version.
@@ -21,7 +21,7 @@ from pricing.arms import cost_of
 from pricing.choosers import Learner, Sight, ignorance, learner_of
 from pricing.contexts import Seen, scene_of
 from pricing.demand import Posterior
-from pricing.menus import Chances, PricedItem
+from pricing.menus import PricedItem
 from pricing.q_linear import Values
 
 POLICIES_MAX = 64
@@ -30,9 +30,6 @@ POLICIES_MAX = 64
 class LearnedDraw(NamedTuple):
     """The last fields of contracts.decisions.Decision, in their order."""
 
-    probabilities: tuple[float, ...]
-    u: float
-    explored: bool
     features: tuple[float, ...]
     feature_version: int
     learned: str
@@ -120,10 +117,8 @@ def seen_of(list_price: int, intent: int, taste: Taste | None) -> Seen:
     return Seen(list_price, intent, taste.preference, taste.vector)
 
 
-def record_of(
-    sight: Sight, chances: Chances, u: float, arm: int, priced: PricedItem, churn: float | None
-) -> LearnedDraw:
-    """Return what a decision says of the draw of `arm` by a user whose churn hazard is `churn`; None: it is not known."""
+def record_of(sight: Sight, priced: PricedItem, churn: float | None) -> LearnedDraw:
+    """Return what a decision says of a learning policy's draw; `churn` is the user's hazard, None: it is not known."""
     rule = priced.policy.rule
     assert isinstance(rule, LearningRule)
     level: tuple[float, ...] | None = None
@@ -132,9 +127,6 @@ def record_of(
         first, second = sight.knowledge.contributions(sight.x)
         level, response = tuple(first), tuple(second)
     return LearnedDraw(
-        chances.probabilities,
-        u,
-        arm != chances.target,
         tuple(sight.x.tolist()),
         rule.features.version,
         sight.digest,

@@ -55,8 +55,8 @@ class Chances(Struct, frozen=True, gc=False):
     probabilities: tuple[float, ...]
     """Per feasible price, ascending by price."""
     cumulative: tuple[float, ...]
-    target: int
-    """Index of the price that the policy aims at."""
+    target: int | None
+    """Index of the price that the policy aims at; None: it aims at none."""
     binding_rule: str | None
     """The rail that kept the policy from its target."""
     aimed: tuple[str, ...]
@@ -64,7 +64,7 @@ class Chances(Struct, frozen=True, gc=False):
     explored: tuple[str, ...]
     """Reasons of any other price."""
     prices_json: msgspec.Raw
-    """The menu's prices and their probabilities as JSON, for the outcomes of all draws from them."""
+    """The menu's prices and their probabilities as JSON, for the decisions and outcomes of all draws from them."""
     probabilities_json: msgspec.Raw
 
 
@@ -97,9 +97,11 @@ class Menu:
                 f"A {rule.__struct_config__.tag} policy was asked for a price without features: report it"
             )
         aim = policies.target_price(rule, list_price, intent)
-        target = policies.nearest_at_or_below(self.prices, aim)
-        ideal = lattice[policies.nearest_at_or_below(lattice, aim)]
-        binding = rails.nearest_rail(self.trail.steps, ideal, self.prices[target])
+        target, binding = None, None
+        if aim is not None:
+            target = policies.nearest_at_or_below(self.prices, aim)
+            ideal = lattice[policies.nearest_at_or_below(lattice, aim)]
+            binding = rails.nearest_rail(self.trail.steps, ideal, self.prices[target])
         chances = tuple(policies.probabilities(rule, self.prices, list_price, intent))
         aimed, explored = reasons.of_draw(rule, binding, len(self.prices))
         chances_json = msgspec.Raw(_to_json(chances))

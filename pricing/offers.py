@@ -9,7 +9,9 @@ and kill switch prescribe the list price and close it; a purchase closes it. Not
 from __future__ import annotations
 
 from bisect import bisect_right
+from typing import NamedTuple
 
+import msgspec
 from msgspec import Struct
 
 from contracts.prices import Status
@@ -63,6 +65,15 @@ class Ask(Struct, gc=False):
     """The churn hazard on that record."""
 
 
+class Choice(NamedTuple):
+    """What a decision says of a draw that had a choice: these of its fields, in their order."""
+
+    feasible: msgspec.Raw
+    probabilities: msgspec.Raw
+    u: float
+    explored: bool
+
+
 class Verdict(Struct, gc=False):
     """A price and why. Money in minor units, times in ms of event time; fields as in contracts.decisions."""
 
@@ -78,8 +89,10 @@ class Verdict(Struct, gc=False):
     forced: bool
     propensity: float
     intent: int | None
+    choice: Choice | tuple[()] = ()
+    """Empty unless the price was drawn among several."""
     learned: LearnedDraw | tuple[()] = ()
-    """Empty unless a learning policy drew the price."""
+    """Empty unless a learning policy did so."""
     chances: Chances | None = None
     """What a draw drew from; None for every other price."""
     last_price: int = 0
@@ -175,7 +188,8 @@ def draw(offers: Offers, priced: PricedItem, ask: Ask, last_price: int) -> Verdi
         forced,
         propensity,
         ask.intent,
-        () if sight is None or forced else record_of(sight, chances, ask.u, arm, priced, _churn(ask, priced)),
+        () if forced else Choice(chances.prices_json, chances.probabilities_json, ask.u, arm != chances.target),
+        () if sight is None or forced else record_of(sight, priced, _churn(ask, priced)),
         chances,
         last_price,
     )

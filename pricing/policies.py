@@ -1,8 +1,8 @@
 """Policies: how a price is chosen among the feasible ones, as a probability for each. Pure functions of rule and intent.
 
-A rule has a target price; the share `explore` of draws is spread evenly over all feasible prices, and the rest goes to
-the feasible price nearest at or below the target (the lowest, if all lie above). What is logged as propensity is the
-probability of the price that left the house. Not here: the draw itself (pricing.draws) and the rails (pricing.rails).
+A rule has a target price, but for the uniform one; the share `explore` of draws is spread evenly over all feasible prices,
+and the rest goes to the feasible price nearest at or below the target (the lowest, if all lie above). What is logged as
+propensity is the probability of the price that left the house. Not here: the draw itself (pricing.draws), rails (pricing.rails).
 """
 
 from __future__ import annotations
@@ -40,8 +40,10 @@ def intent_level(state: UserState, item: str) -> int:
     return level
 
 
-def target_price(rule: PlainRule, list_price: int, intent: int) -> int:
-    """Return the price that `rule` would charge if there were no rails."""
+def target_price(rule: PlainRule, list_price: int, intent: int) -> int | None:
+    """Return the price that `rule` would charge if there were no rails; None: it aims at none, but tries all alike."""
+    if isinstance(rule, UniformRandom):
+        return None
     if isinstance(rule, FixedPrice):
         return scaled(list_price, rule.multiplier_permille)
     if not isinstance(rule, SessionIntent):
@@ -59,9 +61,10 @@ def probabilities(rule: PlainRule, prices: Sequence[int], list_price: int, inten
     """Return the probability of each of the ascending feasible `prices`; they sum to 1."""
     if len(prices) == 1:
         return [1.0]
-    explore = _explored(rule)
+    explore, target = _explored(rule), target_price(rule, list_price, intent)
     chances = [explore / len(prices)] * len(prices)
-    chances[nearest_at_or_below(prices, target_price(rule, list_price, intent))] += 1.0 - explore
+    if target is not None:
+        chances[nearest_at_or_below(prices, target)] += 1.0 - explore
     return chances
 
 

@@ -28,6 +28,8 @@ _AIMS: dict[type, str] = {
     LinearQ: "value",
     Sarsa: "value",
 }
+LEARNED_AIMS = ("demand", "value")
+"""The aims of policies that learn."""
 
 
 def of_draw(rule: Rule, binding_rule: str | None, feasible: int) -> tuple[tuple[str, ...], tuple[str, ...]]:

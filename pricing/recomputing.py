@@ -27,7 +27,7 @@ from pricing.draws import uniforms
 from pricing.lattice import charm_drops
 from pricing.learned import Known, LearnedDraw, known_of
 from pricing.menus import Menu, MenuBook, PricedItem
-from pricing.offers import PRESCRIBED, Ask, Offers, Verdict, prescribe, respond
+from pricing.offers import PRESCRIBED, Ask, Choice, Offers, Verdict, prescribe, respond
 from pricing.rails import step_limit
 from pricing.verdicts import GONE, bare_item
 
@@ -102,10 +102,13 @@ def known_by(policy: Policy | None, digest: str | None, learned: Learned | None 
 
 
 def feasible_prices(decision: Decision, policy: Policy | None) -> tuple[int, ...] | None:
-    """Return the prices that the trail leaves, ascending; None where charm endings bind and `policy` is not known.
+    """Return the prices that the policy could have chosen from, ascending.
 
-    The step that prescribes or holds a price is no rail: what the policy could have chosen from is returned.
+    As recorded, else those that the trail leaves, in which the step that prescribes or holds a price is no rail; None where
+    charm endings bind and `policy` is not known.
     """
+    if decision.feasible is not None:
+        return decision.feasible
     endings: Sequence[int] = ()
     if any(step.rail == "charm" for step in decision.trail):
         if policy is None:
@@ -137,10 +140,22 @@ def recompute(decision: Decision, background: Background) -> Recomputed:
         valid_until_ms=verdict.valid_until_ms, reasons=codes, status=verdict.status, draw_id=verdict.draw_id,
         lattice=priced.lattice, trail=verdict.trail.steps, binding_rule=verdict.binding_rule, forced=verdict.forced,
         propensity=verdict.propensity, intent=verdict.intent, policy=policy.version,
-        **dict(zip(LearnedDraw._fields, learned, strict=True)),
+        **_choice(decision, menu, verdict), **dict(zip(LearnedDraw._fields, learned, strict=True)),
     )  # fmt: skip
     chances = None if verdict.chances is None else verdict.chances.probabilities
     return Recomputed(again, encode_decision(again), menu.prices, chances)
+
+
+def _choice(decision: Decision, menu: Menu, verdict: Verdict) -> dict[str, object]:
+    """Return the fields that say what was drawn from; of a record of before `feasible`, those that it has."""
+    choice, chances = verdict.choice, verdict.chances
+    values: tuple[object, ...] = (None,) * len(Choice._fields)
+    if choice and chances is not None:
+        values = menu.prices, chances.probabilities, choice.u, choice.explored
+    fields = dict(zip(Choice._fields, values, strict=True))
+    if decision.feasible is not None:
+        return fields
+    return {name: None if getattr(decision, name) is None else value for name, value in fields.items()}
 
 
 def _priced(decision: Decision, item: CatalogueItem | None, menus: MenuBook) -> PricedItem:

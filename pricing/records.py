@@ -162,7 +162,7 @@ class Recorder:
             self._model,
             sequence, now_ms,
             self._places[inbound.source].at(inbound.offset),
-            shown, preference, *stamp, *verdict.learned,
+            shown, preference, *stamp, *verdict.choice, *verdict.learned,
         )  # fmt: skip
         return decision_key(user, decision_id), _to_json(decision)
 

@@ -22,6 +22,11 @@ class Guarded(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     prices: Limits = Limits()
     tenure: TenureTest = TenureTest()
 
+    def __post_init__(self) -> None:
+        low, high = self.prices.mean_min_permille, self.prices.mean_max_permille
+        if low > high:  # every window would be beyond one of them, and the kill switch thrown for nothing
+            raise ValueError(f"prices.mean_min_permille, {low}, must not lie above prices.mean_max_permille, {high}")
+
 
 class Review(Struct, frozen=True, kw_only=True):
     """What a watch over all decisions found."""

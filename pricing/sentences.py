@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from contracts.currency import minor_digits
 from contracts.decisions import Decision, TrailStep
 from contracts.prices import PriceUpdate
-from pricing.reasons import RAIL
+from pricing.reasons import LEARNED_AIMS, RAIL
 
 if TYPE_CHECKING:
     from pricing.explanation import Check
@@ -203,6 +203,7 @@ _SENTENCES: Words = {
         "because": "{head}: {causes}.",
         "limited": "{head}: {causes}, as far as {limits} allows.",
         "no_reason": "no reason is on record",
+        "untaught": "nothing has been learned yet, so the policy goes by the assumption it starts from",
         "and": ", and ",
         "between": " and ",
         "within": "{rail}: {low} to {high}",
@@ -223,6 +224,7 @@ _SENTENCES: Words = {
         "because": "{head}：{causes}。",
         "limited": "{head}：{causes}，但受{limits}限制。",
         "no_reason": "没有记录原因",
+        "untaught": "策略尚未学到任何东西，因此按其初始假设定价",
         "and": "，并且",
         "between": "和",
         "within": "{rail}：{low} 至 {high}",
@@ -248,8 +250,14 @@ def money(minor: int, currency: str) -> str:
     return f"{whole}.{rest:0{decimals}d} {currency}"
 
 
-def explain(price: PriceUpdate | Decision, language: Language = "en") -> str:
-    """Return one sentence that says what the price is and why."""
+def explain(price: PriceUpdate | Decision, language: Language = "en", *, untaught: bool = False) -> str:
+    """Return one sentence that says what the price is and why.
+
+    Args:
+        price: what was published or decided.
+        language: of the sentence.
+        untaught: the policy had learned nothing when it chose (pricing.explanation): no past outcome speaks for the price.
+    """
     say = _SENTENCES[language]
     amount, listed = money(price.price, price.currency), money(price.list_price, price.currency)
     # half up, of an exact ratio: no float comes near money
@@ -257,6 +265,8 @@ def explain(price: PriceUpdate | Decision, language: Language = "en") -> str:
     side = "list" if price.price == price.list_price else "below" if price.price < price.list_price else "above"
     head = say[side].format(amount=amount, listed=listed, off=f"{off // 10}.{off % 10}")
     words, rails = REASONS[language], RAILS[language]
+    if untaught:
+        words = words | dict.fromkeys(LEARNED_AIMS, say["untaught"])
     causes = [words.get(code, code) for code in price.reasons if not code.startswith(RAIL)]
     limits = [rails.get(rail, rail) for code in price.reasons if (rail := code.removeprefix(RAIL)) != code]
     why = say["and"].join(causes) or say["no_reason"]

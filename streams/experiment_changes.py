@@ -9,9 +9,7 @@ from msgspec.structs import replace
 
 from contracts.errors import BadInput, BrokerUnavailable
 from contracts.experiments import Experiment, RunningExperiments
-from contracts.policies import BUILTIN, CurrentPolicy
-from contracts.versions import split_version
-from streams.policy_changes import rehearse
+from streams.policy_changes import pointer_to, rehearse
 from streams.policy_log import PolicyLog
 from streams.policy_publisher import Publisher, publishing
 from streams.settings import Settings
@@ -72,7 +70,7 @@ def promote_variant(settings: Settings, name: str, variant: str) -> Applied:
     """Make the policy of a variant of the running experiment `name` current, for everybody, and stop the experiment.
 
     Raises:
-        BadInput: there is no such variant, it does not run, or the policy is the builtin one.
+        BadInput: there is no such variant, or it does not run.
         BrokerUnavailable: as of `apply_experiment`.
     """
     with publishing(settings) as publisher:
@@ -82,15 +80,9 @@ def promote_variant(settings: Settings, name: str, variant: str) -> Applied:
         if policy is None:
             names = ", ".join(arm.name for arm in one.variants)
             raise BadInput(f"{one.version} has no variant {variant!r}: name one of {names}")
-        if policy == BUILTIN.version:
-            raise BadInput(
-                f"Variant {variant} is priced by the builtin policy, which is not on the topic: apply a file with its rule "
-                "(`pricetide policy show builtin --toml`, under another name), then stop the experiment"
-            )
         before, current_at = log.book.current.version, None
         if before != policy:
-            policy_name, number = split_version(policy)
-            pointer = CurrentPolicy(name=policy_name, number=number)
+            pointer = pointer_to(log.policy(policy))
             rehearse(log.book, pointer)
             current_at = publisher.publish(pointer, replaces=before)
         done = Applied(experiment=one, policy=policy, current_at=current_at)

@@ -59,7 +59,8 @@ LABELS: dict[Language, dict[str, str]] = {
 def page(explanation: Explanation, language: Language) -> RenderableType:
     """Return everything about one decision."""
     decision, say = explanation.decision, LABELS[language]
-    parts: list[RenderableType] = [Text(explain(decision, language), "bold"), _facts(explanation, language)]
+    sentence = explain(decision, language, untaught=explanation.untaught)
+    parts: list[RenderableType] = [Text(sentence, "bold"), _facts(explanation, language)]
     if explanation.options:
         parts.append(_options(explanation, say))
     if explanation.parts:
@@ -85,7 +86,7 @@ def applied_page(record: Applied, language: Language) -> str:
 
 def as_json(explanation: Explanation, language: Language) -> dict[str, Any]:
     """Return an explanation as data."""
-    sentence = explain(explanation.decision, language)
+    sentence = explain(explanation.decision, language, untaught=explanation.untaught)
     plain: dict[str, Any] = msgspec.to_builtins(explanation)
     return {"sentence": sentence, "language": language} | plain
 
@@ -96,7 +97,8 @@ def _facts(explanation: Explanation, language: Language) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 1))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    flags = [say[name] for name in ("forced", "explored", "held_out") if getattr(source, name)]
+    names = ("forced", "held_out" if source.held_out else "explored")  # who is held out was not explored with
+    flags = [say[name] for name in names if getattr(source, name)]
     rows = {
         "status": f"{STATUSES[language][decision.status]}{''.join(f' · {flag}' for flag in flags)}",
         "binding": None if decision.binding_rule is None else rule_words(decision.binding_rule, language),

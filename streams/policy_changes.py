@@ -10,7 +10,6 @@ from msgspec.structs import replace
 from contracts.errors import BadInput, BrokerUnavailable
 from contracts.learned import CurrentLearned
 from contracts.policies import (
-    BUILTIN,
     CurrentPolicy,
     Policy,
     PolicyBook,
@@ -49,7 +48,7 @@ def apply_policy(settings: Settings, draft: Policy, *, activate: bool = True) ->
         policy, before, published_at = log.newest(draft.name), log.book.current, None
         if policy is None or replace(draft, number=policy.number) != policy:
             policy = replace(draft, number=log.next_number(draft.name))
-            rehearse(log.book, policy, *([_pointer(policy)] if activate else []))
+            rehearse(log.book, policy, *([pointer_to(policy)] if activate else []))
             published_at = publisher.publish(policy)
             log = publisher.read()
             _require_ours(publisher, log, policy)
@@ -58,7 +57,7 @@ def apply_policy(settings: Settings, draft: Policy, *, activate: bool = True) ->
 
 
 def rollback(settings: Settings, version: str | None = None) -> Change:
-    """Make `version` current, by default the one that was before the current one.
+    """Make `version` current, by default the one that was before the current one; `builtin` is one, too.
 
     Raises:
         BadInput: there is no such version, or none before is known. BadReference, BrokerUnavailable: as of `apply_policy`.
@@ -69,11 +68,6 @@ def rollback(settings: Settings, version: str | None = None) -> Change:
         if wanted is None:
             raise BadInput(
                 "No policy that was current before is left on the topic: name one, as in `pricetide policy history`"
-            )
-        if wanted == BUILTIN.version:
-            raise BadInput(
-                f"Before {log.book.current.version} the builtin policy set prices, which is not on the topic: apply a file "
-                "with its rule (`pricetide policy show builtin --toml`, under another name)"
             )
         policy = log.policy(wanted)
         done = Change(policy=policy, before=log.book.current, kill_switch=log.book.kill_switch)
@@ -115,7 +109,8 @@ def recall(settings: Settings, version: str, learned: int) -> int:
         return publisher.publish(record)
 
 
-def _pointer(policy: Policy) -> CurrentPolicy:
+def pointer_to(policy: Policy) -> CurrentPolicy:
+    """Return the record that makes `policy` current."""
     return CurrentPolicy(name=policy.name, number=policy.number)
 
 
@@ -134,8 +129,8 @@ def _make_current(publisher: Publisher, log: PolicyLog, done: Change) -> Change:
     before, policy = log.book.current, done.policy
     if before == policy:
         return done
-    rehearse(log.book, _pointer(policy))
-    offset = publisher.publish(_pointer(policy), replaces=before.version)
+    rehearse(log.book, pointer_to(policy))
+    offset = publisher.publish(pointer_to(policy), replaces=before.version)
     log = publisher.read()
     if log.book.current != policy:
         raise BrokerUnavailable(
@@ -157,7 +152,7 @@ def _require_ours(publisher: Publisher, log: PolicyLog, ours: Policy) -> None:
     if theirs is not None:
         publisher.publish(theirs)
         if log.book.current == theirs:
-            publisher.publish(_pointer(theirs))
+            publisher.publish(pointer_to(theirs))
     raise BrokerUnavailable(
         f"Somebody else published {ours.version} at the same moment, with other content: workers keep that one and have "
         f"refused this one, and the other was published again so that the topic keeps it, too. {log.book.current.version} "

@@ -47,6 +47,7 @@ def apply(settings: Settings, file: Path, no_activate: bool) -> None:
 
     draft = read_publishable(file)
     _say_model(draft, settings.encoder.model)
+    _say_dwell(draft, settings.outcome_window_ms)
     change = apply_policy(settings, draft, activate=not no_activate)
     if change.published_at is None:
         click.echo(f"{change.policy.version} says the same and is the newest of its name: nothing was published again.")
@@ -62,7 +63,7 @@ def apply(settings: Settings, file: Path, no_activate: bool) -> None:
 @click.argument("version", required=False, metavar="[NAME@N]")
 @with_settings
 def rollback(settings: Settings, version: str | None) -> None:
-    """Make an earlier version current again: NAME@N, or the one that was current before."""
+    """Make an earlier version current again: NAME@N, `builtin`, or the one that was current before."""
     from streams.policy_changes import rollback as roll_back
 
     _say_change(roll_back(settings, version))
@@ -177,6 +178,15 @@ def _say_change(change: Change) -> None:
             click.echo(line)
     if change.kill_switch:
         click.echo("The kill switch is on: everybody pays list price until `pricetide killswitch off`.")
+
+
+def _say_dwell(draft: Policy, window_ms: int) -> None:
+    """Warn of offers that stand when their draws are resolved already; `window_ms` 0: none ever is."""
+    if 0 < window_ms < draft.rails.dwell_ms:
+        click.echo(f"Warning: its offers stand for {draft.rails.dwell_ms} ms (rails.dwell_ms), longer than semantics."
+                   f"outcome_window_ms, {window_ms}: a purchase at a standing offer after that counts as late, and the draw as not "
+                   "bought. Learners and evaluations would take the price for worse than it is: shorten the one, or lengthen the "
+                   "other.", err=True)  # fmt: skip
 
 
 def _say_model(draft: Policy, model: Path | None) -> None:

@@ -108,7 +108,7 @@ class PolicyLog:
         )
 
     def in_force(self) -> Entry | None:
-        """Return the record that made the current policy current, None while the builtin one is."""
+        """Return the record that made the current policy current, None while the builtin one is because nothing was published."""
         return next((one for one in self._taken() if isinstance(one.record, CurrentPolicy)), None)
 
     def kill_switch(self) -> Entry | None:
@@ -159,8 +159,8 @@ def title(record: PolicyRecord) -> str:
 
 
 def version_of(record: PolicyRecord | None) -> str:
-    """Return NAME@N of a version or of what names one; empty for anything else."""
-    return f"{record.name}@{record.number}" if isinstance(record, Policy | CurrentPolicy) else ""
+    """Return NAME@N, or `builtin`, of a version or of what names one; empty for anything else."""
+    return record.version if isinstance(record, Policy | CurrentPolicy) else ""
 
 
 def read_policy_log(settings: Settings) -> PolicyLog:

@@ -149,7 +149,7 @@ def force_page(log: PolicyLog) -> RenderableType:
         )
     since = f" since {when(pointer.time_ms)}" if pointer is not None else ""
     role = "sets prices when the kill switch is off" if log.book.kill_switch else f"sets prices{since}"
-    if current is BUILTIN:
+    if current is BUILTIN and pointer is None:
         role += "; none is published"
     parts.append(policy_table(current, log, role))
     fallback = fallback_of(log)

@@ -299,11 +299,20 @@ class Settings(BaseSettings):
         Raises:
             BadSettings: a field is missing, unknown or out of range.
         """
-        try:
-            return msgspec.convert(self.semantics, Semantics, strict=False)
-        except msgspec.ValidationError as error:
-            hint = _UNSET_HINTS["semantics.consent_default"] if "consent_default" in str(error) else "correct it"
-            raise BadSettings(f"Settings: semantics: {error}; {hint}") from None
+        return _semantics_of(self.semantics)
+
+    @property
+    def outcome_window_ms(self) -> int:
+        """Of the semantics, also where `consent_default` is not said. Raises as `engine_semantics`."""
+        return _semantics_of({"consent_default": False} | self.semantics).outcome_window_ms
+
+
+def _semantics_of(fields: dict[str, Any]) -> Semantics:
+    try:
+        return msgspec.convert(fields, Semantics, strict=False)
+    except msgspec.ValidationError as error:
+        hint = _UNSET_HINTS["semantics.consent_default"] if "consent_default" in str(error) else "correct it"
+        raise BadSettings(f"Settings: semantics: {error}; {hint}") from None
 
 
 def load_settings(config: Path | None = None, **flags: Any) -> Settings:  # noqa: ANN401 - click hands over any type

@@ -46,14 +46,36 @@ def test_the_example_is_an_experiment_and_its_dates_are_event_times():
         ("number = 3\n", r"spring.toml, line 1: number is not for the file; remove it"),
         ("start = 2026-11-22\n", r"spring.toml, line 1: start must be a date with time and zone"),
         ("start = 2026-11-22T09:00:00\n", r"line 1: start must be a date with time and zone"),
-        ("coverage = 2.0\n", r"line 1: coverage: Expected `float` <= 1.0; correct it"),
-        ("holdouts = 0.1\n", r"line 1: Object contains unknown field `holdouts`; correct it"),
+        ("coverage = 2.0\n", r"line 1: coverage must be a number <= 1.0; correct it"),
+        ("coverage = nan\n", r"nan is not a finite number; correct it"),
+        (
+            "holdouts = 0.1\n",
+            r"line 1: holdouts is unknown; did you mean holdout\? Known here: name, variants, control, ",
+        ),
+        ("begin = 2026-11-22T09:00:00Z\n", r"line 1: begin is unknown; remove it. Known here: .*, start, stop$"),
+        ("namespace = {nam = 'a', start = 0.0, end = 1.0}\n", r"line 1: namespace.nam is unknown; did you mean name\?"),
+        ('metric = "profit"\n', r"line 1: metric cannot be 'profit'; correct it: one of margin, revenue$"),
+        ('promote = "never"\n', r"line 1: promote cannot be 'never'; correct it: one of by_hand, when_better$"),
+        (
+            "guardrails = [{metric = 'clicks'}]\n",
+            r"line 1: guardrails\[0\].metric cannot be 'clicks'; .* one of consent, conv",
+        ),
         ("name = \n", r"is not TOML for an experiment: .* correct it"),
     ],
 )
 def test_a_mistake_is_one_sentence_with_its_line(more, sentence):
     with pytest.raises(BadInput, match=sentence):
         decode_experiment_file(more + LEAST, "spring.toml")
+
+
+def test_a_mistake_in_a_variant_names_the_key_that_was_meant():
+    with pytest.raises(
+        BadInput,
+        match=r"line 6: variants\[0\].polcy is unknown; did you mean policy\? Known here: name, weight",
+    ):
+        decode_experiment_file(LEAST.replace("policy", "polcy", 1), "spring.toml")
+    with pytest.raises(BadInput, match=r"variants\[1\].weight is missing; add it"):
+        decode_experiment_file(LEAST[::-1].replace("weight = 0.5\n"[::-1], "", 1)[::-1], "spring.toml")
 
 
 def test_weights_that_do_not_sum_to_one_are_named():

@@ -41,6 +41,21 @@ def test_a_policy_prices_only_once_it_is_current():
     assert SECOND.version == "careful@2"
 
 
+def test_the_builtin_policy_may_be_made_current_again_by_its_name():
+    back = CurrentPolicy(name="builtin", number=1)
+    book = book_of(FIRST, SECOND, MADE, CurrentPolicy(name="made", number=1), back)
+    assert back.version == "builtin"
+    assert (book.current, book.in_force("any model"), book.priced_by()) == (BUILTIN, BUILTIN, [BUILTIN])
+    assert book_of(back).current is BUILTIN
+    with pytest.raises(BadReference, match="builtin@2 is not on the topic"):
+        book_of(CurrentPolicy(name="builtin", number=2))
+
+
+def test_a_topic_on_which_somebody_published_a_policy_of_that_name_reads_as_it_did():
+    theirs = msgspec.structs.replace(FIRST, name="builtin")
+    assert book_of(theirs, CurrentPolicy(name="builtin", number=1)).current == theirs
+
+
 def test_the_kill_switch_is_apart_from_the_policy():
     book = book_of(KillSwitch(on=True, reason="prices look wrong"))
     assert book.kill_switch

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from msgspec import inspect
 
+from contracts.authored import line_of
 from contracts.errors import BadInput
-from contracts.policies import BUILTIN, ListPrice, Policy, Rails, SessionIntent
-from contracts.policy_files import decode_policy_file, line_of, read_publishable
+from contracts.policies import BUILTIN, FixedPrice, ListPrice, Policy, Rails, Rule, SessionIntent
+from contracts.policy_files import decode_policy_file, read_publishable
+from contracts.rules import DiscountBudget, Features, LearningRule
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "deploy/policies").glob("*.toml"))
 
@@ -50,6 +55,53 @@ def test_every_example_is_a_policy(path):
     decode_policy_file(path.read_text(encoding="utf-8"), path.name)
 
 
+KINDS = {kind.__struct_config__.tag: kind for kind in get_args(Rule)}
+OF_A_KIND = [(decode_policy_file(path.read_text(encoding="utf-8"), path.name), path) for path in EXAMPLES]
+
+
+def fields_of(kind: inspect.Type) -> Iterator[str]:
+    """Yield the names of all fields of a struct, and of the structs in it."""
+    if isinstance(kind, inspect.UnionType):
+        for member in kind.types:
+            yield from fields_of(member)
+    if isinstance(kind, inspect.StructType):
+        for field in kind.fields:
+            if not any(isinstance(one, inspect.StructType) for one in getattr(field.type, "types", [field.type])):
+                yield field.name
+            yield from fields_of(field.type)
+
+
+def test_every_kind_of_rule_has_an_example():
+    assert {policy.rule.__struct_config__.tag for policy, _ in OF_A_KIND} == set(KINDS)
+
+
+@pytest.mark.parametrize("tag", KINDS)
+def test_every_field_of_a_rule_is_explained_in_an_example_of_its_kind(tag):
+    texts = [path.read_text(encoding="utf-8") for policy, path in OF_A_KIND if policy.rule.__struct_config__.tag == tag]
+    names = set(fields_of(inspect.type_info(KINDS[tag])))
+    assert any(all(re.search(rf"^(# )?{name} = [^#]*#", text, re.MULTILINE) for name in names) for text in texts), names
+
+
+@pytest.mark.parametrize(("policy", "path"), OF_A_KIND, ids=[path.name for path in EXAMPLES])
+def test_what_an_example_says_is_a_default_is_one(policy, path):
+    rule, needed = policy.rule, {}
+    if isinstance(rule, FixedPrice):
+        needed = {"multiplier_permille": rule.multiplier_permille}
+    if isinstance(rule, LearningRule):
+        needed = {"features": Features(names=rule.features.names)}
+    assert (rule, policy.rails, policy.seed) == (type(rule)(**needed), Rails(), 0)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_what_an_example_has_in_comments_may_be_said(path):
+    text = re.sub(r"^# (?=\w+ = |\[)", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    policy = decode_policy_file(text, path.name)
+    if isinstance(policy.rule, LearningRule) and "discount_budget" in text:
+        assert policy.rule.money.discount_budget == DiscountBudget(permille=100), (
+            "its other fields stand at their defaults"
+        )
+
+
 def test_there_is_an_example_of_the_builtin_policy_as_a_file_of_its_own():
     policies = [decode_policy_file(path.read_text(encoding="utf-8"), path.name) for path in EXAMPLES]
     assert any((one.rule, one.rails, one.seed) == (BUILTIN.rule, BUILTIN.rails, BUILTIN.seed) for one in policies)
@@ -76,6 +128,11 @@ BAD = [
     (INTENT.replace("careful", "builtin"), "p.toml, line 1: name: 'builtin' is the policy that holds while none is published"),
     ('model = "m"\n' + INTENT, "p.toml: model and fallback go together"),
     ('model = "m"\nfallback = "list"\n' + INTENT, "p.toml, line 2: fallback must be text matching regex"),
+    ('model = "abc"\nfallback = "list@1"\n' + INTENT, "p.toml, line 1: model: 'abc' is no digest of an artifact, so its fallback "
+     "would price for ever; give the 16 hex digits that `pricetide model verify` prints"),
+    ('model = "0123456789ABCDEF"\nfallback = "list@1"\n' + INTENT, "is no digest of an artifact"),
+    (HEAD + '[rule]\nkind = "greedy"\nchurn.slope = "guessed"\n', "line 4: rule.churn.slope cannot be 'guessed'; correct it: "
+     "one of assumed, randomised"),
     ("number = 3\n" + INTENT, "p.toml, line 1: number is not for the file; remove it: `pricetide policy apply` gives"),
     ('record = "policy"\n' + INTENT, "p.toml, line 1: record is not for the file"),
     (INTENT + "explore = nan\n", "p.toml is not TOML for a policy: nan is not a finite number; correct it"),

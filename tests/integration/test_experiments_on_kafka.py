@@ -106,6 +106,15 @@ def test_promotion_makes_the_variants_policy_current_and_ends_the_experiment(set
         run("promote", "spring", "--variant", "bold")
 
 
+def test_a_variant_of_the_builtin_policy_can_be_promoted(settings, run, tmp_path):
+    path = file_of(tmp_path)
+    path.write_text(path.read_text().replace("bold@1", "builtin"))
+    run("apply", path)
+    assert "builtin is current (offset" in run("promote", "spring", "--variant", "bold").output
+    assert read_policy_log(settings).book.current.version == "builtin"
+    assert running(settings) == []
+
+
 def test_the_history_of_policies_names_experiments(settings, run, flags, tmp_path):
     run("apply", file_of(tmp_path))
     told = CliRunner().invoke(command_line, ["policy", "history", *flags(settings)], catch_exceptions=False).output

@@ -115,11 +115,13 @@ def test_the_same_content_is_not_published_twice_and_is_made_current_if_it_was_n
     assert [key for key, _ in on_topic(settings)] == [b"careful/1", b"current"]
 
 
-def test_going_back_behind_the_first_policy_is_refused_with_what_to_do(settings, run):
+def test_going_back_behind_the_first_policy_leads_to_the_builtin_one_and_no_further(settings, run):
     nothing = run("policy", "rollback")
     assert "No policy that was current before is left on the topic" in str(nothing.exception)
     apply_policy(settings, CAREFUL)
-    assert "pricetide policy show builtin --toml" in str(run("policy", "rollback").exception)
+    assert "builtin is current instead of careful@1" in run("policy", "rollback").stdout
+    assert read_policy_log(settings).book.current.version == "builtin"
+    assert "careful@1 is current instead of builtin" in run("policy", "rollback").stdout
     assert "there is careful@1" in str(run("policy", "rollback", "careful@9").exception)
     assert read_policy_log(settings).book.current == CAREFUL
 

@@ -158,7 +158,7 @@ def decisions_of(rnd: Random, policy: Policy, first: int) -> Counter[str]:
         recorder.decided(verdict, priced, inbound, decision_id, 1, 1)
         decision = check(recorder.decisions[-1][1], terms, last)
         counts[decision["status"]] += 1
-        counts["learned"] += "probabilities" in decision
+        counts["learned"] += "features" in decision
         counts.update([step[0] for step in decision["trail"]])
     return counts
 

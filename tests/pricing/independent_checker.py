@@ -78,13 +78,14 @@ def require(holds: bool, what: str, decision: dict[str, Any]) -> None:
         raise NotExplained(f"{what}: {decision}")
 
 
-def check(value: bytes, terms: Terms, last: int) -> dict[str, Any]:
+def check(value: bytes, terms: Terms, last: int, holdout: float = 0.0) -> dict[str, Any]:
     """Return the decision in `value` if it is right and explains itself.
 
     Args:
         value: JSON of a decision.
         terms: of its item, market and policy.
         last: the user's last price of the item before this decision; the list price if there was none.
+        holdout: share of the users of the experiment who are held out.
 
     Raises:
         NotExplained: a price outside its rails, money that is no integer, a trail that does not account for a point.
@@ -102,25 +103,29 @@ def check(value: bytes, terms: Terms, last: int) -> dict[str, Any]:
     require(decision["forced"] is (len(left) == 1 and decision["status"] != "held"), "forced", decision)
     require(0.0 < decision["propensity"] <= 1.0, "a propensity of what cannot happen", decision)
     require(not decision["forced"] or decision["propensity"] == 1.0, "forced, yet by chance", decision)
-    if "probabilities" in decision:
-        _check_draw(decision, sorted(left))
+    chose = decision["status"] == "drawn" and not decision["forced"]
+    for name in ("feasible", "probabilities", "u", "explored"):
+        require((name in decision) is chose, f"{name} of what was no draw, or a draw without it", decision)
+    if chose:
+        _check_draw(decision, sorted(left), holdout)
     if decision["status"] == "list":
         require(price == terms.list_price and decision["draw_id"] is None, "a list price that is none", decision)
     return decision
 
 
-def _check_draw(decision: dict[str, Any], feasible: list[int]) -> None:
-    """Draw again: the first price whose probabilities up to it sum to more than the decision's number."""
+def _check_draw(decision: dict[str, Any], feasible: list[int], holdout: float) -> None:
+    """Draw again: the first price whose probabilities up to it sum to more than the decision's number, or list price."""
     chances, u = decision["probabilities"], decision["u"]
-    require(decision["status"] == "drawn" and not decision["forced"], "probabilities of what was no draw", decision)
+    require(decision["feasible"] == feasible, "not the prices that its rails leave", decision)
     require(len(chances) == len(feasible), "not one probability per feasible price", decision)
     require(min(chances) >= 0.0 and abs(sum(chances) - 1.0) < 1e-12, "probabilities that are none", decision)
     below = 0.0
     for price, chance in zip(feasible, chances, strict=True):
         below += chance
-        if u < below or price == feasible[-1]:
+        if price == decision["list_price"] if decision.get("held_out") else u < below or price == feasible[-1]:
             break
-    require(price == decision["price"] and chance == decision["propensity"], "another price was drawn", decision)
+    marginal = (1.0 - holdout) * chance + holdout * (price == decision["list_price"])
+    require(price == decision["price"] and marginal == decision["propensity"], "another price was drawn", decision)
 
 
 def _check_trail(decision: dict[str, Any], terms: Terms, last: int) -> set[int]:

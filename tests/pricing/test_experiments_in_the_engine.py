@@ -101,7 +101,7 @@ def test_every_decision_in_an_experiment_explains_itself_to_an_independent_check
     )
     assert len(shop.last.decisions) == len(USERS)
     for _, value in shop.last.decisions:
-        check(value, terms, last=10_000)
+        check(value, terms, last=10_000, holdout=0.4)
 
 
 def test_a_held_out_offer_is_held_at_list_price_with_the_same_propensity():
@@ -232,7 +232,7 @@ def test_a_variant_may_learn_and_its_draws_say_what_it_saw_held_out_or_not():
     tell(shop, learns, odd, RunningExperiments(experiments=("spring@1",)))
     decisions = views(shop)
     seen = {one.variant: one for one in decisions.values()}
-    assert seen["plain"].probabilities is None
+    assert seen["plain"].features is None
     for one in decisions.values():
         if one.variant == "bold":
             listed = one.price == 10_000

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from contracts.policies import Policy, Rails, SessionIntent
+from contracts.policies import Policy, Rails, SessionIntent, UniformRandom
 from contracts.rules import Features, Greedy, LinearQ, Money, Thompson
 from pricing.choosers import ignorance
 from pricing.explanation import explain_decision
@@ -105,7 +105,26 @@ def test_options_are_the_feasible_prices_with_the_probabilities_they_were_drawn_
     assert [option.probability for option in options] == pytest.approx([0.7, 0.1, 0.1, 0.1])
     assert [option.price for option in options if option.chosen] == [decision.price]
     assert [option.permille for option in options] == [850, 900, 950, 1000]
-    assert {option.probability for option in explain_decision(decision, Background()).options} == {None}
+    assert explain_decision(decision, Background()).options == options, "all of it is on the record"
+
+
+def before_feasible(decision):
+    """Return a record as it was written before decisions said what they were drawn from, by a policy that does not learn."""
+    return replace(decision, feasible=None, probabilities=None, u=None, explored=None)
+
+
+def test_an_older_record_has_the_probabilities_only_with_its_background():
+    decision, background, _ = drawn(SessionIntent(explore=0.4))
+    old = before_feasible(decision)
+    assert {option.probability for option in explain_decision(old, Background()).options} == {None}
+    assert explain_decision(old, background).options == explain_decision(decision, background).options
+    assert checks_of(explain_decision(old, background)) == {"on_lattice": True, "again": True}
+
+
+def test_a_draw_of_a_policy_that_does_not_learn_is_verified_like_any_other():
+    decision, background, _ = drawn(UniformRandom(), charm_endings=(99,))
+    checks = checks_of(explain_decision(decision, background))
+    assert checks == dict.fromkeys(("on_lattice", "probabilities", "arm", "propensity", "number", "again"), True)
 
 
 def test_the_share_of_list_is_rounded_half_up():
@@ -117,7 +136,7 @@ def test_the_share_of_list_is_rounded_half_up():
 
 def test_what_cannot_be_verified_says_for_want_of_what():
     decision, _, _ = drawn(Thompson(), item(), charm_endings=(99,))
-    explanation = explain_decision(decision, Background())
+    explanation = explain_decision(replace(decision, feasible=None), Background())
     found = {check.what: check.missing for check in explanation.checks if check.agrees is None}
     assert found == {
         "arm": (("endings", "any@2"),),
@@ -126,6 +145,7 @@ def test_what_cannot_be_verified_says_for_want_of_what():
     }
     assert [part.feature for part in explanation.parts][:2] == ["x0", "x1"]
     assert explanation.options == ()
+    assert checks_of(explain_decision(decision, Background()))["arm"], "with feasible prices, no endings"
 
 
 @pytest.mark.parametrize(
@@ -135,6 +155,7 @@ def test_what_cannot_be_verified_says_for_want_of_what():
         ({"u": 0.9999}, "arm"),
         ({"u": 0.9999}, "number"),
         ({"propensity": 0.123}, "propensity"),
+        ({"feasible": (8_500, 9_000, 9_500, 9_999)}, "again"),
         ({"probabilities": (0.5, 0.5, 0.5, 0.5)}, "probabilities"),
         ({"learned": "0" * 64}, "again"),
     ],
@@ -143,6 +164,18 @@ def test_a_record_that_was_tampered_with_does_not_agree(change, what):
     decision, background, _ = drawn(Thompson())
     assert checks_of(explain_decision(decision, background))[what]
     assert checks_of(explain_decision(replace(decision, **change), background))[what] is False
+
+
+@pytest.mark.parametrize("rule", [Thompson(features=Features(names=NAMES)), LinearQ()], ids=["demand", "value"])
+def test_what_had_learned_nothing_yet_is_told_from_what_had(rule):
+    decision, background, _ = drawn(rule)
+    assert explain_decision(decision, background).untaught
+    assert not explain_decision(decision, Background()).untaught, "without the policy nobody can tell"
+    plain, background, _ = drawn(SessionIntent())
+    assert not explain_decision(plain, background).untaught
+    if isinstance(rule, Thompson):
+        decision, background, _ = drawn(rule, knowledge=taught(rule))
+        assert not explain_decision(decision, background).untaught
 
 
 def test_a_held_price_is_explained_by_its_draw():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from contracts.decisions import encode_decision
 from contracts.errors import BrokenInvariant
 from contracts.outcomes import decode_outcome, encode_outcome
-from contracts.policies import FixedPrice, Policy, Rails, UniformRandom
+from contracts.policies import FixedPrice, ListPrice, Policy, Rails, SessionIntent, UniformRandom
 from contracts.rules import Features, Greedy, LinearQ, Sarsa, Thompson
 from features.vectors import Encoded
 from pricing.choosers import chooser_of, ignorance
@@ -116,13 +116,40 @@ def test_a_forced_a_held_and_a_prescribed_price_carry_no_draw():
     assert drawn.probabilities is not None
     assert held.draw_id == drawn.decision_id
     for decision in (forced, held, bought):
-        assert decision.probabilities is decision.u is decision.features is decision.learned is None
+        assert decision.feasible is decision.probabilities is decision.u is decision.explored is None
+        assert decision.features is decision.learned is None
 
 
-@pytest.mark.parametrize("rule", [FixedPrice(multiplier_permille=900), UniformRandom()], ids=["fixed", "uniform"])
-def test_a_policy_that_does_not_learn_writes_no_field_of_one_that_does(rule):
+PLAIN = [FixedPrice(multiplier_permille=900), UniformRandom(), ListPrice(), SessionIntent(explore=0.4)]
+
+
+@pytest.mark.parametrize("rule", PLAIN, ids=lambda rule: type(rule).__name__)
+def test_a_policy_that_does_not_learn_says_what_it_drew_from_and_nothing_of_learning(rule):
     shop = shop_of(rule)
-    assert not {"probabilities", "u", "learned", "features"} & set(json.loads(encode_decision(shop.one(shop.view()))))
+    written = json.loads(encode_decision(shop.one(shop.view())))
+    assert {"feasible", "probabilities", "u", "explored"} <= written.keys()
+    assert not {"learned", "features", "feature_version", "cost_source", "churn"} & written.keys()
+
+
+@pytest.mark.parametrize("rule", PLAIN, ids=lambda rule: type(rule).__name__)
+def test_a_draw_is_made_again_from_its_record_alone(rule):
+    shop = shop_of(rule, item(list_price=12_999), charm_endings=(99, 49))
+    for decision in shop.feed(*[shop.view(user=f"user {n}") for n in range(40)]):
+        below = accumulate(decision.probabilities)
+        at = next(at for at, sum_ in enumerate(below) if decision.u < sum_ or at == len(decision.feasible) - 1)
+        assert (decision.feasible[at], decision.probabilities[at]) == (decision.price, decision.propensity)
+
+
+def test_explored_is_every_price_but_the_one_aimed_at_and_uniform_aims_at_none():
+    def drawn(rule):
+        shop = shop_of(rule)
+        return {(one.price, one.explored) for one in shop.feed(*[shop.view(user=f"user {n}") for n in range(60)])}
+
+    assert drawn(SessionIntent(discounts_permille=(100,), explore=0.6)) == {
+        (8_500, True), (9_000, False), (9_500, True), (10_000, True),
+    }  # fmt: skip
+    assert drawn(ListPrice()) == {(10_000, False)}
+    assert drawn(UniformRandom()) == {(8_500, True), (9_000, True), (9_500, True), (10_000, True)}
 
 
 def test_a_fixed_price_is_charged_and_says_so():

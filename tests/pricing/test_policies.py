@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.policies import ListPrice, SessionIntent
+from contracts.policies import ListPrice, SessionIntent, UniformRandom
 from features.state import SessionItem, UserState
 from pricing.policies import INTENT_MAX, intent_level, nearest_at_or_below, probabilities, target_price
 
@@ -79,6 +79,11 @@ def test_beyond_the_last_level_the_last_discount_holds():
 def test_a_discount_of_everything_aims_at_the_lowest_price():
     rule = SessionIntent(discounts_permille=(5_000,), explore=0.0)
     assert probabilities(rule, [500, 1_000], 1_000, 0) == [1.0, 0.0]
+
+
+def test_uniform_aims_at_no_price_and_gives_each_the_same_chance():
+    assert target_price(UniformRandom(), 1_000, 0) is None
+    assert probabilities(UniformRandom(), [500, 600, 800, 1_000], 1_000, 0) == [0.25] * 4
 
 
 def test_if_all_prices_lie_above_the_target_the_lowest_is_nearest():

@@ -191,9 +191,9 @@ def test_the_first_price_after_a_change_of_what_prices_is_no_change_of_a_shopper
     assert (window.again, window.changed_share) == (0, 0.0)
 
 
-def test_the_lowest_price_is_not_known_without_the_policy_where_endings_bind():
+def test_the_lowest_price_of_an_older_record_is_not_known_without_the_policy_where_endings_bind():
     shop = Shop(policy=Policy(name="charming", number=1, rule=SessionIntent(explore=0.0)))
-    decision = shop.one(shop.view())
+    decision = replace(shop.one(shop.view()), feasible=None)
     assert "charm" in {step.rail for step in decision.trail}
     for policy, share in ((None, 0.0), (shop.policies.current, 1.0)):
         watch = PriceWatch(LIMITS)

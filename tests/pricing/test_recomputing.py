@@ -189,12 +189,26 @@ def test_where_no_rail_binds_all_of_the_lattice_is_feasible():
     assert feasible_prices(decision, None) == decision.lattice == tuple(range(6_500, 12_001, 500))
 
 
-def test_without_the_policy_the_feasible_prices_are_known_unless_endings_bind():
+def test_without_the_policy_the_feasible_prices_of_an_older_record_are_known_unless_endings_bind():
     for rails, known in ((Rails(charm_endings=()), True), (Rails(), False)):
         shop = Counter(*items(), policy=Policy(name="any", number=1, rule=SessionIntent(), rails=rails))
         shop.feed(shop.view(what="desk"))
         decision = decode_decision(shop.last.decisions[0][1])
+        assert feasible_prices(decision, None) == decision.feasible is not None
+        decision = replace(decision, feasible=None)
         assert (feasible_prices(decision, None) is not None) is known
+
+
+@pytest.mark.parametrize("rule", [SessionIntent(explore=0.4), Thompson(explore=0.2)], ids=["plain", "learns"])
+def test_a_record_of_before_feasible_is_made_again_with_what_it_had(rule):
+    policy = Policy(name="any", number=1, rule=rule, rails=Rails())
+    shop = Counter(*items(), policy=policy)
+    archive, decision = Archive(shop, policy), shop.one(shop.view(what="lamp"))
+    had = {} if isinstance(rule, Thompson) else {"probabilities": None, "u": None, "explored": None}
+    old = replace(decision, feasible=None, **had)
+    assert recompute(old, archive.background(old)).value == encode_decision(old)
+    stripped = replace(decision, u=None)
+    assert recompute(stripped, archive.background(stripped)).value == encode_decision(decision)
 
 
 def test_a_record_of_before_churn_was_logged_is_made_again_without_it():

@@ -8,6 +8,7 @@ from io import StringIO
 import msgspec
 import pytest
 from click.testing import CliRunner
+from msgspec.structs import replace
 from rich.console import Console
 
 from backtest.run import run_backtest
@@ -17,14 +18,14 @@ from contracts.errors import BadInput
 from contracts.log import Manifest
 from contracts.log_rows import CatalogueRow, PolicyRow
 from contracts.log_writer import LogWriter
-from contracts.policies import Policy, encode_policy
-from contracts.rules import Features, Thompson
+from contracts.policies import Policy, Rails, encode_policy
+from contracts.rules import Features, LinearQ, Thompson
 from contracts.semantics import Topology
 from pricing.explanation import explain_decision
 from pricing.recomputing import Background
 from streams.decision_search import decisions_in, in_files
 from streams.explain_commands import explain
-from streams.explain_pages import page
+from streams.explain_pages import as_json, page
 from tests.pricing.shop import Shop, item
 from tests.pricing.test_learning_policies_in_the_engine import taught
 
@@ -132,6 +133,29 @@ def test_what_a_model_would_say_is_one_row_without_a_model_and_a_line_says_so():
     assert "user vector (16)" in text and "user vector 0" not in text and "-0.0000" not in text
     assert "no model was in force" in text
     assert "当时没有启用模型" in shown(shop.one(shop.view(user="bob")), policy, "zh")
+
+
+@pytest.mark.parametrize("rule", [Thompson(), LinearQ()], ids=["demand", "value"])
+def test_before_anything_was_learned_the_sentence_claims_no_past_purchases(rule):
+    policy = Policy(name="any", number=1, rule=replace(rule, explore=0.0), rails=Rails(charm_endings=()))
+    aimed = next(
+        one for one in Shop(policy=policy).feed(*[Shop().view(user=f"u{n}") for n in range(40)]) if not one.explored
+    )
+    english, chinese = (" ".join(shown(aimed, policy, language).split()) for language in ("en", "zh"))
+    assert "nothing has been learned yet, so the policy goes by the assumption it starts from" in english
+    assert "past" not in english
+    assert "策略尚未学到任何东西" in chinese
+    assert "以往" not in chinese
+    told = as_json(explain_decision(aimed, Background(policy=policy)), "en")
+    assert "nothing has been learned yet" in told["sentence"]
+
+
+def test_once_something_was_learned_past_purchases_speak():
+    policy = Policy(name="any", number=1, rule=Thompson(explore=0.0))
+    shop = Shop(policy=policy)
+    shop.teach(taught(policy.rule, seed=1))
+    aimed = next(one for one in shop.feed(*[shop.view(user=f"u{n}") for n in range(40)]) if not one.explored)
+    assert "past purchases suggest" in shown(aimed, policy)
 
 
 def test_every_feature_that_adds_something_has_a_row_of_its_own():

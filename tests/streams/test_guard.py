@@ -166,6 +166,11 @@ def test_limits_come_from_a_toml_file(tmp_path):
     [
         ("[prices]\nmean_min = 1", "unknown field `mean_min`"),
         ("[prices]\nlowest_share_max = 2.0", "<= 1.0"),
+        (
+            "[prices]\nmean_min_permille = 900\nmean_max_permille = 850",
+            "prices.mean_min_permille, 900, must not lie above prices.mean_max_permille, 850",
+        ),
+        ("[prices]\nmean_min_permille = 1021", "must not lie above prices.mean_max_permille, 1020"),
         ("[tenure]\nbands = []", "at least one event count"),
         ("prices", "holds no limits for the guard"),
     ],

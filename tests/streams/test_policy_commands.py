@@ -104,6 +104,15 @@ def test_the_one_before_is_known_when_compaction_has_removed_its_record():
     assert log_of(FIRST, (current(FIRST), "builtin")).before() == "builtin"
 
 
+def test_the_builtin_policy_made_current_again_is_a_change_like_any_other():
+    log = log_of(FIRST, (current(FIRST), "builtin"), (current(BUILTIN), "intent@1"))
+    assert (log.book.current, log.before()) == (BUILTIN, "intent@1")
+    assert log.entries[-1].title == "current: builtin"
+    page = text_of(force_page(log))
+    assert "builtin: sets prices since 2026-11-18" in page
+    assert "none is published" not in page
+
+
 def test_what_workers_refuse_is_in_the_log_with_the_reason_and_changes_nothing():
     log = log_of(
         FIRST, current(FIRST), msgspec.structs.replace(FIRST, seed=9), current(SECOND), (b"\xff", b"{"), (None, None)
@@ -288,6 +297,27 @@ def test_check_warns_of_another_model_and_not_of_the_right_one(tmp_path):
         assert (
             f"{model} is {artifact_digest(model)}: where that one is in force, list@1 prices" in done.stderr
         ) is warned
+
+
+@pytest.mark.parametrize(
+    ("dwell_ms", "window_ms", "warned"),
+    [(1_800_000, None, False), (1_800_001, None, True), (7_200_000, 0, False), (7_200_000, 7_200_000, False)],
+)
+def test_apply_warns_of_offers_that_outlast_the_wait_for_their_outcome(
+    tmp_path, monkeypatch, dwell_ms, window_ms, warned
+):
+    def stopped(*_, **__):
+        raise BadInput("enough")
+
+    monkeypatch.setattr("streams.policy_changes.apply_policy", stopped)
+    path = tmp_path / "p.toml"
+    path.write_text(f'name = "long"\nrule.kind = "list_price"\nrails.dwell_ms = {dwell_ms}\n', encoding="utf-8")
+    window = [] if window_ms is None else [f"--set=semantics.outcome_window_ms={window_ms}"]
+    done = CliRunner().invoke(policy_command, ["apply", str(path), *window])
+    assert isinstance(done.exception, BadInput), "asked for nothing else, as what holds without consent"
+    says = f"Warning: its offers stand for {dwell_ms} ms (rails.dwell_ms), longer than semantics.outcome_window_ms, 1800000"
+    assert (says in done.stderr) is warned
+    assert bool(done.stderr) is warned
 
 
 @pytest.mark.parametrize(
