@@ -14,6 +14,7 @@ import pytest
 from contracts.errors import BadArtifact, BadSettings
 from features.artifact import Parts, artifact_digest, load_artifact, write_artifact
 from features.graph import graph_opset
+from tests.features.damage import DAMAGES
 from tests.features.models import ITEMS, SMALL, artifact, parts
 
 onnx = pytest.importorskip("onnx")
@@ -127,6 +128,28 @@ def test_a_damaged_artifact_is_refused_with_a_sentence(directory, case):
     damage, sentence = DAMAGED[case]
     damage(directory)
     refused(directory, sentence)
+
+
+@pytest.mark.parametrize("case", DAMAGES)
+def test_damage_under_right_digests_is_refused_with_a_sentence(directory, case):
+    damage, sentence = DAMAGES[case]
+    damage(directory)
+    refused(directory, sentence)
+
+
+def test_damage_that_nobody_thought_of_is_refused_with_a_sentence(directory, monkeypatch):
+    monkeypatch.setattr("features.artifact.golden_of", lambda *given: int("?"))
+    refused(directory, r"It is damaged \(ValueError: invalid literal")
+
+
+def test_a_missing_runtime_is_no_damage(directory, monkeypatch):
+    def without(graph: bytes) -> None:
+        raise BadSettings("onnxruntime is not installed")
+
+    monkeypatch.setattr("features.artifact.open_session", without)
+    with pytest.raises(BadSettings, match="is not installed") as caught:
+        load_artifact(directory)
+    assert not isinstance(caught.value, BadArtifact)
 
 
 def graph_with(change: Callable[[object], None]) -> Parts:
