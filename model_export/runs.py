@@ -76,7 +76,7 @@ def read_run(directory: Path) -> tuple[Run, Model]:
         tables = {name: weights.pop(name).numpy() for name in _TABLES}
         network = UserNetwork(run.options.architecture)
         network.load_state_dict({name.removeprefix("network."): weight for name, weight in weights.items()})
-    except (OSError, msgspec.DecodeError, SafetensorError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, SafetensorError, KeyError, RuntimeError) as error:  # bad UTF-8 and deep JSON included
         raise BadInput(
             f"{directory} holds no finished run ({error}): run pricetide model train, or go on with --resume"
         ) from None

@@ -149,9 +149,19 @@ def test_a_directory_without_a_run_is_refused(tmp_path):
         read_run(tmp_path)
 
 
-def test_a_damaged_run_is_refused(trained_run, tmp_path):
+@pytest.mark.parametrize(
+    ("file", "harm"),
+    [
+        ("model.safetensors", lambda old: b"nothing"),
+        ("run.json", lambda old: old.replace(b'"none"', b'"n\xe9ne"')),
+        ("run.json", lambda old: b"[" * 100_000),
+        ("items.json", lambda old: old[:3] + b"\xe9" + old[4:]),
+    ],
+    ids=["no weights", "a byte that is no UTF-8", "brackets", "an item with a byte that is no UTF-8"],
+)
+def test_a_damaged_run_is_refused(trained_run, tmp_path, file, harm):
     broken = shutil.copytree(trained_run, tmp_path / "run")
-    (broken / "model.safetensors").write_bytes(b"nothing")
+    (broken / file).write_bytes(harm((broken / file).read_bytes()))
     with pytest.raises(BadInput, match="no finished run"):
         read_run(broken)
 
