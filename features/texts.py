@@ -50,6 +50,10 @@ class TextManifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     width: int
     tokens_max: int
     """Longer texts are cut."""
+    pooling: str = "mean"
+    """How a text's vector is made of its tokens' (model_export.pooling)."""
+    pooling_declared: bool = False
+    """Whether the encoder that was exported says so; else the mean was taken for want of it."""
     files: dict[str, str]
     """sha256 by file."""
     versions: dict[str, str]
