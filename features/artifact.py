@@ -27,8 +27,17 @@ from numpy.typing import NDArray
 
 from contracts.errors import UNREADABLE, BadArtifact, BadSettings
 from features.artifact_files import AGAIN, array_of, checked, golden_of, items_of, npy, npz, read, sha256
-from features.graph import OPSET, Golden, Sizes, graph_opset, open_session, require_golden, require_interface
-from features.inputs import FEATURE_NAMES, TOKENISATION
+from features.graph import (
+    GOLDEN_TOLERANCE,
+    OPSET,
+    Golden,
+    Sizes,
+    graph_opset,
+    open_session,
+    require_golden,
+    require_interface,
+)
+from features.inputs import FEATURE_NAMES, TOKENISATION, UNKNOWN_ITEM
 from features.signals import SIGNAL_NAMES, SIGNALS
 from features.tokens import KINDS
 
@@ -111,6 +120,10 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     versions: dict[str, str]
     """Of the libraries that made it."""
     files: dict[str, FileEntry]
+    golden_scores: tuple[tuple[tuple[str, float], ...], ...] = ()
+    """Per user of golden.npz, the items with the highest scores after the last token, and these, falling, in float64.
+
+    None in artifacts of earlier releases: a worker takes those, and `pricetide model verify` does not."""
     format: Literal[1] = 1
     opset: int = OPSET
     tokenisation: str = TOKENISATION
@@ -132,6 +145,8 @@ class Parts:
     candidate_bias: NDArray[np.float32]
     repeat: NDArray[np.float32]
     golden: Golden
+    golden_scores: Sequence[Sequence[tuple[str, float]]]
+    """As the manifest has them."""
     weights: bytes
     """A safetensors file."""
     slope: Literal["prior", "randomised"]
@@ -219,6 +234,7 @@ def write_artifact(directory: Path, parts: Parts) -> str:
         metrics=dict(parts.metrics),
         versions=dict(parts.versions),
         files={name: FileEntry(sha256=sha256(value), bytes=len(value)) for name, value in contents.items()},
+        golden_scores=tuple(map(tuple, parts.golden_scores)),
     )
     directory.mkdir(parents=True, exist_ok=True)
     for name, value in contents.items():
@@ -278,7 +294,9 @@ def _loaded(directory: Path) -> Artifact:
         candidate_bias=table("candidate_bias.npy", rows),
         repeat=table("repeat.npy", own, sizes.width),
     )
-    _require_graph(artifact.graph, artifact.item_rows, golden_of(contents["golden.npz"], rows, sizes), sizes)
+    golden = golden_of(contents["golden.npz"], rows, sizes)
+    _require_graph(artifact.graph, artifact.item_rows, golden, sizes)
+    _require_scores(artifact, golden)
     return artifact
 
 
@@ -321,3 +339,22 @@ def _require_graph(graph: bytes, items: NDArray[np.float32], golden: Golden, siz
     session = open_session(graph)
     require_interface(session, sizes)
     require_golden(session, items, golden, sizes)
+
+
+def _require_scores(artifact: Artifact, golden: Golden) -> None:
+    """Raise BadArtifact if items get other scores than the golden ones: no graph reads candidates, bias and names of items."""
+    told, shape = artifact.manifest.golden_scores, artifact.manifest.architecture
+    if not told:
+        return
+    recent = golden.rows[:, ::-1][:, : shape.recent]
+    for nearest, scores in zip(told, artifact.scores(golden.vectors[:, -1], recent), strict=True):
+        wanted = np.array([score for _, score in nearest])
+        given = scores[[artifact.rows.get(item, UNKNOWN_ITEM) for item, _ in nearest]]
+        highest = np.sort(scores[1:])[: -len(nearest) - 1 : -1]
+        differences = np.abs((given - wanted, highest - wanted)) / max(1.0, np.abs(wanted).max())
+        off = float(differences.max())
+        if not off <= GOLDEN_TOLERANCE:  # NaN is not
+            raise BadArtifact(
+                f"The golden scores are off by {off:.1e}, allowed {GOLDEN_TOLERANCE:.0e}: candidates, bias, names of items and "
+                "golden values are not of one model; export it again"
+            )

@@ -41,6 +41,7 @@ def rewritten(artifact, directory, **other):
         "candidate_bias": whole.candidate_bias,
         "repeat": whole.repeat,
         "golden": golden,
+        "golden_scores": facts.golden_scores,
         "weights": (artifact / "weights.safetensors").read_bytes(),
         "slope": facts.slope,
         "slope_value": facts.slope_value,
@@ -106,10 +107,23 @@ def test_golden_vectors_that_are_a_little_off_are_refused_though_a_worker_would_
 def test_next_items_scored_by_other_numbers_than_the_weights_have_are_refused(trained_artifact, tmp_path, changed):
     whole = load_artifact(trained_artifact)
     now = {"repeat": whole.repeat * np.float32(1.5), "returning": whole.manifest.returning + 1.0}[changed]
-    other = rewritten(trained_artifact, tmp_path / "other", **{changed: now})
-    load_artifact(other)
+    with pytest.raises(BadArtifact, match="golden scores are off by"):
+        load_artifact(rewritten(trained_artifact, tmp_path / "other", **{changed: now}))
+    without = rewritten(trained_artifact, tmp_path / "without", golden_scores=(), **{changed: now})
+    load_artifact(without)
     with pytest.raises(BadArtifact, match=r"not one model.*repeat"):
-        verify(other)
+        verify(without)
+
+
+def test_random_candidates_under_right_digests_are_refused(trained_artifact, tmp_path):
+    random = np.random.default_rng(0).standard_normal(load_artifact(trained_artifact).candidates.shape, np.float32)
+    with pytest.raises(BadArtifact, match="golden scores are off by"):
+        verify(rewritten(trained_artifact, tmp_path / "other", candidates=random))
+
+
+def test_an_artifact_of_an_earlier_release_is_not_proved(trained_artifact, tmp_path):
+    with pytest.raises(BadArtifact, match=r"has no golden scores, .* export the model again"):
+        verify(rewritten(trained_artifact, tmp_path / "other", golden_scores=()))
 
 
 @pytest.mark.parametrize(
