@@ -63,10 +63,10 @@ def read_checkpoint(directory: Path, identity: str, *, resume: bool) -> Checkpoi
         found = torch.load(file, weights_only=True)
         theirs = found.pop("identity")
         checkpoint = Checkpoint(**found)
-    except Exception as error:  # an unpickler runs what it reads: bytes that are not its own may raise anything
+    except Exception as error:  # bytes that are not its own may raise anything, with advice that nobody should follow
         raise BadInput(
-            f"{file} is no checkpoint of this release ({type(error).__name__}: {error}): delete it and train again"
-        ) from None
+            f"{file} is no checkpoint of this release ({type(error).__name__}): delete it and train again"
+        ) from error
     if theirs != identity:
         raise BadInput(f"{file} is of a run with other options, another log or other texts: use another directory")
     return checkpoint

@@ -167,7 +167,7 @@ def test_a_directory_without_a_run_is_refused(tmp_path):
     ("file", "harm"),
     [
         ("model.safetensors", lambda old: b"nothing"),
-        ("run.json", lambda old: old.replace(b'"none"', b'"n\xe9ne"')),
+        ("run.json", lambda old: old.replace(b'"trained_on": "', b'"trained_on": "\xe9')),
         ("run.json", lambda old: b"[" * 100_000),
         ("items.json", lambda old: old[:3] + b"\xe9" + old[4:]),
     ],
