@@ -158,6 +158,24 @@ def test_the_commands_export_and_verify_and_a_damaged_artifact_ends_with_a_sente
     assert "items.npy has" in capsys.readouterr().err
 
 
+def test_an_export_that_is_not_proved_leaves_the_artifact_that_was_there(
+    trained_run, trained_artifact, tmp_path, monkeypatch
+):
+    place = shutil.copytree(trained_artifact, tmp_path / "artifact")
+    before = load_artifact(place).digest
+
+    def refuses(directory):
+        assert load_artifact(directory).digest == before  # whole, beside the one that is still served
+        assert load_artifact(place).digest == before
+        raise BadArtifact("not one model")
+
+    monkeypatch.setattr("model_export.runs.verify", refuses)
+    with pytest.raises(BadArtifact, match="not one model"):
+        export_run(trained_run, place)
+    assert load_artifact(place).digest == before
+    assert [file.name for file in tmp_path.iterdir()] == ["artifact"]
+
+
 def test_a_directory_without_a_run_is_refused(tmp_path):
     with pytest.raises(BadInput, match="no finished run"):
         read_run(tmp_path)
