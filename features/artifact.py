@@ -9,27 +9,35 @@
     golden.npz          tokens and what the graph must make of them (features.graph.Golden)
     weights.safetensors the network's weights, for `pricetide model verify`
 
-Everything is checked before anything is used. Does not train, export (model_export), or keep users (features.encoder).
+Everything is checked before anything is used. Does not read single files (features.artifact_files), train, export (model_export),
+or keep users (features.encoder).
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
-from zipfile import BadZipFile
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
-from contracts.errors import BadArtifact
-from features.graph import OPSET, Golden, Sizes, graph_opset, open_session, require_golden, require_interface
-from features.inputs import FEATURE_NAMES, TOKENISATION
+from contracts.errors import UNREADABLE, BadArtifact, BadSettings
+from features.artifact_files import AGAIN, array_of, checked, golden_of, items_of, npy, npz, read, sha256
+from features.graph import (
+    GOLDEN_TOLERANCE,
+    OPSET,
+    Golden,
+    Sizes,
+    graph_opset,
+    open_session,
+    require_golden,
+    require_interface,
+)
+from features.inputs import FEATURE_NAMES, TOKENISATION, UNKNOWN_ITEM
 from features.signals import SIGNAL_NAMES, SIGNALS
 from features.tokens import KINDS
 
@@ -46,10 +54,8 @@ FILES = (
 )
 NO_ITEM = -1
 """Among the rows of a user's recent items: there was no token yet."""
-_AGAIN = "copy the artifact again, or export the model again"
 
 Positive = Annotated[int, Meta(gt=0)]
-Array = TypeVar("Array", bound=NDArray[Any])
 
 
 class Architecture(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -114,6 +120,10 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     versions: dict[str, str]
     """Of the libraries that made it."""
     files: dict[str, FileEntry]
+    golden_scores: tuple[tuple[tuple[str, float], ...], ...] = ()
+    """Per user of golden.npz, the items with the highest scores after the last token, and these, falling, in float64.
+
+    None in artifacts of earlier releases: a worker takes those, and `pricetide model verify` does not."""
     format: Literal[1] = 1
     opset: int = OPSET
     tokenisation: str = TOKENISATION
@@ -135,6 +145,8 @@ class Parts:
     candidate_bias: NDArray[np.float32]
     repeat: NDArray[np.float32]
     golden: Golden
+    golden_scores: Sequence[Sequence[tuple[str, float]]]
+    """As the manifest has them."""
     weights: bytes
     """A safetensors file."""
     slope: Literal["prior", "randomised"]
@@ -204,11 +216,11 @@ def write_artifact(directory: Path, parts: Parts) -> str:
     contents = {
         "encoder.onnx": parts.graph,
         "items.json": msgspec.json.encode(list(parts.items)),
-        "items.npy": _npy(parts.item_rows),
-        "candidates.npy": _npy(parts.candidates),
-        "candidate_bias.npy": _npy(parts.candidate_bias),
-        "repeat.npy": _npy(parts.repeat),
-        "golden.npz": _npz(parts.golden),
+        "items.npy": npy(parts.item_rows),
+        "candidates.npy": npy(parts.candidates),
+        "candidate_bias.npy": npy(parts.candidate_bias),
+        "repeat.npy": npy(parts.repeat),
+        "golden.npz": npz(parts.golden),
         "weights.safetensors": parts.weights,
     }
     manifest = Manifest(
@@ -221,7 +233,8 @@ def write_artifact(directory: Path, parts: Parts) -> str:
         trained_on=parts.trained_on,
         metrics=dict(parts.metrics),
         versions=dict(parts.versions),
-        files={name: FileEntry(sha256=_sha256(value), bytes=len(value)) for name, value in contents.items()},
+        files={name: FileEntry(sha256=sha256(value), bytes=len(value)) for name, value in contents.items()},
+        golden_scores=tuple(map(tuple, parts.golden_scores)),
     )
     directory.mkdir(parents=True, exist_ok=True)
     for name, value in contents.items():
@@ -241,28 +254,15 @@ def load_artifact(directory: Path) -> Artifact:
         BadSettings: onnxruntime is not installed.
     """
     try:
-        written = _read(directory / MANIFEST)
-        manifest = _manifest(written)
-        contents = {name: _checked(directory / name, manifest.files[name]) for name in FILES}
-        items = _items(contents["items.json"], manifest.items)
-        sizes, rows = manifest.architecture.sizes, manifest.items + 1
-        item_rows = _array(contents, "items.npy", (rows, sizes.width))
-        candidates = _array(contents, "candidates.npy", (rows, manifest.architecture.vector))
-        bias = _array(contents, "candidate_bias.npy", (rows,))
-        repeat = _array(contents, "repeat.npy", (manifest.architecture.vector, sizes.width))
-        _require_graph(contents["encoder.onnx"], item_rows, _golden(contents["golden.npz"], rows, sizes), sizes)
+        return _loaded(directory)
     except BadArtifact as error:
         raise BadArtifact(f"The model in {directory} cannot be used. {error}") from error
-    return Artifact(
-        digest=_digest(written),
-        manifest=manifest,
-        graph=contents["encoder.onnx"],
-        rows=items,
-        item_rows=item_rows,
-        candidates=candidates,
-        candidate_bias=bias,
-        repeat=repeat,
-    )
+    except BadSettings:
+        raise
+    except Exception as error:  # a running worker lives on whatever is wrong with a file that somebody puts before it
+        raise BadArtifact(
+            f"The model in {directory} cannot be used. It is damaged ({type(error).__name__}: {error}): {AGAIN}"
+        ) from error
 
 
 def artifact_digest(directory: Path) -> str:
@@ -271,41 +271,44 @@ def artifact_digest(directory: Path) -> str:
     Raises:
         BadArtifact: there is no manifest.
     """
-    return _digest(_read(directory / MANIFEST))
+    return _digest(read(directory / MANIFEST))
 
 
-def _sha256(value: bytes) -> str:
-    return hashlib.sha256(value).hexdigest()
+def _loaded(directory: Path) -> Artifact:
+    written = read(directory / MANIFEST)
+    manifest = _manifest(written)
+    entries = manifest.files
+    contents = {name: checked(directory / name, entries[name].bytes, entries[name].sha256) for name in FILES}
+
+    def table(name: str, *shape: int) -> NDArray[np.float32]:
+        return array_of(name, contents[name], shape)
+
+    sizes, own, rows = manifest.architecture.sizes, manifest.architecture.vector, manifest.items + 1
+    artifact = Artifact(
+        digest=_digest(written),
+        manifest=manifest,
+        graph=contents["encoder.onnx"],
+        rows=items_of(contents["items.json"], manifest.items),
+        item_rows=table("items.npy", rows, sizes.width),
+        candidates=table("candidates.npy", rows, own),
+        candidate_bias=table("candidate_bias.npy", rows),
+        repeat=table("repeat.npy", own, sizes.width),
+    )
+    golden = golden_of(contents["golden.npz"], rows, sizes)
+    _require_graph(artifact.graph, artifact.item_rows, golden, sizes)
+    _require_scores(artifact, golden)
+    return artifact
 
 
 def _digest(manifest: bytes) -> str:
-    return _sha256(manifest)[:16]
-
-
-def _npy(array: NDArray[np.float32]) -> bytes:
-    out = BytesIO()
-    np.save(out, np.ascontiguousarray(array), allow_pickle=False)
-    return out.getvalue()
-
-
-def _npz(golden: Golden) -> bytes:
-    out = BytesIO()
-    np.savez(out, **golden._asdict())
-    return out.getvalue()
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise BadArtifact(f"{file.name} cannot be read ({error.strerror}): {_AGAIN}") from error
+    return sha256(manifest)[:16]
 
 
 def _manifest(written: bytes) -> Manifest:
     try:
         manifest = msgspec.json.decode(written, type=Manifest)
-    except msgspec.DecodeError as error:
-        raise BadArtifact(f"{MANIFEST} is no manifest of this release ({error}): {_AGAIN}") from error
+    except UNREADABLE as error:
+        raise BadArtifact(f"{MANIFEST} is no manifest of this release ({error}): {AGAIN}") from error
     for what, theirs, ours in (
         ("opset", manifest.opset, OPSET),
         ("tokenisation", manifest.tokenisation, TOKENISATION),
@@ -320,76 +323,15 @@ def _manifest(written: bytes) -> Manifest:
                 "run the release that made it"
             )
     if set(manifest.files) != set(FILES):
-        raise BadArtifact(f"{MANIFEST} lists the files {sorted(manifest.files)}, wanted {sorted(FILES)}: {_AGAIN}")
+        raise BadArtifact(f"{MANIFEST} lists the files {sorted(manifest.files)}, wanted {sorted(FILES)}: {AGAIN}")
     return manifest
-
-
-def _checked(file: Path, entry: FileEntry) -> bytes:
-    value = _read(file)
-    if len(value) != entry.bytes:
-        raise BadArtifact(f"{file.name} has {len(value)} bytes, the manifest says {entry.bytes}: {_AGAIN}")
-    if _sha256(value) != entry.sha256:
-        raise BadArtifact(
-            f"{file.name} has SHA-256 {_sha256(value)[:16]}…, the manifest says {entry.sha256[:16]}…: {_AGAIN}"
-        )
-    return value
-
-
-def _items(written: bytes, count: int) -> dict[str, int]:
-    try:
-        names = msgspec.json.decode(written, type=list[str])
-    except msgspec.DecodeError as error:
-        raise BadArtifact(f"items.json is no array of item ids ({error}): {_AGAIN}") from error
-    rows = {name: row for row, name in enumerate(names, 1)}
-    if not len(rows) == len(names) == count:
-        raise BadArtifact(
-            f"items.json has {len(names)} ids, {len(rows)} different, the manifest says {count}: {_AGAIN}"
-        )
-    return rows
-
-
-def _array(contents: Mapping[str, bytes], name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    try:
-        array = np.load(BytesIO(contents[name]), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise BadArtifact(f"{name} is no NumPy array ({error}): {_AGAIN}") from error
-    return _required(name, array, np.float32, shape)
-
-
-def _golden(written: bytes, rows: int, sizes: Sizes) -> Golden:
-    try:
-        with np.load(BytesIO(written), allow_pickle=False) as arrays:
-            golden = Golden(**{name: arrays[name] for name in Golden._fields})
-    except (ValueError, EOFError, OSError, KeyError, BadZipFile) as error:
-        raise BadArtifact(f"golden.npz holds no golden tokens ({error}): {_AGAIN}") from error
-    tokens = (*golden.rows.shape, 0, 0)[:2]
-    _required("golden.npz rows", golden.rows, np.int64, tokens)
-    _required("golden.npz kinds", golden.kinds, np.int64, tokens)
-    _required("golden.npz features", golden.features, np.float32, (*tokens, len(FEATURE_NAMES)))
-    _required("golden.npz signals", golden.signals, np.float32, (*tokens, len(SIGNAL_NAMES)))
-    _required("golden.npz vectors", golden.vectors, np.float32, (*tokens, sizes.vector))
-    _required("golden.npz logits", golden.logits, np.float32, tokens)
-    for name, values, end in (("rows", golden.rows, rows), ("kinds", golden.kinds, len(KINDS))):
-        if values.size and not 0 <= values.min() <= values.max() < end:
-            raise BadArtifact(f"golden.npz: {name} are not all within 0..{end - 1}: {_AGAIN}")
-    return golden
-
-
-def _required(name: str, array: Array, dtype: type[np.generic], shape: tuple[int, ...]) -> Array:
-    if array.dtype != dtype or array.shape != shape:
-        raise BadArtifact(
-            f"{name} is {array.dtype} {array.shape}, wanted {np.dtype(dtype)} {shape}, by the manifest: {_AGAIN}"
-        )
-    if not np.isfinite(array).all():
-        raise BadArtifact(f"{name} holds numbers that are not finite: train the model again")
-    return array
 
 
 def _require_graph(graph: bytes, items: NDArray[np.float32], golden: Golden, sizes: Sizes) -> None:
     try:
         opset = graph_opset(graph)
     except ValueError as error:
-        raise BadArtifact(f"encoder.onnx cannot be read: {error}; {_AGAIN}") from error
+        raise BadArtifact(f"encoder.onnx cannot be read: {error}; {AGAIN}") from error
     if opset != OPSET:
         raise BadArtifact(
             f"encoder.onnx imports opset {opset}, this release runs {OPSET}: export the model with this release"
@@ -397,3 +339,22 @@ def _require_graph(graph: bytes, items: NDArray[np.float32], golden: Golden, siz
     session = open_session(graph)
     require_interface(session, sizes)
     require_golden(session, items, golden, sizes)
+
+
+def _require_scores(artifact: Artifact, golden: Golden) -> None:
+    """Raise BadArtifact if items get other scores than the golden ones: no graph reads candidates, bias and names of items."""
+    told, shape = artifact.manifest.golden_scores, artifact.manifest.architecture
+    if not told:
+        return
+    recent = golden.rows[:, ::-1][:, : shape.recent]
+    for nearest, scores in zip(told, artifact.scores(golden.vectors[:, -1], recent), strict=True):
+        wanted = np.array([score for _, score in nearest])
+        given = scores[[artifact.rows.get(item, UNKNOWN_ITEM) for item, _ in nearest]]
+        highest = np.sort(scores[1:])[: -len(nearest) - 1 : -1]
+        differences = np.abs((given - wanted, highest - wanted)) / max(1.0, np.abs(wanted).max())
+        off = float(differences.max())
+        if not off <= GOLDEN_TOLERANCE:  # NaN is not
+            raise BadArtifact(
+                f"The golden scores are off by {off:.1e}, allowed {GOLDEN_TOLERANCE:.0e}: candidates, bias, names of items and "
+                "golden values are not of one model; export it again"
+            )

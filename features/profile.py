@@ -31,6 +31,17 @@ _LIKED_MAX = 2
 _LIKED_WEIGHT_MIN = 0.5
 """Weight of an affinity worth telling: half a view made just now (features.affinities)."""
 _MOSTLY_ITEMS_MIN = 2
+_ALIKE = (
+    "clothing", "furniture", "glasses", "headgear", "jeans", "leggings", "lighting", "pants", "pyjamas", "scales", "scissors",
+    "series", "shorts", "sunglasses", "tennis", "tights", "trousers", "underwear",
+)  # fmt: skip
+_PLURALS = {
+    "beanie": "beanies", "child": "children", "cookie": "cookies", "hoodie": "hoodies", "knife": "knives", "lens": "lenses",
+    "man": "men", "mouse": "mice", "movie": "movies", "scarf": "scarves", "shelf": "shelves", "woman": "women",
+    **dict(zip(_ALIKE, _ALIKE, strict=True)),
+}  # fmt: skip
+"""Words of shops that the rules would bend wrongly, singular to plural."""
+_SINGULARS = {plural: word for word, plural in _PLURALS.items()}
 _VERBS: tuple[tuple[Kind, str, str], ...] = (
     ("view", "viewed ", ""),
     ("click", "clicked on ", ""),
@@ -133,19 +144,44 @@ def _label(text: str) -> str:
 
 
 def _noun(category: str) -> str:
-    """Return what an item of a category is called, in the singular; a category without a word gives "item"."""
-    word = _label(category.rpartition(".")[2].replace("_", " "))
-    if not word or word.isdigit():
+    """Return what an item of a category is called, in the singular; a category without a word gives "item".
+
+    A plural that no rule and no list here knows stays as it is: better "one tennis" than "one tenni".
+    """
+    label = _label(category.rpartition(".")[2].replace("_", " "))
+    if not label or label.isdigit():
         return "item"
-    return word[:-1] if word.endswith("s") and not word.endswith("ss") and len(word) > 3 else word
+    before, word = _last_word(label)
+    if word in _PLURALS or not word.endswith("s"):
+        return label
+    return before + (_SINGULARS.get(word) or _singular(word))
+
+
+def _singular(word: str) -> str:
+    if word.endswith("ies") and len(word) > len("ties"):
+        return word[:-3] + "y"
+    if word.endswith(("ches", "shes", "sses", "xes")):
+        return word[:-2]
+    return word if word.endswith(("ss", "us", "is")) or len(word) <= len("gas") else word[:-1]
 
 
 def _plural(noun: str) -> str:
-    if noun.endswith(("s", "x", "ch", "sh")):
+    before, word = _last_word(noun)
+    if word in _PLURALS:
+        return before + _PLURALS[word]
+    if word.endswith("is"):
+        return noun
+    if word.endswith(("s", "x", "ch", "sh")):
         return noun + "es"
-    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+    if word.endswith("y") and word[-2:-1] not in "aeiou":
         return noun[:-1] + "ies"
     return noun + "s"
+
+
+def _last_word(label: str) -> tuple[str, str]:
+    """Return what stands before the last word of a label, and that word."""
+    before, space, word = label.rpartition(" ")
+    return before + space, word
 
 
 def _counted(count: int, noun: str) -> str:

@@ -20,7 +20,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from contracts.catalogue import CatalogueItem
-from contracts.errors import BadArtifact, BadSettings
+from contracts.errors import UNREADABLE, BadArtifact, BadSettings
 from features.graph import open_session
 
 TEXT_MANIFEST = "text_encoder.json"
@@ -50,6 +50,10 @@ class TextManifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     width: int
     tokens_max: int
     """Longer texts are cut."""
+    pooling: str = "mean"
+    """How a text's vector is made of its tokens' (model_export.pooling)."""
+    pooling_declared: bool = False
+    """Whether the encoder that was exported says so; else the mean was taken for want of it."""
     files: dict[str, str]
     """sha256 by file."""
     versions: dict[str, str]
@@ -158,7 +162,7 @@ def read_text_manifest(directory: Path) -> tuple[TextManifest, str]:
     written = _read(directory / TEXT_MANIFEST)
     try:
         manifest = msgspec.json.decode(written, type=TextManifest)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise BadArtifact(f"{directory / TEXT_MANIFEST} is no manifest of this release ({error}): {_AGAIN}") from error
     if manifest.format != 1:
         raise BadArtifact(f"{directory / TEXT_MANIFEST} has format {manifest.format}, this release reads 1: {_AGAIN}")

@@ -6,7 +6,6 @@ no run goes on with others. Not here: what is in a finished run (model_export.ru
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +61,15 @@ def read_checkpoint(directory: Path, identity: str, *, resume: bool) -> Checkpoi
         raise BadInput(f"{directory} holds an unfinished run: go on with --resume, or use another directory")
     try:
         found = torch.load(file, weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise BadInput(f"{file} cannot be read ({error}): delete it and train again") from None
-    if found.pop("identity", None) != identity:
+        theirs = found.pop("identity")
+        checkpoint = Checkpoint(**found)
+    except Exception as error:  # bytes that are not its own may raise anything, with advice that nobody should follow
+        raise BadInput(
+            f"{file} is no checkpoint of this release ({type(error).__name__}): delete it and train again"
+        ) from error
+    if theirs != identity:
         raise BadInput(f"{file} is of a run with other options, another log or other texts: use another directory")
-    return Checkpoint(**found)
+    return checkpoint
 
 
 def delete_checkpoint(directory: Path) -> None:

@@ -222,5 +222,5 @@ _Told = TypeVar("_Told", bound=Struct)
 def _read(file: Path, told: type[_Told], remedy: str) -> _Told:
     try:
         return msgspec.json.decode(file.read_bytes(), type=told)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{file} cannot be read ({error}): {remedy}") from None

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def evaluate_command(artifact: Path | None, directory: Path, test_from: datetime | None, out: Path | None) -> None:
     """Compare ARTIFACT with the baselines on a log it has not learned from; without ARTIFACT, the baselines alone."""
     from model_export.evaluation import USERS_RESIDENT, evaluate
-    from model_export.quality_report import rich_table, sheets_of
+    from model_export.quality_report import doubt_of, rich_table, sheets_of
 
     model = encoder = None
     if artifact is not None:
@@ -44,6 +44,8 @@ def evaluate_command(artifact: Path | None, directory: Path, test_from: datetime
         Console().print(rich_table(sheet))
     if isinstance(evaluation.propensity, str):
         click.echo(f"No propensity. {evaluation.propensity}")
+    if doubt := doubt_of(evaluation):
+        click.echo(f"The model may have learned from the test. {doubt}")
     if out is not None:
         _write(evaluation, out, artifact, directory, test_from)
 

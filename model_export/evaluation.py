@@ -85,6 +85,18 @@ class PropensityResult:
     """Share of the tested examples whose user saw a price other than list."""
 
 
+class Doubt(NamedTuple):
+    """Tested events that a model may have learned from: of a time that its training covered, in another log by digest.
+
+    The digest is of a log's manifest, so the same events written again, in other partitions say, have another one.
+    """
+
+    until_ms: int
+    """Event time at which the model's training ended."""
+    events: int
+    """Tested events before it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """What one evaluation found."""
@@ -97,6 +109,8 @@ class Evaluation:
     until_ms: int
     model: str | None
     """Digest of the artifact."""
+    doubt: Doubt | None
+    """What may make the figures of the model too good."""
     next_item: NextItemResult
     propensity: PropensityResult | str
     """The sentence that says why there is none, where a slice of the log has no purchases."""
@@ -164,6 +178,7 @@ def evaluate(
         split_ms=split_ms,
         until_ms=split.tested_until_ms,
         model=artifact.digest if artifact is not None else None,
+        doubt=_doubt(artifact, events, split),
         next_item=next_item_result(observed, catalogue, split, artifact),
         propensity=_propensity_if_any(observed, split),
     )
@@ -182,6 +197,16 @@ def _learned_until_ms(artifact: Artifact | None, log: Log) -> int | None:
         return None
     until_ms = artifact.manifest.metrics.get(LEARNED_UNTIL)
     return int(until_ms) if until_ms is not None else None
+
+
+def _doubt(artifact: Artifact | None, events: Interactions, split: Split) -> Doubt | None:
+    """Return what of the test lies before the end of the model's training, None if nothing does or it does not say.
+
+    Where it learned from this very log, nothing does: `evaluate` has refused such a split.
+    """
+    until_ms = 0 if artifact is None else int(artifact.manifest.metrics.get(LEARNED_UNTIL, 0))
+    early = int(np.count_nonzero(split.tested & (events.time_ms < until_ms)))
+    return Doubt(until_ms, early) if early else None
 
 
 class _Tasks(NamedTuple):

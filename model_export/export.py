@@ -35,7 +35,9 @@ OUTPUTS = ("vectors", "logits")
 """And the slabs behind them."""
 PRIOR_SLOPE = 1.5
 """Price slope of the propensity where the log identifies none: odds fall by 1.5 per cent for each per cent of price."""
-_GOLDEN_USERS = 4
+_GOLDEN_USERS, _GOLDEN_ITEMS = 4, 5
+_GOLDEN_DIGITS = 6
+"""Behind the point, of a golden score: the last bits of a float64 are not the same everywhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,7 @@ def write_model(directory: Path, model: Model, trained_on: str, metrics: dict[st
         metrics: what was measured, by name.
         seed: of the golden tokens.
     """
+    golden = golden_of(model, seed)
     parts = Parts(
         architecture=model.network.architecture,
         graph=export_graph(model.network),
@@ -91,7 +94,8 @@ def write_model(directory: Path, model: Model, trained_on: str, metrics: dict[st
         candidates=model.candidates,
         candidate_bias=model.candidate_bias,
         repeat=model.network.repeat.weight.detach().float().numpy(),
-        golden=golden_of(model, seed),
+        golden=golden,
+        golden_scores=golden_scores_of(model, golden),
         weights=save({name: weight.contiguous() for name, weight in model.network.state_dict().items()}),
         slope=model.slope,
         slope_value=model.slope_value,
@@ -114,6 +118,25 @@ def golden_of(model: Model, seed: int) -> Golden:
     signals = random.random((*shape, len(SIGNAL_NAMES)), np.float32)
     vectors, logits = recompute(model.network, model.item_rows, rows, kinds, features, signals)
     return Golden(rows, kinds, features, signals, vectors.astype(np.float32), logits.astype(np.float32))
+
+
+def golden_scores_of(model: Model, golden: Golden) -> list[list[tuple[str, float]]]:
+    """Return, per golden user, the items with the highest scores after the last token, and these, falling, in float64."""
+    network, recent = model.network, model.network.architecture.recent
+    with torch.inference_mode():
+        pointed = (
+            deepcopy(network)
+            .double()
+            .pointed(torch.from_numpy(golden.vectors).double(), torch.from_numpy(model.item_rows[golden.rows]).double())
+        )
+    scores = pointed[:, -1].numpy() @ model.candidates.astype(np.float64).T + model.candidate_bias
+    for own, rows in zip(scores, golden.rows, strict=True):
+        own[np.unique(rows[-recent:])] += float(network.returning)
+    places = np.argsort(-scores[:, 1:], kind="stable")[:, :_GOLDEN_ITEMS]
+    return [
+        [(model.items[place], round(float(own[place + 1]), _GOLDEN_DIGITS)) for place in chosen]
+        for own, chosen in zip(scores, places.tolist(), strict=True)
+    ]
 
 
 def recompute(

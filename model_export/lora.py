@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from contracts.errors import BadInput
 from model_export.baselines import sessions
 from model_export.next_item import Task
-from model_export.text_export import load_encoder, pooled_encoder
+from model_export.pooling import declarations, pooled_encoder, pooling_of
+from model_export.text_export import load_encoder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -120,7 +121,7 @@ class _Batches:
     def __init__(self, directory: Path, pairs: Sequence[Pair], tuning: Tuning) -> None:
         from transformers import AutoTokenizer
 
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(directory, local_files_only=True, padding_side="right")
         self._pairs = pairs
         self._tuning = tuning
 
@@ -156,7 +157,7 @@ def tune(
     """Fine-tune the encoder in `directory` on pairs of texts, in order of time; equal arguments give equal weights.
 
     Raises:
-        BadInput: fewer pairs than a batch, or no encoder there.
+        BadInput: fewer pairs than a batch, no encoder there, or one whose pooling is not known here.
     """
     import torch
 
@@ -166,9 +167,9 @@ def tune(
         raise BadInput(f"{len(pairs)} pairs of items are too few for batches of {tuning.batch}: use a longer log")
     torch.manual_seed(tuning.seed)
     random = np.random.default_rng(tuning.seed)
-    model = load_encoder(directory)
+    pooling, model = pooling_of(directory), load_encoder(directory)
     trained = model if tuning.full else with_adapters(model, tuning.rank)
-    pooled = pooled_encoder(trained)
+    pooled = pooled_encoder(trained, pooling.mode)
     batches = _Batches(directory, pairs, tuning)
     test = range(learned, len(pairs))
     before = batches.mean_loss(pooled, test)
@@ -188,7 +189,7 @@ def tune(
 
 
 def save_encoder(tuned: Tuned, source: Path, directory: Path) -> None:
-    """Write the tuned encoder to `directory`, with the tokenizer of the one in `source`.
+    """Write the tuned encoder to `directory`, with the tokenizer and the declared pooling of the one in `source`.
 
     Raises:
         BadInput: `directory` is `source`.
@@ -198,6 +199,8 @@ def save_encoder(tuned: Tuned, source: Path, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     model: Any = tuned.model
     model.save_pretrained(directory)
-    for pattern in _TOKENIZER_FILES:
-        for file in source.glob(pattern):
-            shutil.copyfile(file, directory / file.name)
+    tokenizer = [file for pattern in _TOKENIZER_FILES for file in source.glob(pattern)]
+    for file in (*tokenizer, *declarations(source)):
+        copy = directory / file.relative_to(source)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, copy)

@@ -168,8 +168,8 @@ class UserNetwork(nn.Module):
     ring cannot tell thousands of items apart, and the items of the last tokens come again in many sessions; so scores point at
     them past the trunk, which says how much at which. All shares are times `pointing`, and an item of the last R tokens itself
     has a score higher by `returning`; both are chosen after training (model_export.training).
-    logit = a * purchase(h) + b * signals + offset, at list price: a price p adds -slope * log(p / list), which the artifact
-    states and pricing applies. a, b and offset are the calibration (model_export.purchase_head).
+    logit = a * purchase(h) + b * signals + offset, at list price; a, b and offset are the calibration (model_export.purchase_head).
+    Another price p would add -slope * log(p / list). The artifact states the slope; pricing reads the propensity at list price.
     `seen` is 0 for features that the trunk must not see: where the slope is learned, a trunk that sees the price could
     explain it away.
     """

@@ -70,6 +70,18 @@ def _propensity(judged: PropensityResult) -> Sheet:
     return Sheet(title, ("", "AUC", "log-loss", "calibration error"), rows)
 
 
+def doubt_of(evaluation: Evaluation) -> str | None:
+    """Return the sentences that warn of a test on what the model may have learned from, None without reason to."""
+    doubt = evaluation.doubt
+    if doubt is None:
+        return None
+    return (
+        f"{doubt.events:,} of the tested events lie before {time_of(doubt.until_ms)}, where the model's training ended. It names "
+        "another log, but the same events written again, in other partitions say, are another log, too. If it learned from these "
+        "events, its figures here are too good: test it from that time on, or train it with --until."
+    )
+
+
 def rich_table(sheet: Sheet) -> Table:
     """Return `sheet` for a terminal."""
     table = Table(title=sheet.title, title_justify="left")
@@ -97,6 +109,7 @@ def markdown_of(evaluation: Evaluation, command: str, diagram: str) -> str:
         f"Made by `{command}`; do not edit. {model}",
         f"Log: {evaluation.source} sha256 of its events {evaluation.log_digest[:16]}. Split at {time_of(evaluation.split_ms)}; "
         f"the test ends at {time_of(evaluation.until_ms)}. One log, one split: no statement about other shops.",
+        *(f"**The model may have learned from the test.** {doubt}" for doubt in (doubt_of(evaluation),) if doubt),
         "## Next item",
         bullets(_NEXT_ITEM_RULES),
         f"{found.events:,} test events, {found.candidates:,} candidates. {found.cold_share:.1%} of the events are about an item "

@@ -22,7 +22,9 @@ from contracts.errors import BadInput
 from model_export.evaluation import LEARNED_UNTIL
 from model_export.export import PRIOR_SLOPE, Model, write_model
 from model_export.network import UserNetwork
+from model_export.replacing import replacing
 from model_export.training import Options, Trained
+from model_export.verify import verify
 
 RUN, ITEMS, WEIGHTS = "run.json", "items.json", "model.safetensors"
 _TABLES = ("item_rows", "candidates", "candidate_bias")
@@ -76,7 +78,7 @@ def read_run(directory: Path) -> tuple[Run, Model]:
         tables = {name: weights.pop(name).numpy() for name in _TABLES}
         network = UserNetwork(run.options.architecture)
         network.load_state_dict({name.removeprefix("network."): weight for name, weight in weights.items()})
-    except (OSError, msgspec.DecodeError, SafetensorError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, SafetensorError, KeyError, RuntimeError) as error:  # bad UTF-8 and deep JSON included
         raise BadInput(
             f"{directory} holds no finished run ({error}): run pricetide model train, or go on with --resume"
         ) from None
@@ -92,16 +94,21 @@ def read_run(directory: Path) -> tuple[Run, Model]:
 
 
 def export_run(directory: Path, artifact: Path) -> tuple[Run, str]:
-    """Write the artifact of the finished run in `directory`; return the run, and the artifact's digest.
+    """Write the artifact of the finished run in `directory`, prove it, and put it in its place; return the run, and its digest.
 
-    The artifact's metrics say up to when it learned, so that nobody tests it on what it learned.
+    The artifact's metrics say up to when it learned, so that nobody tests it on what it learned. What was at `artifact` before
+    stays until the new one is proved.
 
     Raises:
-        BadInput: there is no such run, or it is damaged.
+        BadInput: there is no such run, it is damaged, or `artifact` cannot be replaced.
+        BadArtifact: what was written is not one model.
     """
     run, model = read_run(directory)
     metrics = {**run.metrics, LEARNED_UNTIL: float(run.until_ms)}
-    return run, write_model(artifact, model, run.trained_on, metrics, run.options.seed)
+    with replacing(artifact) as draft:
+        digest = write_model(draft, model, run.trained_on, metrics, run.options.seed)
+        verify(draft)
+    return run, digest
 
 
 def slope_of(options: Options, metrics: dict[str, float]) -> tuple[Literal["prior", "randomised"], float]:

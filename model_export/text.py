@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -115,8 +116,8 @@ def read_item_texts(directory: Path) -> ItemTexts:
         manifest = msgspec.json.decode((directory / VECTORS_MANIFEST).read_bytes(), type=VectorsManifest)
         ids = msgspec.json.decode((directory / IDS).read_bytes(), type=list[str])
         written = (directory / VECTORS).read_bytes()
-        vectors = np.load(directory / VECTORS, allow_pickle=False)
-    except (OSError, ValueError) as error:
+        vectors = np.lib.format.read_array(BytesIO(written), allow_pickle=False)
+    except Exception as error:  # what NumPy raises of bytes that are no array has no base in common
         raise BadInput(f"{directory} holds no vectors of items ({error}): run pricetide model text") from None
     fits = vectors.shape == (manifest.items, manifest.width) and len(ids) == manifest.items
     if not fits or hashlib.sha256(written).hexdigest() != manifest.sha256:

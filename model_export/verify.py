@@ -1,9 +1,9 @@
 """The proof that an artifact is one model: torch == ONNX == golden vectors, or a sentence that says where it is not.
 
-features.artifact checks what a worker can: digests, shapes, opset, and the graph against the golden vectors. Here the
-network is built anew from weights.safetensors and recomputes whole histories in float64, golden ones and fresh ones; the
-graph steps through the same tokens one by one, and takes them in chunks. So golden vectors that fit a graph but not the
-weights are found, too.
+features.artifact checks what a worker can: digests, shapes, opset, the graph against the golden vectors, and the tables of items
+against the golden scores, which must be there. Here the network is built anew from weights.safetensors and recomputes whole
+histories in float64, golden ones and fresh ones; the graph steps through the same tokens one by one, and takes them in
+chunks. So golden vectors that fit a graph but not the weights are found, too.
 """
 
 from __future__ import annotations
@@ -66,6 +66,11 @@ def verify(directory: Path, seed: int = 0) -> Verified:
     with np.load(directory / "golden.npz", allow_pickle=False) as arrays:
         golden = Golden(**{name: arrays[name] for name in Golden._fields})
     _require_tables(artifact, network, directory)
+    if not artifact.manifest.golden_scores:
+        raise BadArtifact(
+            f"The model in {directory} has no golden scores, for it is of an earlier release: nothing tells whether its candidates "
+            "are its own; export the model again"
+        )
     exact = recompute(network, artifact.item_rows, golden.rows, golden.kinds, golden.features, golden.signals)
     random, reach = np.random.default_rng(seed), artifact.manifest.architecture.reach
     fresh = _fresh(artifact, network, random, sum(_CHUNKS))

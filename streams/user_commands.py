@@ -6,8 +6,9 @@ numbers mean (features), the vectors' arithmetic (features.encoder, features.tex
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import numpy as np
@@ -30,6 +31,7 @@ from features.tokens import tokens
 from features.windows import totals
 from pricing.sentences import money
 from streams.broker import chunks_until, committed_records, reading, require_topics
+from streams.ledger import LEDGER_KEY, decode_ledger
 from streams.models import open_encoder
 from streams.options import with_settings
 from streams.settings import Settings
@@ -47,6 +49,15 @@ class Vector(Struct, frozen=True):
     norm: float
     nearest: list[tuple[str, float]]
     """Item ids by falling score, scores as the model ranks next items."""
+
+
+class Stored(NamedTuple):
+    """What the changelog has of a user."""
+
+    state: bytes | None
+    """The last committed state, None if there is none."""
+    watermark_ms: int
+    """Highest event time that the user's partition has applied, whoever's; 0 before the first."""
 
 
 class InWords(Struct, frozen=True):
@@ -74,7 +85,7 @@ def show(settings: Settings, user: str) -> None:
     With --model also the items nearest to the vector; with --set encoder.text=DIR those nearest to the profile in words.
     """
     console = Console(markup=False, emoji=False)
-    value = stored_state(settings, user, console)
+    value, watermark_ms = stored_state(settings, user, console)
     if value is None:
         raise BadInput(
             f"No state of user {user!r} in {settings.topics.changelog}: check the id and topics.partitions "
@@ -87,15 +98,15 @@ def show(settings: Settings, user: str) -> None:
     profile = profile_of(state, state.last_ms, looking_up(catalogue), settings.engine_semantics.currency)
     in_words = None if settings.encoder.text is None else nearest_in_words(profile, catalogue, settings.encoder.text)
     partition = partition_of(user.encode(), settings.topics.partitions)
-    console.print(page(user, partition, state, catalogue, profile, vector, in_words, settings))
+    console.print(page(user, partition, watermark_ms, state, catalogue, profile, vector, in_words, settings))
 
 
-def stored_state(settings: Settings, user: str, console: Console) -> bytes | None:
-    """Return the last committed state of `user`, None if there is none; reads the user's partition of the changelog."""
+def stored_state(settings: Settings, user: str, console: Console) -> Stored:
+    """Return what the changelog has of `user`; reads the user's partition of it."""
     topic = settings.topics.changelog
     require_topics(settings, [topic])
     place = TopicPartition(topic, partition_of(user.encode(), settings.topics.partitions))
-    key, value = user.encode(), None
+    found: dict[bytes, bytes | None] = dict.fromkeys((user.encode(), LEDGER_KEY))
     with reading(settings) as consumer, Progress(console=console, transient=True) as progress:
         consumer.assign([place])
         consumer.seek_to_beginning(place)
@@ -103,10 +114,11 @@ def stored_state(settings: Settings, user: str, console: Console) -> bytes | Non
         task = progress.add_task(f"reading {topic}/{place.partition}", total=ends[place] - consumer.position(place))
         for chunk in chunks_until(consumer, ends):
             for record in chunk.get(place, ()):
-                if record.key == key:
-                    value = record.value
+                if record.key in found:
+                    found[record.key] = record.value
             progress.update(task, completed=consumer.position(place))
-    return value
+    ledger = found[LEDGER_KEY]
+    return Stored(found[user.encode()], 0 if ledger is None else decode_ledger(ledger).watermark_ms)
 
 
 def _catalogue(settings: Settings) -> Catalogue:
@@ -154,6 +166,7 @@ def nearest_in_words(profile: str, catalogue: Catalogue, directory: Path) -> InW
 def page(
     user: str,
     partition: int,
+    watermark_ms: int,
     state: UserState,
     catalogue: Catalogue,
     profile: str,
@@ -161,7 +174,7 @@ def page(
     in_words: InWords | None,
     settings: Settings,
 ) -> RenderableType:
-    """Return everything to be shown."""
+    """Return everything to be shown; the vector's age is counted to the partition's watermark, for what came since is unknown."""
     currency = settings.engine_semantics.currency
     parts: list[RenderableType] = [
         _summary(user, partition, state, settings),
@@ -172,8 +185,11 @@ def page(
     if state.offers:
         parts.append(_offers(state, currency))
     if vector is not None:
-        age_s = (state.last_ms - vector.as_of_ms) / 1000
-        how = f"model {vector.digest}, length {vector.norm:.3f}, {age_s:,.0f} s old at the last event"
+        age = timedelta(seconds=max(0, watermark_ms - vector.as_of_ms) // 1000)
+        how = (
+            f"model {vector.digest}, length {vector.norm:.3f}, as of the event at {_when(vector.as_of_ms)}, {age} before the "
+            "partition's newest"
+        )
         parts.append(_nearest(f"nearest items to the vector ({how})", "score", vector.nearest, catalogue, state))
     if in_words is not None:
         how = f"encoder {in_words.digest}"

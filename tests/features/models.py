@@ -20,7 +20,7 @@ from features.artifact import Architecture, Artifact, Parts, load_artifact, writ
 from features.encoder import TokenAsk  # noqa: E402
 from features.signals import SIGNAL_NAMES, Signals  # noqa: E402
 from features.tokens import append_token  # noqa: E402
-from model_export.export import Model, export_graph, golden_of, random_model  # noqa: E402
+from model_export.export import Model, export_graph, golden_of, golden_scores_of, random_model  # noqa: E402
 from model_export.network import DEFAULT  # noqa: E402
 
 SMALL = Architecture(
@@ -32,7 +32,9 @@ START_MS = 1_572_566_400_000
 
 @cache
 def model(architecture: Architecture = SMALL) -> Model:
-    return random_model(ITEMS, 5, architecture)
+    made = random_model(ITEMS, 5, architecture)
+    made.network.returning.fill_(0.5)
+    return made
 
 
 @cache
@@ -46,6 +48,7 @@ def parts(architecture: Architecture = SMALL, items_seed: int | None = None) -> 
     made = model(architecture)
     if items_seed is not None:
         made = replace(made, item_rows=random_model(ITEMS, items_seed, architecture).item_rows)
+    golden = golden_of(made, 1)
     return Parts(
         architecture=architecture,
         graph=_graph(architecture),
@@ -54,11 +57,12 @@ def parts(architecture: Architecture = SMALL, items_seed: int | None = None) -> 
         candidates=made.candidates,
         candidate_bias=made.candidate_bias,
         repeat=made.network.repeat.weight.detach().numpy(),
-        golden=golden_of(made, 1),
+        golden=golden,
+        golden_scores=golden_scores_of(made, golden),
         weights=b"not read by a worker",
         slope="prior",
         slope_value=1.5,
-        returning=0.5,
+        returning=float(made.network.returning),
         text_encoder="none",
         trained_on="none",
         metrics={"recall": 0.25},

@@ -14,6 +14,7 @@ import pytest
 from contracts.errors import BadArtifact, BadSettings
 from features.artifact import Parts, artifact_digest, load_artifact, write_artifact
 from features.graph import graph_opset
+from tests.features.damage import DAMAGES
 from tests.features.models import ITEMS, SMALL, artifact, parts
 
 onnx = pytest.importorskip("onnx")
@@ -77,6 +78,16 @@ def changed_manifest(**fields: object) -> Callable[[Path], None]:
     return damage
 
 
+def changed_manifest_without(name: str) -> Callable[[Path], None]:
+    def damage(directory: Path) -> None:
+        file = directory / "manifest.json"
+        manifest = msgspec.json.decode(file.read_bytes())
+        del manifest[name]
+        file.write_bytes(msgspec.json.encode(manifest))
+
+    return damage
+
+
 def changed_file(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
     def damage(directory: Path) -> None:
         (directory / name).write_bytes(change((directory / name).read_bytes()))
@@ -129,6 +140,28 @@ def test_a_damaged_artifact_is_refused_with_a_sentence(directory, case):
     refused(directory, sentence)
 
 
+@pytest.mark.parametrize("case", DAMAGES)
+def test_damage_under_right_digests_is_refused_with_a_sentence(directory, case):
+    damage, sentence = DAMAGES[case]
+    damage(directory)
+    refused(directory, sentence)
+
+
+def test_damage_that_nobody_thought_of_is_refused_with_a_sentence(directory, monkeypatch):
+    monkeypatch.setattr("features.artifact.golden_of", lambda *given: int("?"))
+    refused(directory, r"It is damaged \(ValueError: invalid literal")
+
+
+def test_a_missing_runtime_is_no_damage(directory, monkeypatch):
+    def without(graph: bytes) -> None:
+        raise BadSettings("onnxruntime is not installed")
+
+    monkeypatch.setattr("features.artifact.open_session", without)
+    with pytest.raises(BadSettings, match="is not installed") as caught:
+        load_artifact(directory)
+    assert not isinstance(caught.value, BadArtifact)
+
+
 def graph_with(change: Callable[[object], None]) -> Parts:
     graph = onnx.load_from_string(parts().graph)
     change(graph)
@@ -170,6 +203,15 @@ def items_with(value: float) -> np.ndarray:
     rows = parts().item_rows.copy()
     rows[3, 3] = value
     return rows
+
+
+def lengthened() -> np.ndarray:
+    """Return candidates of which one, that no golden user has among the highest, is ahead of all others."""
+    candidates = parts().candidates.copy()
+    best = {item for nearest in parts().golden_scores for item, _ in nearest}
+    row = next(row for row, item in enumerate(ITEMS, 1) if item not in best)
+    candidates[row] *= 100
+    return candidates
 
 
 INCONSISTENT = {
@@ -218,6 +260,24 @@ INCONSISTENT = {
         r"candidates\.npy is float32 \(41, 11\)",
     ),
     "a bias too many": (lambda: replace(parts(), candidate_bias=np.zeros(42, np.float32)), r"candidate_bias\.npy"),
+    "other candidates": (
+        lambda: replace(parts(), candidates=parts().candidates[::-1]),
+        r"golden scores are off by .* export it again",
+    ),
+    "a candidate of another length": (lambda: replace(parts(), candidates=lengthened()), r"golden scores are off by"),
+    "another bias": (
+        lambda: replace(parts(), candidate_bias=parts().candidate_bias[::-1]),
+        r"golden scores are off by",
+    ),
+    "items in another order": (lambda: replace(parts(), items=ITEMS[::-1]), r"golden scores are off by"),
+    "another item": (lambda: replace(parts(), items=[f"new-{item}" for item in ITEMS]), r"golden scores are off by"),
+    "other weights of what comes again": (lambda: replace(parts(), returning=0.75), r"golden scores are off by"),
+    "another way of pointing": (lambda: replace(parts(), repeat=parts().repeat * 2), r"golden scores are off by"),
+    "golden scores that are no numbers": (
+        lambda: replace(parts(), golden_scores=[[(ITEMS[0], float("nan"))]] * 4),
+        r"no manifest of this release .*golden_scores",
+    ),
+    "golden scores of fewer users": (lambda: replace(parts(), golden_scores=parts().golden_scores[:-1]), r"is damaged"),
     "an item twice": (lambda: replace(parts(), items=[*ITEMS[:-1], ITEMS[0]]), r"40 ids, 39 different"),
 }
 
@@ -227,6 +287,21 @@ def test_an_artifact_that_does_not_fit_together_is_refused_with_a_sentence(tmp_p
     make, sentence = INCONSISTENT[case]
     write_unchecked(tmp_path, make())
     refused(tmp_path, sentence)
+
+
+def test_an_artifact_of_an_earlier_release_has_no_golden_scores_and_is_taken(tmp_path):
+    write_artifact(tmp_path, parts())
+    changed_manifest_without("golden_scores")(tmp_path)
+    assert load_artifact(tmp_path).manifest.golden_scores == ()
+
+
+def test_golden_scores_are_those_of_the_nearest_items(directory):
+    made = load_artifact(directory)
+    golden = parts().golden
+    for user, nearest in enumerate(made.manifest.golden_scores):
+        found = made.nearest(golden.vectors[user, -1], golden.rows[user, -1 : -SMALL.recent - 1 : -1].tolist(), 5)
+        assert [item for item, _ in nearest] == [item for item, _ in found]
+        assert [score for _, score in nearest] == pytest.approx([score for _, score in found], abs=1e-4)
 
 
 def write_unchecked(directory: Path, made: Parts) -> None:

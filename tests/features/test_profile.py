@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,6 +73,40 @@ def test_an_item_looked_at_five_times_is_one_item() -> None:
 def test_no_brand_is_named_that_is_not_most_of_it() -> None:
     shopper = shop(item("a", brand="Alder"), item("b", brand="Birch")).does(View, "a").does(View, "b")
     assert "viewed 2 smartphones around 490 USD." in shopper.profile()
+
+
+@pytest.mark.parametrize(
+    ("category", "one", "three"),
+    [
+        ("electronics.smartphone", "one smartphone", "3 smartphones"),
+        ("apparel.running_shoes", "one running shoe", "3 running shoes"),
+        ("apparel.accessories", "one accessory", "3 accessories"),
+        ("apparel.ties", "one tie", "3 ties"),
+        ("apparel.hoodies", "one hoodie", "3 hoodies"),
+        ("electronics.clocks.watches", "one watch", "3 watches"),
+        ("apparel.dress", "one dress", "3 dresses"),
+        ("apparel.dresses", "one dress", "3 dresses"),
+        ("furniture.shelves", "one shelf", "3 shelves"),
+        ("apparel.scarves", "one scarf", "3 scarves"),
+        ("apparel.scarf", "one scarf", "3 scarves"),
+        ("computers.peripherals.mouse", "one mouse", "3 mice"),
+        ("electronics.camera.lens", "one lens", "3 lenses"),
+        ("media.series", "one series", "3 series"),
+        ("apparel.jeans", "one jeans", "3 jeans"),
+        ("apparel.winter_underwear", "one winter underwear", "3 winter underwear"),
+        ("sport.tennis", "one tennis", "3 tennis"),
+        ("sport.table_tennis", "one table tennis", "3 table tennis"),
+        ("auto.chassis", "one chassis", "3 chassis"),
+        ("garden.cactus", "one cactus", "3 cactuses"),
+        ("toys.toys", "one toy", "3 toys"),
+        ("books.dictionary", "one dictionary", "3 dictionaries"),
+        ("kitchen.gas", "one gas", "3 gases"),
+    ],
+)
+def test_a_category_is_an_english_noun_in_singular_and_plural(category, one, three) -> None:
+    shopper = shop(*(item(name, category, "") for name in "abc"))
+    assert f"viewed {one} at" in shopper.does(View, "a").profile()
+    assert f"viewed {three} around" in shopper.does(View, "b").does(View, "c").profile()
 
 
 def test_few_kinds_of_items_are_named_and_the_rest_is_counted() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -35,7 +36,7 @@ from model_export.propensity import (
     purchase_labels,
     rolling_features,
 )
-from model_export.quality_report import markdown_of
+from model_export.quality_report import doubt_of, markdown_of, time_of
 from tests.features.models import parts
 from tests.model_export.last_item import LastItem
 
@@ -118,6 +119,29 @@ def test_a_model_that_learned_from_the_whole_log_cannot_be_tested_on_it(shop) ->
     model.manifest = SimpleNamespace(trained_on=log_digest(log), metrics=learned)
     with pytest.raises(BadInput, match="the whole of this log: train it with --until"):
         evaluate(shop, None, model)
+
+
+def test_events_of_a_time_that_the_model_learned_from_are_said_to_be_doubtful(shop, tmp_path) -> None:
+    """As if the log had been written again with other partitions: its digest is another, its events are not."""
+    log = open_log(shop)
+    times = sorted(one.event.event_time_ms for one in applied_events(log, catalogue_of(log)))
+    until_ms = times[-20]
+    write_artifact(
+        tmp_path / "model", replace(parts(), trained_on="another log", metrics={"until_ms": float(until_ms)})
+    )
+    out = tmp_path / "quality.md"
+    words = [str(tmp_path / "model"), "--log", str(shop), "--out", str(out)]
+    done = CliRunner().invoke(evaluate_command, words, catch_exceptions=False)
+    split_ms = default_split_ms(observe(log, catalogue_of(log)).interactions)
+    early = sum(split_ms <= time_ms < until_ms for time_ms in times)
+    sentence = f"{early:,} of the tested events lie before {time_of(until_ms)}, where the model's training ended."
+    for said in (done.output, out.read_text()):
+        assert f"may have learned from the test. {sentence}" in said.replace("**", "")
+
+
+def test_a_test_behind_what_the_model_learned_from_is_not_doubtful(evaluation) -> None:
+    assert evaluation.doubt is None
+    assert doubt_of(evaluation) is None
 
 
 def test_the_command_prints_tables_and_writes_the_page_and_its_diagram(shop, tmp_path) -> None:

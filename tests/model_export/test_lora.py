@@ -11,7 +11,8 @@ import torch
 from contracts.errors import BadInput
 from model_export.lora import Tuning, contrastive_loss, save_encoder, session_pairs, tune, with_adapters
 from model_export.next_item import interactions_of, task_of
-from model_export.text_export import load_encoder, pooled_encoder
+from model_export.pooling import pooled_encoder
+from model_export.text_export import load_encoder
 from tests.model_export.tiny_encoder import BRANDS, NOUNS, write_tiny_encoder
 
 MINUTE = 60_000
@@ -55,7 +56,7 @@ def test_with_adapters_only_adapters_change_until_they_are_merged(encoder) -> No
     model = with_adapters(load_encoder(encoder), rank=4)
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=1e-2)
-    pooled = pooled_encoder(model)
+    pooled = pooled_encoder(model, "mean")
     ids = torch.randint(4, 16, (6, 5))
     for _ in range(3):
         loss = contrastive_loss(
@@ -69,8 +70,8 @@ def test_with_adapters_only_adapters_change_until_they_are_merged(encoder) -> No
     assert all("lora_" in name for name in changed)
     with torch.inference_mode():
         unmerged = pooled(ids, torch.ones(6, 5))
-        merged = pooled_encoder(model.merge_and_unload())(ids, torch.ones(6, 5))
-        untouched = pooled_encoder(load_encoder(encoder))(ids, torch.ones(6, 5))
+        merged = pooled_encoder(model.merge_and_unload(), "mean")(ids, torch.ones(6, 5))
+        untouched = pooled_encoder(load_encoder(encoder), "mean")(ids, torch.ones(6, 5))
     assert (merged - unmerged).abs().max() < 1e-5
     assert (merged - untouched).abs().max() > 1e-3
 
@@ -84,7 +85,7 @@ def test_a_tuned_encoder_is_a_directory_like_the_one_it_came_from(encoder, tmp_p
     }
     ids = torch.randint(4, 16, (2, 5))
     with torch.inference_mode():
-        mine, theirs = (pooled_encoder(model)(ids, torch.ones(2, 5)) for model in (tuned.model, loaded))
+        mine, theirs = (pooled_encoder(model, "mean")(ids, torch.ones(2, 5)) for model in (tuned.model, loaded))
     assert torch.equal(mine, theirs)
     with pytest.raises(BadInput, match="name another directory"):
         save_encoder(tuned, encoder, encoder)

@@ -113,6 +113,8 @@ def test_another_encoder_has_another_digest(exported, tmp_path) -> None:
         (GRAPH, lambda old: old[:-1], "is not the file"),
         (TEXT_MANIFEST, lambda old: old[: len(old) // 2], "no manifest of this release"),
         (TEXT_MANIFEST, lambda old: old.replace(b'"format": 1', b'"format": 2'), "format 2, this release reads 1"),
+        (TEXT_MANIFEST, lambda old: old.replace(b'"name": "', b'"name": "\xe9'), "no manifest of this release"),
+        (TEXT_MANIFEST, lambda old: b"[" * 100_000, "no manifest of this release"),
         (TEXT_MANIFEST, None, "cannot be read"),
     ],
 )

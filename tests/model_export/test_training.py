@@ -89,6 +89,15 @@ def test_a_checkpoint_is_neither_overwritten_nor_used_for_other_options(dataset,
         Training(dataset, text, Options(epochs=3, negatives=32, seed=4), tmp_path).run(resume=True)
 
 
+@pytest.mark.parametrize(
+    "written", [b"not a checkpoint, but a text\n", b"", b"\x80", b"PK\x03\x04"], ids=["text", "nothing", "cut", "zip"]
+)
+def test_a_file_that_is_no_checkpoint_is_refused_with_what_to_do(dataset, text, tmp_path, written):
+    (tmp_path / "checkpoint.pt").write_bytes(written)
+    with pytest.raises(BadInput, match=r"checkpoint\.pt is no checkpoint .*: delete it and train again"):
+        Training(dataset, text, OPTIONS, tmp_path).run(resume=True)
+
+
 def test_training_beats_chance_and_early_stopping_keeps_the_best_epoch(dataset, text, tmp_path):
     lines = []
     options = Options(epochs=6, negatives=64, tokens_per_batch=128, learning_rate=5e-3, refit=False)

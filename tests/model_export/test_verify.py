@@ -41,6 +41,7 @@ def rewritten(artifact, directory, **other):
         "candidate_bias": whole.candidate_bias,
         "repeat": whole.repeat,
         "golden": golden,
+        "golden_scores": facts.golden_scores,
         "weights": (artifact / "weights.safetensors").read_bytes(),
         "slope": facts.slope,
         "slope_value": facts.slope_value,
@@ -106,10 +107,23 @@ def test_golden_vectors_that_are_a_little_off_are_refused_though_a_worker_would_
 def test_next_items_scored_by_other_numbers_than_the_weights_have_are_refused(trained_artifact, tmp_path, changed):
     whole = load_artifact(trained_artifact)
     now = {"repeat": whole.repeat * np.float32(1.5), "returning": whole.manifest.returning + 1.0}[changed]
-    other = rewritten(trained_artifact, tmp_path / "other", **{changed: now})
-    load_artifact(other)
+    with pytest.raises(BadArtifact, match="golden scores are off by"):
+        load_artifact(rewritten(trained_artifact, tmp_path / "other", **{changed: now}))
+    without = rewritten(trained_artifact, tmp_path / "without", golden_scores=(), **{changed: now})
+    load_artifact(without)
     with pytest.raises(BadArtifact, match=r"not one model.*repeat"):
-        verify(other)
+        verify(without)
+
+
+def test_random_candidates_under_right_digests_are_refused(trained_artifact, tmp_path):
+    random = np.random.default_rng(0).standard_normal(load_artifact(trained_artifact).candidates.shape, np.float32)
+    with pytest.raises(BadArtifact, match="golden scores are off by"):
+        verify(rewritten(trained_artifact, tmp_path / "other", candidates=random))
+
+
+def test_an_artifact_of_an_earlier_release_is_not_proved(trained_artifact, tmp_path):
+    with pytest.raises(BadArtifact, match=r"has no golden scores, .* export the model again"):
+        verify(rewritten(trained_artifact, tmp_path / "other", golden_scores=()))
 
 
 @pytest.mark.parametrize(
@@ -144,14 +158,42 @@ def test_the_commands_export_and_verify_and_a_damaged_artifact_ends_with_a_sente
     assert "items.npy has" in capsys.readouterr().err
 
 
+def test_an_export_that_is_not_proved_leaves_the_artifact_that_was_there(
+    trained_run, trained_artifact, tmp_path, monkeypatch
+):
+    place = shutil.copytree(trained_artifact, tmp_path / "artifact")
+    before = load_artifact(place).digest
+
+    def refuses(directory):
+        assert load_artifact(directory).digest == before  # whole, beside the one that is still served
+        assert load_artifact(place).digest == before
+        raise BadArtifact("not one model")
+
+    monkeypatch.setattr("model_export.runs.verify", refuses)
+    with pytest.raises(BadArtifact, match="not one model"):
+        export_run(trained_run, place)
+    assert load_artifact(place).digest == before
+    assert [file.name for file in tmp_path.iterdir()] == ["artifact"]
+
+
 def test_a_directory_without_a_run_is_refused(tmp_path):
     with pytest.raises(BadInput, match="no finished run"):
         read_run(tmp_path)
 
 
-def test_a_damaged_run_is_refused(trained_run, tmp_path):
+@pytest.mark.parametrize(
+    ("file", "harm"),
+    [
+        ("model.safetensors", lambda old: b"nothing"),
+        ("run.json", lambda old: old.replace(b'"trained_on": "', b'"trained_on": "\xe9')),
+        ("run.json", lambda old: b"[" * 100_000),
+        ("items.json", lambda old: old[:3] + b"\xe9" + old[4:]),
+    ],
+    ids=["no weights", "a byte that is no UTF-8", "brackets", "an item with a byte that is no UTF-8"],
+)
+def test_a_damaged_run_is_refused(trained_run, tmp_path, file, harm):
     broken = shutil.copytree(trained_run, tmp_path / "run")
-    (broken / "model.safetensors").write_bytes(b"nothing")
+    (broken / file).write_bytes(harm((broken / file).read_bytes()))
     with pytest.raises(BadInput, match="no finished run"):
         read_run(broken)
 

@@ -1,8 +1,10 @@
-"""The exchange of a worker's model, with stand-ins for artifact and encoder: what is taken, what is refused, what is counted."""
+"""The exchange of a worker's model: with stand-ins, what is taken, refused and counted; with damaged files, that it lives on."""
 
 from __future__ import annotations
 
 import asyncio
+import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,9 +12,12 @@ import pytest
 
 from contracts.errors import BadArtifact
 from contracts.semantics import Semantics
+from features.artifact import artifact_digest
 from streams import models
+from streams.demo import MODEL
 from streams.metrics import Metrics
 from streams.settings import EncoderSettings
+from tests.features.damage import DAMAGES
 
 
 class Shelf:
@@ -121,3 +126,61 @@ def test_counters_go_on_over_an_exchange(shelf):
     assert of(metrics, "encoder_hits_total") == 10
     assert of(metrics, "encoder_rebuilt_tokens_total") == 14
     assert of(metrics, "encoder_resident_users") == 3
+
+
+def following(path: Path) -> tuple[models.Models, Metrics]:
+    metrics = Metrics()
+    settings = EncoderSettings(model=path, poll_ms=100, users_max=64)
+    return models.Models(settings, Semantics(consent_default=True), metrics), metrics
+
+
+@pytest.fixture
+def damaged(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str]:
+    """A copy of the demo's artifact with one of DAMAGES, and the sentence that refuses it."""
+    pytest.importorskip("onnxruntime", reason="needs the extra encoder")
+    damage, sentence = DAMAGES[request.param]
+    shutil.copytree(MODEL, tmp_path / "damaged")
+    damage(tmp_path / "damaged")
+    return tmp_path / "damaged", sentence
+
+
+@pytest.mark.parametrize("damaged", DAMAGES, indirect=True)
+def test_damaged_files_at_the_start_end_a_worker_with_a_sentence(damaged):
+    directory, sentence = damaged
+    with pytest.raises(BadArtifact, match=sentence) as caught:
+        asyncio.run(following(directory)[0].load())
+    assert caught.value.exit_code == 78
+
+
+def test_damaged_files_at_a_swap_are_refused_one_after_another_and_the_old_model_serves_on(tmp_path, caplog):
+    pytest.importorskip("onnxruntime", reason="needs the extra encoder")
+    current = tmp_path / "current"
+    current.symlink_to(MODEL)
+    made, metrics = following(current)
+
+    def moved_to(case: str) -> None:
+        directory = tmp_path / case
+        shutil.copytree(MODEL, directory)
+        DAMAGES[case][0](directory)
+        (tmp_path / "link").symlink_to(directory)
+        (tmp_path / "link").replace(current)
+
+    async def swaps() -> bool:
+        await made.load()
+        watch = asyncio.create_task(made.follow())
+        for number, case in enumerate(DAMAGES, 1):
+            moved_to(case)
+            for _ in range(400):
+                if watch.done() or of(metrics, "refused_models_total") == number:
+                    break
+                await asyncio.sleep(0.05)
+        alive = not watch.done()
+        watch.cancel()
+        return alive
+
+    assert asyncio.run(swaps())
+    assert made.digest == artifact_digest(MODEL)
+    said = [record.message for record in caplog.records if "the new one is refused" in record.message]
+    for message, (case, (_, sentence)) in zip(said, DAMAGES.items(), strict=True):
+        assert re.search(sentence, message)
+        assert str(tmp_path / case) in message

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from io import StringIO
+from types import SimpleNamespace
 
 import pytest
 from msgspec import structs
@@ -19,11 +21,14 @@ from features.text_cache import TextCache
 from features.text_search import TextSearch
 from features.texts import item_text
 from streams.demo import MODEL
+from streams.ledger import LEDGER_KEY, Ledger, encode_ledger
 from streams.settings import load_settings
-from streams.user_commands import InWords, Vector, encoder_of_one, nearest_in_words, page, vector_of
+from streams.user_commands import InWords, Vector, encoder_of_one, nearest_in_words, page, stored_state, vector_of
 from tests.features.letters import Letters
 
 NOW_MS = 1_762_160_400_000
+WATERMARK_MS = NOW_MS + 90_061_500
+"""Other users' events have come since."""
 SEMANTICS = Semantics(consent_default=True)
 KETTLE = CatalogueItem(
     item="kettle-1", valid_from_ms=0, title="Alder kettle", category="kitchen", brand="Alder", currency="USD",
@@ -51,7 +56,7 @@ def said(state: UserState, vector: Vector | None = None, in_words: InWords | Non
     settings = load_settings(**{"semantics.consent_default": True})
     console = Console(width=140, file=StringIO())
     profile = profile_of(state, state.last_ms, looking_up(catalogue), "USD")
-    console.print(page("u", 3, state, catalogue, profile, vector, in_words, settings))
+    console.print(page("u", 3, WATERMARK_MS, state, catalogue, profile, vector, in_words, settings))
     return console.file.getvalue()  # type: ignore[attr-defined]  # the StringIO above
 
 
@@ -86,11 +91,34 @@ def test_an_offer_is_open_until_its_end_in_event_time():
 
 def test_the_nearest_items_come_with_the_digest_and_the_age_of_the_vector():
     vector = Vector(digest="abc123", as_of_ms=NOW_MS, norm=1.5, nearest=[("kettle-1", 2.25), ("gone", 1.0)])
-    text = said(a_state(), vector)
+    text = " ".join(said(a_state(), vector).split())  # a title is as wide as its table
     assert "abc123" in text
-    assert "2 s old" in text
+    assert "as of the event at 2025-11-03 09:00:00 UTC, 1 day, 1:01:01 before the partition's newest" in text
     assert "2.250" in text
     assert "(not in the catalogue)" in text
+
+
+def test_state_and_watermark_come_from_the_users_partition_of_the_changelog(monkeypatch):
+    """The last record of a key counts, and the partition's own record tells how far it has come."""
+    ledger = Ledger(epoch=0, partitions=4, sources=(), positions=(), applied=1, watermark_ms=WATERMARK_MS)
+    written = [
+        (LEDGER_KEY, encode_ledger(structs.replace(ledger, watermark_ms=NOW_MS))), (b"u", b"first"), (b"v", b"another's"),
+        (b"u", b"last"), (LEDGER_KEY, encode_ledger(ledger)),
+    ]  # fmt: skip
+    records = [SimpleNamespace(key=key, value=value) for key, value in written]
+    consumer = SimpleNamespace(
+        assign=lambda places: None, seek_to_beginning=lambda place: None, position=lambda place: 0,
+        end_offsets=lambda places: dict.fromkeys(places, len(records)),
+    )  # fmt: skip
+    monkeypatch.setattr("streams.user_commands.require_topics", lambda settings, topics: None)
+    monkeypatch.setattr("streams.user_commands.reading", lambda settings: nullcontext(consumer))
+    monkeypatch.setattr("streams.user_commands.chunks_until", lambda consumer, ends: [dict.fromkeys(ends, records)])
+    settings = load_settings(**{"semantics.consent_default": True})
+    console = Console(file=StringIO())
+    assert stored_state(settings, "u", console) == (b"last", WATERMARK_MS)
+    assert stored_state(settings, "nobody", console) == (None, WATERMARK_MS)
+    records.clear()
+    assert stored_state(settings, "u", console) == (None, 0)
 
 
 def test_the_items_nearest_in_words_come_with_their_encoder_and_those_without_a_vector_are_counted():
@@ -127,7 +155,7 @@ def test_what_producers_wrote_moves_no_cursor():
     profile = profile_of(state, state.last_ms, looking_up(catalogue), "USD")
     vector = Vector(digest="d", as_of_ms=NOW_MS, norm=1.5, nearest=[("kettle-1", 1.0), ("y\x1b[H", 1.0)])
     console = Console(width=140, file=StringIO())
-    console.print(page("u\x1b[H", 3, state, catalogue, profile, vector, None, settings))
+    console.print(page("u\x1b[H", 3, WATERMARK_MS, state, catalogue, profile, vector, None, settings))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "\x1b" in profile
     assert "\x1b" not in text

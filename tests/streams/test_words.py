@@ -199,6 +199,15 @@ async def test_a_worker_does_not_start_with_a_directory_that_holds_no_encoder(tm
         await shop.load()
 
 
+async def test_a_worker_does_not_start_with_an_encoder_whose_manifest_is_damaged(tmp_path):
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "encoder" / "text_encoder.json").write_bytes(b'{"name": "caf\xe9"}')
+    shop = words.Words(EncoderSettings(text=tmp_path), Catalogue(), Metrics())
+    with pytest.raises(BadSettings, match=r"text_encoder\.json is no manifest of this release") as caught:
+        await shop.load()
+    assert caught.value.exit_code == 78
+
+
 async def test_without_the_setting_there_is_nothing_to_load_to_follow_or_to_ask():
     shop = words.Words(EncoderSettings(), Catalogue(), Metrics())
     await shop.load()
