@@ -148,9 +148,10 @@ def truth_section(figures: Figures) -> Section | None:
         "agree with it. The oracle asks the best feasible price of each draw.",
     )
     section.blocks.append(Plot(plots.truth(figures), "True value per draw over time, against the oracle."))
-    measures = [name for name in figures.names("truth", "measure") if name != "true value of the period"]
+    measures = [name for name in figures.names("truth", "measure") if name not in ("true value of the period", "note")]
     rows = [row_of(figures, policy, "truth", measures, policy=policy) for policy in figures.names("truth", "policy")]
     section.blocks.append(Table(("", *measures), rows))
+    section.blocks.append(Notes([f"{row.policy}: {row.text}." for _, row in figures.where("truth", measure="note")]))
     return section
 
 
