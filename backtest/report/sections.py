@@ -75,24 +75,22 @@ def value_section(figures: Figures) -> Section | None:
         "grey bars hold at every look at a growing log, also where the logged policy was learning.",
     )
     section.blocks.append(Plot(plots.lifts(figures, _LIFT), "Lift over the logged policy, per draw."))
-    measures = (
-        "value", _LIFT, f"{_LIFT}, at every look", f"relative {_LIFT}", f"lift over {LIST_PRICE}", f"lift over {BEST_UNIFORM}",
-    )  # fmt: skip
-    head = (
-        "",
-        "value",
-        "lift over logged",
-        "at every look",
-        "relative",
-        "lift over list price",
-        "lift over best uniform",
-    )
+    columns = {
+        "value": "value",
+        _LIFT: "lift over logged",
+        f"{_LIFT}, at every look": "at every look",
+        f"relative {_LIFT}": "relative",
+        f"lift over {LIST_PRICE}": "lift over list price",
+        f"lift over {BEST_UNIFORM}": "lift over best uniform",
+    }
+    measures = [one for one in columns if figures.where("value", measure=one)]
     policies = figures.names("value", "policy")
     logged = cell_of(figures, "value", measure="logged value")
     rows = [Row(LOGGED, [logged, *[Cell("")] * (len(measures) - 1)])]
     rows += [row_of(figures, figures.label(policy), "value", measures, policy=policy) for policy in policies]
-    section.blocks.append(Table(head, rows))
+    section.blocks.append(Table(("", *(columns[one] for one in measures)), rows))
     says = [f"{row.policy}: {row.text}." for _, row in figures.where("targets", measure="says")]
+    says += [row.text for _, row in figures.where("targets", measure="missing")]
     section.blocks.append(Notes([*says, *[row.text for _, row in figures.where("scope", measure="reward")]]))
     return section
 
@@ -262,18 +260,10 @@ def parts_section(figures: Figures) -> Section | None:
                 "Lift over the logged policy over time, with 95 % intervals; a period that fails its gates has no point.",
             )
         )
-    measures = ("draws", "purchases", "verdict", "logged value", "value", "lift", *_OVER)
-    head = (
-        "",
-        "draws",
-        "purchases",
-        "verdict",
-        "logged value",
-        "value",
-        "lift",
-        "over list price",
-        "over best uniform",
-    )
+    over = {f"lift over {LIST_PRICE}": "over list price", f"lift over {BEST_UNIFORM}": "over best uniform"}
+    over = {measure: name for measure, name in over.items() if figures.where("value", measure=measure)}
+    measures = ("draws", "purchases", "verdict", "logged value", "value", "lift", *over)
+    head = ("", "draws", "purchases", "verdict", "logged value", "value", "lift", *over.values())
     for policy in figures.names("parts", "policy"):
         rows = []
         for segment in [name for name in figures.names("parts", "segment", policy=policy) if name]:
@@ -293,9 +283,6 @@ def parts_section(figures: Figures) -> Section | None:
         )
         section.blocks.append(More(f"{policy}: estimators, goals and weights of each part", _closer(figures, policy)))
     return section
-
-
-_OVER = (f"lift over {LIST_PRICE}", f"lift over {BEST_UNIFORM}")
 
 
 def _closer(figures: Figures, policy: str) -> list[Table]:

@@ -21,6 +21,7 @@ LIST_PRICE = "list price"
 BEST_UNIFORM = "best uniform price, as chosen from the log"
 ESS_MIN = 50.0
 """Draws, in effect, that a share of list price must have been seen at before it can be the best one."""
+NO_UNIFORM = f"This log cannot tell a best uniform price: at no share of list price are its draws worth {ESS_MIN:g} unweighted ones."
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +57,19 @@ def list_price(draws: Draws) -> Target:
     return fixed_price(draws, np.full(len(draws), 1_000), LIST_PRICE)
 
 
-def best_uniform(draws: Draws, reward: Floats) -> Target:
-    """Return the policy that asks the best share of list price, chosen for each fold of users on the other folds."""
+def best_uniform(draws: Draws, reward: Floats) -> Target | None:
+    """Return the policy that asks the best share of list price, chosen for each fold of users on the other folds.
+
+    None where the other folds of one have too little of every share: the log cannot tell which is best. Forced draws say nothing.
+    """
     fold = folds_of(draws.user)
-    shares = np.unique(_least_share(draws)).tolist()
+    shares = np.unique(_least_share(draws)[~draws.forced]).tolist()
     earned = {share: _earned(_hits(draws, np.full(len(draws), share)), draws, reward, fold) for share in shares}
-    chosen = np.full(len(draws), 1_000, np.int64)
+    chosen = np.zeros(len(draws), np.int64)
     for one in range(FOLDS):
-        best = max(shares, key=lambda share: (earned[share][one], share), default=1_000)
+        best = max(shares, key=lambda share: (earned[share][one], share), default=None)
+        if best is None or earned[best][one] == -np.inf:
+            return None
         chosen[fold == one] = best
     picked = " or ".join(f"{share / 10:g} %" for share in np.unique(chosen).tolist())
     return fixed_price(draws, chosen, BEST_UNIFORM, f"{picked} of list price, as chosen on the draws of other users")
@@ -77,7 +83,7 @@ def _least_share(draws: Draws) -> Ints:
 
 def _earned(hit: Bools, draws: Draws, reward: Floats, fold: Ints) -> list[float]:
     """Return, for each fold, the self-normalised value of a fixed price on the others; minus infinity where too little was seen."""
-    weight = hit / draws.propensity
+    weight = (hit & ~draws.forced) / draws.propensity
     sums = np.array([np.bincount(fold, one, FOLDS) for one in (weight, weight**2, weight * reward)])
     total, square, value = sums @ (1.0 - np.eye(FOLDS))
     enough = (square > 0.0) & (total**2 >= ESS_MIN * square)

@@ -97,6 +97,25 @@ def test_the_best_uniform_price_of_a_user_is_not_chosen_on_that_users_draws():
     assert not np.array_equal(after.probability[~lucky], before.probability[~lucky])
 
 
+@pytest.mark.parametrize(("count", "forced"), [(120, False), (2_000, True)])
+def test_a_log_with_too_few_draws_at_every_share_of_list_price_tells_no_best_uniform_price(count, forced):
+    draws = draws_like(count, seed=1)
+    draws.forced[:] = forced
+    assert best_uniform(draws, draws.margin) is None
+
+
+def test_a_report_without_a_best_uniform_price_says_so_and_has_no_row_and_no_column_of_it(half_seen, tmp_path):
+    figures = write_report(Ask(Wanted(directory=half_seen), settings=Settings(resamples=50)), tmp_path / "out.html")
+    table = files_of(tmp_path / "out.html").draws
+    ((_, missing),) = figures.where("targets", measure="missing")
+    assert missing.text.startswith("This log cannot tell a best uniform price")
+    page = (tmp_path / "out.html").read_text()
+    assert missing.text in page
+    assert page.count("best uniform") == 1
+    assert not [row for row in chain(figures) if "best uniform" in row.measure + row.policy]
+    assert not [name for name in pq.read_schema(table).names if "best uniform" in name]
+
+
 def test_the_expected_reward_of_a_draw_is_by_a_model_that_saw_no_draw_of_its_user():
     draws = draws_like(2_000, seed=2)
     draws.quantity[:] = np.random.default_rng(3).random(2_000) < 0.4
