@@ -80,6 +80,8 @@ def judge(
             describe_parts(figures, judged, target, against, runs.divisions)
             if found.verdict != "REFUSE":
                 describe_growth(figures, judged, target, runs.divisions)
+        elif found.verdict == "REFUSE":
+            figures.add("targets", "refused", policy=target.name, unit="text", text="; ".join(found.why))
     scope.drop_verdicts(figures, [one.name for one in against])
     truth = find_truth(runs.log, runs.truth)
     if truth is not None:

@@ -138,8 +138,8 @@ def refuse(figures: Figures, policies: Sequence[Policy], why: str) -> None:
 
 
 def drop_verdicts(figures: Figures, names: Sequence[str]) -> None:
-    """Take away the verdicts and gates of what nobody asked about: it is there to be compared with."""
-    figures.drop(lambda row: row.policy in names and row.section in ("verdict", "gates", "estimators", "clips"))
+    """Take away the verdicts of what nobody asked about: it is there to be compared with, if its gates, which stay, let it."""
+    figures.drop(lambda row: row.policy in names and row.section in ("verdict", "estimators", "clips"))
 
 
 def goal_of(figures: Figures, draws: Draws) -> tuple[Literal["margin", "revenue"], Floats]:

@@ -6,6 +6,9 @@ predictions (price_sections), how any of it looks (page.html.jinja).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from backtest.gates import AT_LEAST
 from backtest.report import plots
 from backtest.report.blocks import (
@@ -27,6 +30,7 @@ from backtest.report.blocks import (
 )
 from backtest.report.draws import LOGGED
 from backtest.report.figures import Figure, Figures, shown, shown_interval
+from backtest.report.support import UNSUPPORTED
 from backtest.report.targets import BEST_UNIFORM, LIST_PRICE
 
 _TONES = {"REFUSE": "refuse", "REJECT": "reject", "INCONCLUSIVE": "inconclusive", "ADOPT_TO_AB": "adopt"}
@@ -87,12 +91,19 @@ def value_section(figures: Figures) -> Section | None:
     policies = figures.names("value", "policy")
     logged = cell_of(figures, "value", measure="logged value")
     rows = [Row(LOGGED, [logged, *[Cell("")] * (len(measures) - 1)])]
-    rows += [row_of(figures, figures.label(policy), "value", measures, policy=policy) for policy in policies]
+    rows += [_value_row(figures, policy, measures) for policy in policies]
     section.blocks.append(Table(("", *(columns[one] for one in measures)), rows))
     says = [f"{row.policy}: {row.text}." for _, row in figures.where("targets", measure="says")]
     says += [row.text for _, row in figures.where("targets", measure="missing")]
+    says += [f"{row.policy}: {UNSUPPORTED} ({row.text})." for _, row in figures.where("targets", measure="refused")]
     section.blocks.append(Notes([*says, *[row.text for _, row in figures.where("scope", measure="reward")]]))
     return section
+
+
+def _value_row(figures: Figures, policy: str, measures: Sequence[str]) -> Row:
+    """Return what a policy earns; the numbers of a refused one have no colour that says good or bad."""
+    row = row_of(figures, figures.label(policy), "value", measures, policy=policy)
+    return replace(row, cells=[replace(one, tone="refused") for one in row.cells]) if figures.refused(policy) else row
 
 
 def goals_section(figures: Figures) -> Section | None:

@@ -21,7 +21,9 @@ LIST_PRICE = "list price"
 BEST_UNIFORM = "best uniform price, as chosen from the log"
 ESS_MIN = 50.0
 """Draws, in effect, that a share of list price must have been seen at before it can be the best one."""
-NO_UNIFORM = f"This log cannot tell a best uniform price: at no share of list price are its draws worth {ESS_MIN:g} unweighted ones."
+NO_UNIFORM = (
+    f"This log cannot tell a best uniform price: at no share of list price are draws worth {ESS_MIN:g} unweighted ones."
+)
 
 
 @dataclass(frozen=True, slots=True)

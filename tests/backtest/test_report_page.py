@@ -143,8 +143,14 @@ def test_numbers_of_a_refused_policy_say_so_in_tables_and_plots(reported: Report
         msgspec.structs.replace(row, text="REFUSE") if (row.section, row.measure, row.policy) == of_gentle else row
         for row in reported.figures
     ]
-    assert "REFUSE: no evidence" not in page_of(reported.figures)
-    assert page_of(Figures(rows)).count("(REFUSE: no evidence)") == 4, "lifts and estimators, a table and a plot each"
+    before, after = (page_of(figures).count("(REFUSE: no evidence)") for figures in (reported.figures, Figures(rows)))
+    assert after - before == 4, "lifts and estimators, a table and a plot each"
+
+
+def test_prices_that_policies_are_held_against_say_so_where_the_log_cannot_support_them(reported: Reported) -> None:
+    refused = [row.policy for _, row in reported.figures.where("targets", measure="refused")]
+    assert refused == ["list price", "best uniform price, as chosen from the log"]
+    assert page_of(reported.figures).count("(REFUSE: no evidence)") == 4, "a row and a bar each"
 
 
 def test_an_interval_that_holds_at_every_look_stands_around_the_number_beside_it(reported: Reported) -> None:
