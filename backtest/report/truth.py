@@ -113,7 +113,6 @@ def describe_truth(figures: Figures, draws: Draws, targets: Sequence[Target], di
         divisions: of the log.
     """
     free, lattices, fixed = ~draws.forced, draws.lattices, best_fixed(draws)
-    figures.add("truth", "note", policy=BEST_FIXED, unit="text", text=fixed.says)
     ways: dict[str, Callable[[Part], Floats]] = {LOGGED: lambda part: part.sums(part[LOGGED] * part[WORTH])}
     ways |= {one.name: partial(_under, one) for one in [*targets, fixed]}
     ways[ORACLE] = lambda part: part.highest(part[WORTH])
@@ -135,6 +134,7 @@ def describe_truth(figures: Figures, draws: Draws, targets: Sequence[Target], di
                     "truth", "true value of the period", float(values[inside].mean()), policy=policy, unit="money",
                     period=period_name(start, divisions.step_ms), x=float(start),
                 )  # fmt: skip
+    figures.add("truth", "note", policy=BEST_FIXED, unit="text", text=fixed.says)
 
 
 def best_fixed(draws: Draws) -> Target:
@@ -147,7 +147,7 @@ def best_fixed(draws: Draws) -> Target:
             sums[number] += worth[at][free].sum()
     best = MULTIPLIERS[best_of(sums)]
     low, high = MULTIPLIERS[0] / 10, MULTIPLIERS[-1] / 10
-    says = f"{best / 10:g} % of list price truly earned most, of all shares from {low:g} % to {high:g} %, in hindsight"
+    says = f"{best / 10:g} % of list price truly earned most, of all shares from {low:g} % to {high:g} %"
     return fixed_price(draws, np.full(len(draws), best), BEST_FIXED, says)
 
 
