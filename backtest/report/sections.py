@@ -154,7 +154,8 @@ def truth_section(figures: Figures) -> Section | None:
         "truth",
         "The truth",
         "This log is of a simulated shop that knows what every price would have earned: the section above must "
-        "agree with it. The oracle asks the best feasible price of each draw.",
+        "agree with it. The oracle asks the best feasible price of each draw; the best fixed price is one share of list price "
+        "for all, which nobody knew before.",
     )
     section.blocks.append(Plot(plots.truth(figures), "True value per draw over time, against the oracle."))
     measures = [name for name in figures.names("truth", "measure") if name not in ("true value of the period", "note")]
@@ -230,7 +231,7 @@ def diagnostics_section(figures: Figures) -> Section | None:
             number, one = found[0]
             ((_, limit), *_) = figures.where("gates", policy=policy, measure="limit", group=gate)
             words = f"{_wanted(gate, limit)}: {'passed' if tone == 'good' else 'failed'}"
-            cells.append(Cell(shown(one), words, number, tone))
+            cells.append(Cell(shown(one), "", number, tone, words))
         rows.append(Row("mean weight, standard errors from 1" if gate == "mean weight" else gate, cells))
     if rows:
         section.blocks.append(Table(("gate", *policies), rows, "Gates"))
