@@ -74,6 +74,17 @@ def describe_page(
     describe_files(figures, "decisions", files.decisions)
 
 
+def nothing_decided(log: Log, as_of: float) -> str:
+    """Return why there is nothing to report, and what to name instead: of a log without a decision, or none by then."""
+    if as_of == inf:
+        return f"{log.directory} leads to no price decision: there is nothing to report; name another log"
+    first, last = _time(log.manifest.first_ms), _time(log.manifest.last_ms)
+    return (
+        f"{log.directory} leads to no price decision by {_time(int(as_of))}: its events are from {first} to {last}; name a "
+        "later time with --as-of"
+    )
+
+
 def describe_files(figures: Figures, what: str, file: Path) -> None:
     """Add the name of a file beside the page."""
     figures.add("files", what, unit="text", text=file.name)
