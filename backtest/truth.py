@@ -1,13 +1,13 @@
 """What a simulated shop knows and no real one does: the chance of a purchase at every price that a draw could have charged.
 
 One row per draw and feasible price, beside the log; and the account: what was earned on average at the prices charged, against
-the list price, the best price of each draw (the oracle), and the one multiplier that was best for all in hindsight. Only draws
-that were seen count, and only such as have resolved. Not here: shoppers (backtest.crowd), estimates from a log without truth.
+the list price, the best price of each draw (the oracle), and the one multiplier that was best for all in hindsight, which asks
+the feasible price at or below that share of list, as a policy of a fixed price does. Only draws that were seen count, and only
+such as have resolved. Not here: shoppers (backtest.crowd), estimates from a log without truth.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from itertools import pairwise
 
 import numpy as np
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from backtest.crowd import Made
 from contracts.outcomes import Outcome
+from pricing.lattice import scaled
+from pricing.policies import nearest_at_or_below
 
 Floats = NDArray[np.float64]
 
@@ -106,17 +108,15 @@ class Truth:
         worth = [chance * (price - look.cost) for price, chance in zip(prices, chances, strict=True)]
         self._times.append(outcome.drawn_ms)
         self._values.append((worth[prices.index(outcome.price)], worth[prices.index(look.list_price)], max(worth)))
-        targets = [look.list_price * each // 1000 for each in MULTIPLIERS]
-        self._fixed.append([worth[max(bisect_right(prices, target) - 1, 0)] for target in targets])
+        targets = [scaled(look.list_price, each) for each in MULTIPLIERS]
+        self._fixed.append([worth[nearest_at_or_below(prices, target)] for target in targets])
         return rows
 
     def account(self) -> Account:
         """Return the account so far."""
         times, values = np.array(self._times, dtype=np.int64), np.array(self._values).reshape(-1, 3)
         fixed = np.array(self._fixed).reshape(-1, len(MULTIPLIERS))
-        sums = fixed.sum(0)
-        # what lies beyond every feasible price charges the lowest or the highest: the one nearest list says what is charged
-        best = min(np.flatnonzero(sums == sums.max()).tolist(), key=lambda each: abs(MULTIPLIERS[each] - 1000))
+        best = best_of(fixed.sum(0))
         table = np.column_stack((values, fixed[:, best]))
         first, last = (int(times.min()), int(times.max()) + 1) if len(times) else (0, 1)
         ends = np.linspace(first, last, PERIODS + 1).astype(np.int64).tolist()
@@ -128,6 +128,15 @@ class Truth:
             best_fixed_permille=MULTIPLIERS[best],
             periods=tuple([_period(times, table, begin, end) for begin, end in pairwise(ends)]),
         )
+
+
+def best_of(sums: Floats) -> int:
+    """Return the place in MULTIPLIERS of the highest of what each share earned, (len(MULTIPLIERS),).
+
+    What lies beyond every feasible price charges the lowest or the highest: of equal ones the one nearest list says what is
+    charged.
+    """
+    return min(np.flatnonzero(sums == sums.max()).tolist(), key=lambda each: abs(MULTIPLIERS[each] - 1000))
 
 
 def _period(times: NDArray[np.int64], table: Floats, begin: int, end: int) -> Period:

@@ -20,6 +20,8 @@ class Cell:
     number: int | None = None
     """Of the figure."""
     tone: str = ""
+    remark: str = ""
+    """Words below the figure, which may take several lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +125,8 @@ def cell(number: int, figure: Figure, interval: bool = True) -> Cell:
         tone = up if figure.low > 0.0 else down if figure.high < 0.0 else ""
     text = figure.text if figure.value is None and figure.text else shown(figure)
     below = shown_interval(figure) if interval else ""
-    if figure.section in ("diagnostics", "parts") and figure.value is not None:
-        below = below or figure.text
-    return Cell(text, below, number, tone)
+    remarked = figure.section in ("diagnostics", "parts") and figure.value is not None and not below
+    return Cell(text, below, number, tone, figure.text if remarked else "")
 
 
 EMPTY = Cell("")

@@ -117,8 +117,12 @@ class Figures:
 
     def label(self, policy: str) -> str:
         """Return a policy's name, with a warning where its numbers are no evidence."""
-        verdict = self.where("verdict", policy=policy, measure="verdict")
-        return f"{policy} (REFUSE: no evidence)" if verdict and verdict[0][1].text == "REFUSE" else policy
+        return f"{policy} (REFUSE: no evidence)" if self.refused(policy) else policy
+
+    def refused(self, policy: str) -> bool:
+        """Return whether a policy, or a price that policies are held against, fails its gates."""
+        verdicts = [row.text for _, row in self.where("verdict", policy=policy, measure="verdict")]
+        return "REFUSE" in verdicts or bool(self.where("targets", policy=policy, measure="refused"))
 
     def __iter__(self) -> Iterator[Figure]:
         """Yield the figures."""

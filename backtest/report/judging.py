@@ -21,7 +21,7 @@ from backtest.report.figures import Figures
 from backtest.report.parts import describe_growth, describe_parts
 from backtest.report.reward_model import describe_folds, expected_rewards
 from backtest.report.spill import Spill
-from backtest.report.targets import Target, best_uniform, folds_of, list_price
+from backtest.report.targets import NO_UNIFORM, Target, best_uniform, folds_of, list_price
 from backtest.report.truth import describe_truth, find_truth, with_truth
 from backtest.report.values import Judged, describe_goals, describe_value, stays_away
 from backtest.summary import Summary
@@ -80,6 +80,8 @@ def judge(
             describe_parts(figures, judged, target, against, runs.divisions)
             if found.verdict != "REFUSE":
                 describe_growth(figures, judged, target, runs.divisions)
+        elif found.verdict == "REFUSE":
+            figures.add("targets", "refused", policy=target.name, unit="text", text="; ".join(found.why))
     scope.drop_verdicts(figures, [one.name for one in against])
     truth = find_truth(runs.log, runs.truth)
     if truth is not None:
@@ -115,7 +117,10 @@ def _judged(
     gone: Floats | None = None
     if horizon_ms is not None:
         gone = stays_away(draws, runs.events, window_ms, horizon_ms, runs.extent.last_ms)
-    against = [list_price(draws), best_uniform(draws, reward)]
+    uniform = best_uniform(draws, reward)
+    if uniform is None:
+        figures.add("targets", "missing", unit="text", text=NO_UNIFORM)
+    against = [list_price(draws)] if uniform is None else [list_price(draws), uniform]
     judged = Judged(
         draws=draws,
         goal=goal,

@@ -71,11 +71,10 @@ class Part:
         found: Floats = np.maximum.reduceat(values, self.starts)
         return found
 
-    def nearest(self, gaps: Floats) -> Ints:
-        """Return, for each draw, which of its prices has the smallest gap, (m,); the last of several."""
-        least = np.minimum.reduceat(gaps, self.starts)[self.row]
+    def at_or_below(self, values: Ints, limits: Ints) -> Ints:
+        """Return, for each draw, which of its ascending values, (m,), is the last one <= its limit; 0 if all lie above."""
         place = np.arange(len(self.row)) - self.starts[self.row]
-        found: Ints = np.maximum.reduceat(np.where(gaps == least, place, -1), self.starts)
+        found: Ints = np.maximum.reduceat(np.where(values <= limits[self.row], place, 0), self.starts)
         return found
 
 

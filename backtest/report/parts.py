@@ -10,13 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from backtest.diagnostics import diagnostics_of
 from backtest.evaluation import evaluate, lift_over
-from backtest.gates import gates_of
 from backtest.report.clusters import clustered_mean
 from backtest.report.divisions import Divisions, period_name
 from backtest.report.facts import Bools, Floats
 from backtest.report.figures import Figures, Place, Unit
+from backtest.report.support import UNSUPPORTED, failed_gates
 from backtest.report.targets import Target
 from backtest.report.values import ESTIMATORS, Judged, diagnosed, ends, fewer, goals_of
 
@@ -66,9 +65,14 @@ class _Parts:
         """Add everything about a part."""
 
         def add(
-            measure: str, value: float | None, unit: Unit, low: float | None = None, high: float | None = None
+            measure: str,
+            value: float | None,
+            unit: Unit,
+            low: float | None = None,
+            high: float | None = None,
+            text: str = "",
         ) -> None:
-            self._figures.add("parts", measure, value, low, high, **place, x=x, unit=unit)
+            self._figures.add("parts", measure, value, low, high, **place, x=x, unit=unit, text=text)
 
         quantity = self._judged.draws.quantity[rows]
         add("draws", len(quantity), "count")
@@ -91,8 +95,12 @@ class _Parts:
         add("lift, at every look", found.lift.anytime.middle, "change of money", *ends(found.lift.anytime))
         add("relative lift", found.lift.relative, "change")
         for other in self._against:
-            over = lift_over(feedback, other.probability[rows], self._settings)
-            if over is not None:
+            over = None
+            if not failed_gates(self._judged.feedback(other).where(rows)):
+                over = lift_over(feedback, other.probability[rows], self._settings)
+            if over is None:
+                add(f"lift over {other.name}", None, "change of money", text=UNSUPPORTED)
+            else:
                 add(f"lift over {other.name}", over.value, "change of money", *ends(over.bootstrap))
         for one in found.estimates:
             add(f"value by {ESTIMATORS[one.name]}", one.value, "money", *ends(one.interval))
@@ -111,12 +119,7 @@ class _Parts:
         if count < PART_DRAWS_MIN:
             self._figures.add("parts", "lift", None, **place, unit="change of money", text="too few draws")
             return
-        free = self._feedback.where(rows & ~self._feedback.forced)
-        users = np.unique(free.users, return_inverse=True)[1].reshape(-1)
-        gates = gates_of(
-            diagnostics_of(free, users, int(rows.sum()) - count), "anytime" if free.adaptive else "bootstrap"
-        )
-        failed = ", ".join(gate.name for gate in gates if not gate.passed)
+        failed = ", ".join(failed_gates(self._feedback.where(rows)))
         if failed:
             self._figures.add("parts", "lift", None, **place, unit="change of money", text="REFUSE")
             self._figures.add("parts", "gates that failed", None, **place, unit="text", text=failed)

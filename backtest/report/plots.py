@@ -27,6 +27,15 @@ _STYLE = {
 _WIDTH, _HEIGHT = 9.4, 3.1
 _ROOT_TICKS = (0.01, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 """Shares that do not touch each other on an axis of square roots."""
+_DAY_MS = 86_400_000
+_YARDSTICKS: dict[str, dict[str, Any]] = {
+    "oracle": {"color": "#0f172a", "linestyle": "-", "linewidth": 2.2},
+    "best fixed price, in hindsight": {"color": "#65a30d", "linestyle": (0, (7, 2)), "marker": "D"},
+    "logged policy": {"color": "#64748b", "linestyle": "--"},
+    "list price": {"color": "#64748b", "linestyle": ":"},
+    "best uniform price, as chosen from the log": {"color": "#64748b", "linestyle": "-."},
+}
+"""What policies are held against in plots of the truth: each is told from the others without colour, too."""
 _IDS = re.compile(r' id="[A-Za-z0-9.]+_\d+"')
 
 
@@ -77,9 +86,9 @@ def _currency(figures: Figures) -> str:
 
 
 def _times(axis: Any, values: Sequence[float]) -> None:  # noqa: ANN401 - an axis of matplotlib
-    """Label an axis of ms of event time; at most seven ticks."""
+    """Label an axis of ms of event time: at most seven ticks, no two of the same label."""
     first, last = min(values), max(values)
-    form = "%H:%M" if last - first < 86_400_000 else "%m-%d"
+    form = "%H:%M" if last - first < _DAY_MS else "%m-%d\n%H:%M" if last - first < 7 * _DAY_MS else "%m-%d"
     ticks = [first + (last - first) * one / 6 for one in range(7)] if last > first else [first]
     axis.set_ticks(ticks, [f"{datetime.fromtimestamp(one / 1000, UTC):{form}}" for one in ticks])
 
@@ -161,20 +170,17 @@ def weights(figures: Figures) -> str:
 
 
 def truth(figures: Figures) -> str:
-    """Return the true value of each period: policies, and grey what they are held against."""
-    with _canvas(height=2.9) as ((axes,), made):
+    """Return the true value of each period: of policies, and of what they are held against."""
+    with _canvas(height=3.3) as ((axes,), made):
         asked = figures.names("verdict", "policy", measure="verdict")
-        styles = {"oracle": "-", "logged policy": "--", "list price": ":", "best uniform price": "-."}
         for policy in figures.names("truth", "policy"):
             rows = [row for _, row in figures.where("truth", policy=policy, measure="true value of the period")]
-            colour = _colour(asked.index(policy)) if policy in asked else "#64748b"
+            style = {"color": _colour(asked.index(policy)), "marker": "o"} if policy in asked else _YARDSTICKS[policy]
             x = [row.x for row in rows]
-            axes.plot(
-                x, [row.value for row in rows], styles.get(policy, "o-"), color=colour, label=policy, markersize=3.5
-            )
+            axes.plot(x, [row.value for row in rows], label=policy, markersize=3.5, **style)
         axes.set_ylabel(f"{_currency(figures)} per draw")
         _times(axes.xaxis, [row.x or 0.0 for _, row in figures.where("truth", measure="true value of the period")])
-        axes.figure.legend(loc="outside upper right", ncols=6)
+        axes.figure.legend(loc="outside upper left", ncols=3)
     return made[0]
 
 
@@ -245,7 +251,7 @@ def paths(figures: Figures) -> str:
 def growth(figures: Figures) -> str:
     """Return the lift over the logged policy: of each period, and from the beginning up to its end."""
     policies = figures.names("growth", "policy")
-    with _canvas(columns=2) as ((each, whole), made):
+    with _canvas(columns=2, sharex=True) as ((each, whole), made):
         for number, policy in enumerate(policies):
             rows = [row for _, row in figures.where("parts", policy=policy, segment="", measure="lift")]
             _band(each, rows, _colour(number), policy)

@@ -74,6 +74,17 @@ def describe_page(
     describe_files(figures, "decisions", files.decisions)
 
 
+def nothing_decided(log: Log, as_of: float) -> str:
+    """Return why there is nothing to report, and what to name instead: of a log without a decision, or none by then."""
+    if as_of == inf:
+        return f"{log.directory} leads to no price decision: there is nothing to report; name another log"
+    first, last = _time(log.manifest.first_ms), _time(log.manifest.last_ms)
+    return (
+        f"{log.directory} leads to no price decision by {_time(int(as_of))}: its events are from {first} to {last}; name a "
+        "later time with --as-of"
+    )
+
+
 def describe_files(figures: Figures, what: str, file: Path) -> None:
     """Add the name of a file beside the page."""
     figures.add("files", what, unit="text", text=file.name)
@@ -138,8 +149,8 @@ def refuse(figures: Figures, policies: Sequence[Policy], why: str) -> None:
 
 
 def drop_verdicts(figures: Figures, names: Sequence[str]) -> None:
-    """Take away the verdicts and gates of what nobody asked about: it is there to be compared with."""
-    figures.drop(lambda row: row.policy in names and row.section in ("verdict", "gates", "estimators", "clips"))
+    """Take away the verdicts of what nobody asked about: it is there to be compared with, if its gates, which stay, let it."""
+    figures.drop(lambda row: row.policy in names and row.section in ("verdict", "estimators", "clips"))
 
 
 def goal_of(figures: Figures, draws: Draws) -> tuple[Literal["margin", "revenue"], Floats]:

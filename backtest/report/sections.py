@@ -6,6 +6,9 @@ predictions (price_sections), how any of it looks (page.html.jinja).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from backtest.gates import AT_LEAST
 from backtest.report import plots
 from backtest.report.blocks import (
@@ -27,6 +30,7 @@ from backtest.report.blocks import (
 )
 from backtest.report.draws import LOGGED
 from backtest.report.figures import Figure, Figures, shown, shown_interval
+from backtest.report.support import UNSUPPORTED
 from backtest.report.targets import BEST_UNIFORM, LIST_PRICE
 
 _TONES = {"REFUSE": "refuse", "REJECT": "reject", "INCONCLUSIVE": "inconclusive", "ADOPT_TO_AB": "adopt"}
@@ -75,26 +79,31 @@ def value_section(figures: Figures) -> Section | None:
         "grey bars hold at every look at a growing log, also where the logged policy was learning.",
     )
     section.blocks.append(Plot(plots.lifts(figures, _LIFT), "Lift over the logged policy, per draw."))
-    measures = (
-        "value", _LIFT, f"{_LIFT}, at every look", f"relative {_LIFT}", f"lift over {LIST_PRICE}", f"lift over {BEST_UNIFORM}",
-    )  # fmt: skip
-    head = (
-        "",
-        "value",
-        "lift over logged",
-        "at every look",
-        "relative",
-        "lift over list price",
-        "lift over best uniform",
-    )
+    columns = {
+        "value": "value",
+        _LIFT: "lift over logged",
+        f"{_LIFT}, at every look": "at every look",
+        f"relative {_LIFT}": "relative",
+        f"lift over {LIST_PRICE}": "lift over list price",
+        f"lift over {BEST_UNIFORM}": "lift over best uniform",
+    }
+    measures = [one for one in columns if figures.where("value", measure=one)]
     policies = figures.names("value", "policy")
     logged = cell_of(figures, "value", measure="logged value")
     rows = [Row(LOGGED, [logged, *[Cell("")] * (len(measures) - 1)])]
-    rows += [row_of(figures, figures.label(policy), "value", measures, policy=policy) for policy in policies]
-    section.blocks.append(Table(head, rows))
+    rows += [_value_row(figures, policy, measures) for policy in policies]
+    section.blocks.append(Table(("", *(columns[one] for one in measures)), rows))
     says = [f"{row.policy}: {row.text}." for _, row in figures.where("targets", measure="says")]
+    says += [row.text for _, row in figures.where("targets", measure="missing")]
+    says += [f"{row.policy}: {UNSUPPORTED} ({row.text})." for _, row in figures.where("targets", measure="refused")]
     section.blocks.append(Notes([*says, *[row.text for _, row in figures.where("scope", measure="reward")]]))
     return section
+
+
+def _value_row(figures: Figures, policy: str, measures: Sequence[str]) -> Row:
+    """Return what a policy earns; the numbers of a refused one have no colour that says good or bad."""
+    row = row_of(figures, figures.label(policy), "value", measures, policy=policy)
+    return replace(row, cells=[replace(one, tone="refused") for one in row.cells]) if figures.refused(policy) else row
 
 
 def goals_section(figures: Figures) -> Section | None:
@@ -145,12 +154,14 @@ def truth_section(figures: Figures) -> Section | None:
         "truth",
         "The truth",
         "This log is of a simulated shop that knows what every price would have earned: the section above must "
-        "agree with it. The oracle asks the best feasible price of each draw.",
+        "agree with it. The oracle asks the best feasible price of each draw; the best fixed price is one share of list price "
+        "for all, which nobody knew before.",
     )
     section.blocks.append(Plot(plots.truth(figures), "True value per draw over time, against the oracle."))
-    measures = [name for name in figures.names("truth", "measure") if name != "true value of the period"]
+    measures = [name for name in figures.names("truth", "measure") if name not in ("true value of the period", "note")]
     rows = [row_of(figures, policy, "truth", measures, policy=policy) for policy in figures.names("truth", "policy")]
     section.blocks.append(Table(("", *measures), rows))
+    section.blocks.append(Notes([f"{row.policy}: {row.text}." for _, row in figures.where("truth", measure="note")]))
     return section
 
 
@@ -220,7 +231,7 @@ def diagnostics_section(figures: Figures) -> Section | None:
             number, one = found[0]
             ((_, limit), *_) = figures.where("gates", policy=policy, measure="limit", group=gate)
             words = f"{_wanted(gate, limit)}: {'passed' if tone == 'good' else 'failed'}"
-            cells.append(Cell(shown(one), words, number, tone))
+            cells.append(Cell(shown(one), "", number, tone, words))
         rows.append(Row("mean weight, standard errors from 1" if gate == "mean weight" else gate, cells))
     if rows:
         section.blocks.append(Table(("gate", *policies), rows, "Gates"))
@@ -261,18 +272,10 @@ def parts_section(figures: Figures) -> Section | None:
                 "Lift over the logged policy over time, with 95 % intervals; a period that fails its gates has no point.",
             )
         )
-    measures = ("draws", "purchases", "verdict", "logged value", "value", "lift", *_OVER)
-    head = (
-        "",
-        "draws",
-        "purchases",
-        "verdict",
-        "logged value",
-        "value",
-        "lift",
-        "over list price",
-        "over best uniform",
-    )
+    over = {f"lift over {LIST_PRICE}": "over list price", f"lift over {BEST_UNIFORM}": "over best uniform"}
+    over = {measure: name for measure, name in over.items() if figures.where("value", measure=measure)}
+    measures = ("draws", "purchases", "verdict", "logged value", "value", "lift", *over)
+    head = ("", "draws", "purchases", "verdict", "logged value", "value", "lift", *over.values())
     for policy in figures.names("parts", "policy"):
         rows = []
         for segment in [name for name in figures.names("parts", "segment", policy=policy) if name]:
@@ -292,9 +295,6 @@ def parts_section(figures: Figures) -> Section | None:
         )
         section.blocks.append(More(f"{policy}: estimators, goals and weights of each part", _closer(figures, policy)))
     return section
-
-
-_OVER = (f"lift over {LIST_PRICE}", f"lift over {BEST_UNIFORM}")
 
 
 def _closer(figures: Figures, policy: str) -> list[Table]:

@@ -161,7 +161,7 @@ def _replayed(log: Log, ask: Ask, scratch: Path, progress: Progress) -> Runs:
         extent.add(chunk)
         events.append(chunk.user, np.stack([chunk.user, chunk.time_ms], axis=1))
     if not extent.decisions:
-        raise BadInput(f"{log.directory} leads to no price decision: there is nothing to report; name another log")
+        raise BadInput(scope.nothing_decided(log, ask.wanted.as_of))
     titles, categories = scope.catalogue_of(log, items)
     minor = 10 ** minor_digits(log.manifest.semantics.currency)
     divisions = divide(extent, categories, minor)

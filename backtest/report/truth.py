@@ -1,9 +1,10 @@
-"""The truth beside a simulated log: what policies really earn at the logged draws, against list price, best fixed, and the oracle.
+"""The truth beside a simulated log: what policies really earn at the logged draws, against list price, best fixed price and oracle.
 
 A simulated shop knows the chance of a purchase at every feasible price of every draw, and writes it beside its log
 (`truth.parquet` or `truth.jsonl`); shoppers before a real Kafka write theirs where they are told to (`--truth`). Real shops
 have no such file, and their reports no such section. The oracle asks the price with the highest expected reward, draw by
-draw. Not here: simulated shops (`pricetide simulate`), estimates (values).
+draw; the best fixed price is the one share of list price that truly earned most, as `simulate` finds it. Not here: simulated
+shops (`pricetide simulate`), estimates (values).
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ from backtest.report.draws import LOGGED, PRICES, Draws
 from backtest.report.facts import Floats, batches_of
 from backtest.report.figures import Figures
 from backtest.report.lattices import Part
-from backtest.report.targets import LIST_PRICE, Target
+from backtest.report.targets import LIST_PRICE, Target, fixed_price, place_of_share
 from backtest.report.values import Goal
+from backtest.truth import MULTIPLIERS, best_of
 from contracts.errors import BadInput
 from contracts.log import Log
 from contracts.log_files import read_rows
 
 ORACLE = "oracle"
+BEST_FIXED = "best fixed price, in hindsight"
 WORTH = "true worth"
 """Column of the lattices: the expected reward of a price, whole units of the currency."""
 _NAMES = ("truth.parquet", "truth.jsonl")
@@ -109,9 +112,9 @@ def describe_truth(figures: Figures, draws: Draws, targets: Sequence[Target], di
         targets: policies, the list price among them.
         divisions: of the log.
     """
-    free, lattices = ~draws.forced, draws.lattices
+    free, lattices, fixed = ~draws.forced, draws.lattices, best_fixed(draws)
     ways: dict[str, Callable[[Part], Floats]] = {LOGGED: lambda part: part.sums(part[LOGGED] * part[WORTH])}
-    ways |= {one.name: partial(_under, one) for one in targets}
+    ways |= {one.name: partial(_under, one) for one in [*targets, fixed]}
     ways[ORACLE] = lambda part: part.highest(part[WORTH])
     earned = {name: np.concatenate([way(part) for part in lattices.parts()]) for name, way in ways.items()}
     starts = divisions.periods(draws.time_ms)
@@ -131,6 +134,21 @@ def describe_truth(figures: Figures, draws: Draws, targets: Sequence[Target], di
                     "truth", "true value of the period", float(values[inside].mean()), policy=policy, unit="money",
                     period=period_name(start, divisions.step_ms), x=float(start),
                 )  # fmt: skip
+    figures.add("truth", "note", policy=BEST_FIXED, unit="text", text=fixed.says)
+
+
+def best_fixed(draws: Draws) -> Target:
+    """Return the policy that asks, of everybody, the one share of list price that truly earns most at the draws with a choice."""
+    sums = np.zeros(len(MULTIPLIERS))
+    for part in draws.lattices.parts():
+        worth, free = part[WORTH], ~draws.forced[part.rows]
+        for number, share in enumerate(MULTIPLIERS):
+            at = part.starts + place_of_share(draws, np.full(len(draws), share), part)
+            sums[number] += worth[at][free].sum()
+    best = MULTIPLIERS[best_of(sums)]
+    low, high = MULTIPLIERS[0] / 10, MULTIPLIERS[-1] / 10
+    says = f"{best / 10:g} % of list price truly earned most, of all shares from {low:g} % to {high:g} %"
+    return fixed_price(draws, np.full(len(draws), best), BEST_FIXED, says)
 
 
 def _under(target: Target, part: Part) -> Floats:

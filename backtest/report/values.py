@@ -22,6 +22,7 @@ from backtest.report.facts import Floats
 from backtest.report.figures import STAYS_AWAY, Figures, Unit
 from backtest.report.reward_model import Expected
 from backtest.report.spill import Spill
+from backtest.report.support import UNSUPPORTED, failed_gates
 from backtest.report.targets import Target
 
 FEWER_RESAMPLES = 200
@@ -77,11 +78,7 @@ def describe_value(figures: Figures, judged: Judged, target: Target, against: Se
     _value(figures, target.name, found)
     for other in against:
         if other.name != target.name and found.lift is not None:
-            lift = lift_over(feedback, other.probability, judged.settings)
-            if lift is None:
-                continue
-            _lift(figures, target.name, f"lift over {other.name}", lift.value, lift.bootstrap)
-            figures.add("value", f"relative lift over {other.name}", lift.relative, policy=target.name, unit="change")
+            _lift_over(figures, judged, target, other)
     _estimators(figures, target.name, found)
     describe_diagnostics(figures, target.name, found)
     weight = feedback.weight[~feedback.forced]
@@ -91,6 +88,19 @@ def describe_value(figures: Figures, judged: Judged, target: Target, against: Se
         share = count / max(len(weight), 1)
         figures.add("weights", "share of draws", share, policy=target.name, group=name, x=low, unit="share")
     return found
+
+
+def _lift_over(figures: Figures, judged: Judged, target: Target, other: Target) -> None:
+    """Add the lift over another policy, or that there is none: where `other` fails its gates nobody knows what it earns."""
+    name, lift = f"lift over {other.name}", None
+    if not failed_gates(judged.feedback(other)):
+        lift = lift_over(judged.feedback(target), other.probability, judged.settings)
+    if lift is None:
+        figures.add("value", name, None, policy=target.name, unit="change of money", text=UNSUPPORTED)
+        figures.add("value", f"relative {name}", None, policy=target.name, unit="change", text=UNSUPPORTED)
+        return
+    _lift(figures, target.name, name, lift.value, lift.bootstrap)
+    figures.add("value", f"relative {name}", lift.relative, policy=target.name, unit="change")
 
 
 def _lift(figures: Figures, policy: str, measure: str, value: float, interval: Interval | None) -> None:
@@ -202,7 +212,7 @@ def describe_goals(figures: Figures, judged: Judged, target: Target) -> None:
         found = evaluate(judged.feedback(target, values).where(known), settings)
         snips = next((one for one in found.estimates if one.name == "snips"), None)
         if snips is None or found.lift is None or found.logged is None or found.verdict == "REFUSE":
-            figures.add("goals", "value", None, policy=target.name, group=name, text="the log cannot support it")
+            figures.add("goals", "value", None, policy=target.name, group=name, text=UNSUPPORTED)
             continue
         figures.add("goals", "logged value", found.logged.value, policy=target.name, group=name, unit=unit)
         figures.add("goals", "value", snips.value, policy=target.name, group=name, unit=unit)

@@ -12,13 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
+from backtest.estimates import Settings
 from backtest.habits import MADE_UP
 from backtest.report.figures import read_figures
-from backtest.report.study import files_of
+from backtest.report.study import Ask, files_of, write_report
 from backtest.shop_run import Files as LogFiles
 from backtest.shop_run import run_shop
 from backtest.shoppers import generate_log
 from backtest.street import street
+from backtest.truth import Account
+from backtest.what_if import Wanted
 from contracts.errors import BadInput, PricetideError
 from contracts.log import open_log
 from contracts.policies import Policy, Rails, UniformRandom
@@ -215,13 +218,17 @@ def test_a_comparison_that_was_interrupted_goes_on_with_the_artifact_that_was_no
 
 
 @pytest.fixture(scope="module")
-def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A shop of simulated people, whose log is recorded, and beside it the truth."""
+def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Account]:
+    """A shop of simulated people, whose log is recorded, and beside it the truth; and what `simulate` says of it."""
     directory = tmp_path_factory.mktemp("simulated") / "log"
     rails = Rails(charm_endings=(), step_max_permille=200, margin_min_permille=0)
     policy = Policy(name="tries", number=1, seed=3, rule=UniformRandom(), rails=rails)
-    run_shop(street(MADE_UP, 4.0, 2, 250), policy, 2, 1, LogFiles(directory, "jsonl"))
-    return directory
+    return directory, run_shop(street(MADE_UP, 4.0, 2, 250), policy, 2, 1, LogFiles(directory, "jsonl")).account
+
+
+@pytest.fixture(scope="module")
+def simulated(scored: tuple[Path, Account]) -> Path:
+    return scored[0]
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -242,6 +249,33 @@ def test_artifacts_are_compared_on_a_recorded_log_in_which_neither_was_in_force(
     assert "in the order in which workers applied this log" in (tmp_path / "out.html").read_text()
 
 
+def test_a_cut_before_the_first_event_is_named_with_the_time_of_that_event(simulated: Path, tmp_path: Path) -> None:
+    said = run(simulated, "--report", tmp_path / "out.html", "--as-of", "2025-11-03T08:00:00")
+    assert said.exit_code != 0
+    words = said.output + str(said.exception)
+    assert "leads to no price decision by 2025-11-03 08:00:00 UTC: its events are from 2025-11-03 09:" in words
+    assert "name a later time with --as-of" in words
+    assert not (tmp_path / "out.html").exists()
+
+
+def test_the_page_and_simulate_agree_on_what_fixed_prices_earn_on_the_same_log(
+    scored: tuple[Path, Account], tmp_path: Path
+) -> None:
+    directory, account = scored
+    figures = write_report(Ask(Wanted(directory=directory), settings=Settings(resamples=50)), tmp_path / "out.html")
+    assert account.whole.list_price < account.whole.best_fixed < account.whole.oracle
+    for policy, value in (
+        ("list price", account.whole.list_price),
+        ("best fixed price, in hindsight", account.whole.best_fixed),
+        ("oracle", account.whole.oracle),
+    ):
+        ((_, true),) = figures.where("truth", measure="true value", policy=policy)
+        assert true.value == pytest.approx(value / account.draws / 100)
+    ((_, note),) = figures.where("truth", measure="note")
+    assert note.text.startswith(f"{account.best_fixed_permille / 10:g} % of list price truly earned most")
+    assert f"<p>best fixed price, in hindsight: {note.text}.</p>" in (tmp_path / "out.html").read_text()
+
+
 def test_the_truth_of_a_log_may_lie_elsewhere_and_that_of_another_log_is_refused(
     simulated: Path, tmp_path: Path
 ) -> None:
@@ -259,7 +293,8 @@ def test_the_truth_of_a_log_may_lie_elsewhere_and_that_of_another_log_is_refused
         [row for _, row in read_figures(files_of(page).figures_json).where("truth")] for page in pages
     )
     assert beside == named
-    assert {row.policy for row in named} == {"logged policy", "list price", "best uniform price", "oracle"}
+    held_against = {"logged policy", "list price", "best fixed price, in hindsight", "oracle"}
+    assert {row.policy for row in named} == held_against, "so small a log tells no best uniform price"
     assert not without
     lines = (tmp_path / "truth.jsonl").read_text().splitlines()
     (tmp_path / "half.jsonl").write_text("\n".join(lines[: len(lines) // 2]))

@@ -13,9 +13,11 @@ from backtest.estimates import Settings
 from backtest.report import scope
 from backtest.report.divisions import Divisions
 from backtest.report.figures import Figures
+from backtest.report.parts import describe_parts
 from backtest.report.reward_model import expected_rewards
 from backtest.report.study import Ask, files_of, write_report
-from backtest.report.targets import best_uniform, folds_of, list_price
+from backtest.report.targets import best_uniform, fixed_price, folds_of, list_price
+from backtest.report.values import Judged, describe_value
 from backtest.what_if import Wanted
 from contracts.log import open_log
 from contracts.log_rows import PolicyRow
@@ -95,6 +97,71 @@ def test_the_best_uniform_price_of_a_user_is_not_chosen_on_that_users_draws():
     before, after = best_uniform(draws, draws.margin), best_uniform(draws, reward)
     assert np.array_equal(after.probability[lucky], before.probability[lucky])
     assert not np.array_equal(after.probability[~lucky], before.probability[~lucky])
+
+
+@pytest.mark.parametrize(("count", "forced"), [(120, False), (2_000, True)])
+def test_a_log_with_too_few_draws_at_every_share_of_list_price_tells_no_best_uniform_price(count, forced):
+    draws = draws_like(count, seed=1)
+    draws.forced[:] = forced
+    assert best_uniform(draws, draws.margin) is None
+
+
+def test_a_report_without_a_best_uniform_price_says_so_and_has_no_row_and_no_column_of_it(half_seen, tmp_path):
+    figures = write_report(Ask(Wanted(directory=half_seen), settings=Settings(resamples=50)), tmp_path / "out.html")
+    table = files_of(tmp_path / "out.html").draws
+    ((_, missing),) = figures.where("targets", measure="missing")
+    assert missing.text.startswith("This log cannot tell a best uniform price")
+    page = (tmp_path / "out.html").read_text()
+    assert missing.text in page
+    assert page.count("best uniform") == 1
+    assert not [row for row in chain(figures) if "best uniform" in row.measure + row.policy]
+    assert not [name for name in pq.read_schema(table).names if "best uniform" in name]
+
+
+def rarely_at_list(count, share):
+    """Draws at 80 or 90 % of list, each as likely, but for the `share` of them that are at list price."""
+    draws = draws_like(count, seed=1, better=1_000)
+    random = np.random.default_rng(2)
+    at_list = random.random(count) < share
+    draws.price[:] = np.where(at_list, 1_000, random.choice((800, 900), count))
+    draws.propensity[:] = np.where(at_list, share, (1.0 - share) / 2.0)
+    draws.quantity[:] = random.random(count) < 0.3
+    return draws
+
+
+@pytest.mark.parametrize(("share", "carried"), [(0.004, False), (0.3, True)])
+def test_a_lift_over_a_price_that_fails_its_gates_has_no_number_in_the_log_and_in_its_parts(share, carried):
+    draws = rarely_at_list(4_000, share)
+    judged = Judged(draws, "margin", draws.margin, 1, None, None, False, Settings(resamples=100))
+    figures, against = Figures(), [list_price(draws)]
+    target = fixed_price(draws, np.full(len(draws), 900), "deep")
+    assert describe_value(figures, judged, target, against).verdict != "REFUSE"
+    divisions = Divisions(categories={}, price_edges=np.empty(0, np.int64), minor=1, step_ms=2_000)
+    describe_parts(figures, judged, target, against, divisions)
+    places = [
+        ("value", "lift over list price"),
+        ("value", "relative lift over list price"),
+        ("parts", "lift over list price"),
+    ]
+    for section, measure in places:
+        found = [row for _, row in figures.where(section, policy="deep", measure=measure)]
+        assert found
+        for row in found:
+            assert (row.value is not None) == carried, row
+            assert row.text == ("" if carried else "the log cannot support it")
+    assert all(row.value is not None for _, row in figures.where("value", measure="lift over logged policy"))
+
+
+def test_a_price_that_policies_are_held_against_keeps_its_gates_and_is_marked_where_they_fail(half_seen, tmp_path):
+    figures = write_report(Ask(Wanted(directory=half_seen), settings=Settings(resamples=50)), tmp_path / "out.html")
+    failed = [row.group for _, row in figures.where("gates", policy="list price", measure="passed") if not row.value]
+    assert "ess" in failed, "the log is small"
+    ((_, why),) = figures.where("targets", policy="list price", measure="refused")
+    assert all(f"{gate}: " in why.text for gate in failed)
+    assert not figures.where("verdict", policy="list price"), "nobody asked"
+    page = (tmp_path / "out.html").read_text()
+    assert page.count("list price (REFUSE: no evidence)") == 1, "in the table"
+    assert f"<p>list price: the log cannot support it ({why.text}).</p>" in page
 
 
 def test_the_expected_reward_of_a_draw_is_by_a_model_that_saw_no_draw_of_its_user():

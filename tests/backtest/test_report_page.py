@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 
 import msgspec
 import pyarrow.parquet as pq
 import pytest
 
+from backtest.report import plots
 from backtest.report.blocks import cell
 from backtest.report.figures import STAYS_AWAY, Figure, Figures, format_value, read_figures
 from backtest.report.page import page_of
@@ -24,7 +26,7 @@ class Reader(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.figures: list[tuple[int, str, str]] = []
-        """Number, value, interval."""
+        """Number, value, and what stands below: its interval, or a remark."""
         self.bare: list[str] = []
         self.loads: list[str] = []
         self.anchors: set[str] = set()
@@ -48,7 +50,7 @@ class Reader(HTMLParser):
             self._cell = {"value": "", "interval": ""}
             self._number = int(found["data-figure"] or 0) if "data-figure" in found else None
         if tag == "span":
-            self._part = str(found.get("class"))
+            self._part = str(found.get("class")).replace("remark", "interval")
 
     def handle_data(self, data: str) -> None:
         if self._cell is not None and self._part in self._cell:
@@ -143,8 +145,14 @@ def test_numbers_of_a_refused_policy_say_so_in_tables_and_plots(reported: Report
         msgspec.structs.replace(row, text="REFUSE") if (row.section, row.measure, row.policy) == of_gentle else row
         for row in reported.figures
     ]
-    assert "REFUSE: no evidence" not in page_of(reported.figures)
-    assert page_of(Figures(rows)).count("(REFUSE: no evidence)") == 4, "lifts and estimators, a table and a plot each"
+    before, after = (page_of(figures).count("(REFUSE: no evidence)") for figures in (reported.figures, Figures(rows)))
+    assert after - before == 4, "lifts and estimators, a table and a plot each"
+
+
+def test_prices_that_policies_are_held_against_say_so_where_the_log_cannot_support_them(reported: Reported) -> None:
+    refused = [row.policy for _, row in reported.figures.where("targets", measure="refused")]
+    assert refused == ["list price", "best uniform price, as chosen from the log"]
+    assert page_of(reported.figures).count("(REFUSE: no evidence)") == 4, "a row and a bar each"
 
 
 def test_an_interval_that_holds_at_every_look_stands_around_the_number_beside_it(reported: Reported) -> None:
@@ -160,6 +168,38 @@ def test_a_page_of_an_earlier_time_says_so_at_its_top(reported: Reported) -> Non
     ((_, lead),) = figures.where("page", measure="lead")
     assert lead.text.endswith("Only what was known by 2025-11-04 23:46:40 UTC.")
     assert "Only what was known" not in page_of(reported.figures)
+
+
+def true_values(days: float, policies: Sequence[str]) -> Figures:
+    """Return figures of a truth of seven periods in so many days."""
+    figures = Figures()
+    for policy in policies:
+        for number in range(7):
+            x = 1_762_160_400_000.0 + number / 6 * days * 86_400_000
+            figures.add("truth", "true value of the period", number * 0.1, policy=policy, period=str(number), x=x)
+    return figures
+
+
+@pytest.mark.parametrize("days", [0.5, 1.0, 1.2, 3.0, 6.9, 7.0, 40.0])
+def test_no_two_ticks_of_a_time_axis_have_one_label(days: float) -> None:
+    texts = re.findall(r">([^<>]+)</text>", plots.truth(true_values(days, ["oracle"])))
+    dates = [text for text in texts if re.fullmatch(r"\d\d-\d\d", text)]
+    times = [text for text in texts if re.fullmatch(r"\d\d:\d\d", text)]
+    labels = list(zip(dates, times, strict=True)) if dates and times else dates or times
+    assert len(labels) == len(set(labels)) == 7
+    assert bool(dates) == (days >= 1.0)
+    assert bool(times) == (days < 7.0)
+
+
+def test_what_the_truth_is_held_against_is_told_apart_without_colour() -> None:
+    yardsticks = (
+        "logged policy", "list price", "best uniform price, as chosen from the log", "best fixed price, in hindsight", "oracle",
+    )  # fmt: skip
+    drawn = set()
+    for policy in yardsticks:
+        lines = re.findall(r'clip-path[^>]*style="fill: none; ([^"]*)"', plots.truth(true_values(3.0, [policy])))
+        drawn.add(re.sub(r"stroke: #\w+", "", lines[-1]))
+    assert len(drawn) == len(yardsticks)
 
 
 def test_a_gate_says_which_side_of_its_limit_passes(reported: Reported) -> None:

@@ -21,10 +21,13 @@ from backtest.report.figures import Figures
 from backtest.report.lattices import Lattices
 from backtest.report.quality import TOP, describe_next_item, describe_slices
 from backtest.report.spill import Spill
-from backtest.report.targets import best_uniform, folds_of, list_price
+from backtest.report.targets import best_uniform, fixed_price, folds_of, list_price
 from backtest.report.values import stays_away
 from backtest.report.watching import PURCHASE_WITHIN_MS, Foretold, Watcher, followed_by_purchase
+from contracts.policies import FixedPrice
 from features.vectors import Encoded, TokenAsk
+from pricing.lattice import scaled
+from pricing.policies import nearest_at_or_below, target_price
 
 
 def draws_like(count: int, seed: int, better: int = 900) -> Draws:
@@ -52,6 +55,27 @@ def test_the_best_uniform_price_is_the_one_that_earns_most_on_other_users() -> N
         [0, 1, 0] * rows for rows in (700, 700, 600)
     ]
     assert not target.unsupported.any()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_share_of_list_price_asks_what_a_policy_of_that_fixed_price_would(seed: int) -> None:
+    random = Random(seed)
+    listed = np.array([random.randrange(500, 5_000) for _ in range(60)])
+    rows = [
+        sorted({scaled(int(one), random.randrange(700, 1_001)) for _ in range(random.randint(1, 5))}) for one in listed
+    ]
+    lengths = np.array([len(row) for row in rows])
+    prices = np.concatenate([np.array(row) for row in rows])
+    lattices = Lattices(np.cumsum(lengths) - lengths, lengths, {PRICES: prices, LOGGED: np.ones(len(prices))})
+    draws = _renamed(draws_like(60, seed), list_price=listed, lattices=lattices)
+    for permille in (600, 775, 925, 1_000, 1_200):
+        rule = FixedPrice(multiplier_permille=permille)
+        wanted = [
+            nearest_at_or_below(row, target_price(rule, int(one), 0)) for row, one in zip(rows, listed, strict=True)
+        ]
+        found = fixed_price(draws, np.full(60, permille), "fixed").place
+        assert found is not None
+        assert found.tolist() == wanted
 
 
 def test_the_list_price_is_the_last_of_the_feasible_prices_without_raises() -> None:
@@ -100,7 +124,7 @@ def test_a_user_stays_away_who_has_no_event_between_the_window_and_the_horizon(
         assert math.isnan(found[row]) if at + 200 > 1_000 else found[row] == (not came)
 
 
-def _renamed(draws: Draws, **columns: np.ndarray) -> Draws:
+def _renamed(draws: Draws, **columns: Any) -> Draws:
     return Draws(**{name: getattr(draws, name) for name in Draws.__slots__} | columns)
 
 
