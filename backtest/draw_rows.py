@@ -32,6 +32,8 @@ class DrawState(Struct):
     """Draws without an outcome yet."""
     met: int = 0
     """Recorded outcomes that were held against one."""
+    equal: int = 0
+    """Of them, those that are the same bytes."""
     faults: int = 0
     first_fault: str = ""
     unrecorded: int = 0
@@ -103,6 +105,7 @@ class DrawRows:
         """Hold an outcome against the recorded one; return whether they agree."""
         self.state.met += 1
         if row.record == value:
+            self.state.equal += 1
             return True
         try:
             recorded = decode_outcome(row.record)

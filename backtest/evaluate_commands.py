@@ -101,19 +101,22 @@ def evaluate(
     settings = Settings(resamples=resamples, seed=seed, clip=clip, tau=tau, shrinkage=shrinkage, planned=planned)
     if log.is_dir():
         named: dict[str, str] = {"reward": goal}
-        feedback = feedback_on_policy(log, target, goal, models, adaptive)
+        asked = feedback_on_policy(log, target, goal, models, adaptive)
+        feedback, notes = asked.feedback, asked.notes
     else:
         read, feedback = feedback_from(log, columns, target, adaptive)
-        named = read.columns
+        named, notes = read.columns, ()
     found = judge(feedback, settings)
     if as_json:
-        head = {"log": str(log), "columns": named, "target": target}
+        head = {"log": str(log), "columns": named, "target": target, "notes": notes}
         click.echo(msgspec.json.format(msgspec.json.encode(head | msgspec.to_builtins(found)), indent=2))
     else:
         console = Console(markup=False, emoji=False)
         console = console if console.is_terminal else Console(width=160, markup=False, emoji=False)
         columns_read = ", ".join(f"{role}: {name}" for role, name in named.items())
         console.print(visible(f"{log}, target {target}; {columns_read}"))
+        for note in notes:
+            console.print(visible(note))
         console.print(page_of(found))
     if found.verdict == "REFUSE":
         raise SystemExit(1)

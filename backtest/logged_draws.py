@@ -53,6 +53,25 @@ _META = b"pricetide.draws"
 Floats = NDArray[np.float64]
 
 
+class Replayed(Struct, frozen=True):
+    """Recorded outcomes of a log, held against those of its replay. Where one contradicts it the log is refused."""
+
+    met: int
+    """Outcomes that were compared."""
+    equal: int
+    """Of them, those that are the same bytes; others differ in what a model foretold, in its last digits, on another machine."""
+
+    @property
+    def says(self) -> str:
+        """What is proved, as a predicate of the recorded outcomes."""
+        if self.equal == self.met:
+            return "equal the replay, to the last bit"
+        return (
+            "have the prices, probabilities, propensities and purchases of the replay, to the last bit; "
+            f"{self.met - self.equal:,} differ in what a model foretold"
+        )
+
+
 @dataclass(frozen=True)
 class LoggedDraws:
     """The draws of a log in the order of decisions: by (drawn_ms, partition, version). n rows."""
@@ -65,6 +84,8 @@ class LoggedDraws:
     """Why nothing may be estimated from this log: a sentence. The rows are what could be recomputed, if any."""
     pending: int
     """Draws without a row, because the log ends before their window does."""
+    replayed: Replayed
+    """How the log's recorded outcomes were proved."""
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -129,7 +150,8 @@ class DrawsHead(Struct, frozen=True, kw_only=True):
     targets: tuple[str, ...]
     refusal: str | None
     pending: int
-    """These three as in LoggedDraws."""
+    replayed: Replayed
+    """These four as in LoggedDraws."""
     rows: int
 
 
@@ -145,7 +167,9 @@ def read_head(file: Path) -> DrawsHead:
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(file, error) from None
     meta = _meta_of(file, found.metadata)
-    return DrawsHead(targets=meta.targets, refusal=meta.refusal, pending=meta.pending, rows=found.num_rows)
+    return DrawsHead(
+        targets=meta.targets, refusal=meta.refusal, pending=meta.pending, replayed=meta.replayed, rows=found.num_rows
+    )
 
 
 def _unreadable(file: Path, error: Exception) -> BadInput:
@@ -172,7 +196,7 @@ def read_draws(file: Path) -> LoggedDraws:
         raise _unreadable(file, error) from None
     meta = _meta_of(file, table.schema.metadata)
     order = [("drawn_ms", "ascending"), ("partition", "ascending"), ("version", "ascending")]
-    return LoggedDraws(table.sort_by(order), meta.targets, meta.refusal, meta.pending)
+    return LoggedDraws(table.sort_by(order), meta.targets, meta.refusal, meta.pending, meta.replayed)
 
 
 def logged_draws(directory: Path, targets: Sequence[Policy], models: Sequence[Path] = ()) -> LoggedDraws:
@@ -198,6 +222,7 @@ class _Meta(Struct, frozen=True):
     targets: tuple[str, ...]
     refusal: str | None
     pending: int
+    replayed: Replayed
 
 
 def draw_columns(targets: Sequence[str]) -> dict[str, str]:
@@ -212,7 +237,8 @@ def write_draws(
     work: Path, log: Log, targets: Sequence[str], states: Sequence[DrawState], pending: int, path: Path
 ) -> None:
     """Write the pieces of all partitions as one file, with what `read_draws` wants to know."""
-    meta = _Meta(tuple(targets), _refusal(log, states), pending + sum(state.unrecorded for state in states))
+    replayed = Replayed(sum(state.met for state in states), sum(state.equal for state in states))
+    meta = _Meta(tuple(targets), _refusal(log, states), pending + sum(state.unrecorded for state in states), replayed)
     write_table(
         work, "draws", log.manifest.topology.partitions, draw_columns(targets), path, {_META: msgspec.json.encode(meta)}
     )

@@ -7,7 +7,7 @@ how the draws are replayed (backtest.logged_draws), what they are expected to ea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,18 @@ from contracts.errors import BadInput
 from contracts.policy_files import read_policy
 
 
+@dataclass(frozen=True, slots=True)
+class OnPolicy:
+    """Feedback of a log on a policy, and what one should know of how it was made."""
+
+    feedback: Feedback
+    notes: tuple[str, ...]
+    """Sentences without a full stop."""
+
+
 def feedback_on_policy(
     log: Path, file: str, reward: Reward = "revenue", models: Sequence[Path] = (), adaptive: bool | None = None
-) -> Feedback:
+) -> OnPolicy:
     """Return the feedback of the log in a directory on the policy in a TOML file.
 
     Args:
@@ -43,7 +52,7 @@ def feedback_on_policy(
     exposed, learnable, forced = (draws.column(name).astype(np.bool_) for name in ("exposed", "learnable", "forced"))
     draws = replace(draws, table=draws.table.filter(exposed & (learnable | forced)))
     of_drawn, of_target = expected_of(draws, policy.name, reward) if len(draws) else (None, None)
-    return Feedback(
+    feedback = Feedback(
         reward=draws.rewards(reward),
         propensity=draws.propensities(),
         target=draws.target(policy.name),
@@ -53,7 +62,8 @@ def feedback_on_policy(
         unsupported=np.clip(draws.unsupported(policy.name), 0.0, 1.0),
         expected_logged=of_drawn,
         expected_target=of_target,
-        recomputed=draws.propensities(),
         adaptive=adaptive is not False,
         refusal=draws.refusal,
     )
+    notes = [] if draws.refusal else [f"{draws.replayed.met:,} recorded outcomes {draws.replayed.says}"]
+    return OnPolicy(feedback, tuple(notes))

@@ -18,9 +18,10 @@ import msgspec
 import numpy as np
 
 from backtest.estimates import ESTIMAND, Settings
+from backtest.logged_draws import DrawsHead
 from backtest.report.draws import Draws
 from backtest.report.facts import Codes, Floats
-from backtest.report.figures import Figures
+from backtest.report.figures import PROVED, Figures
 from backtest.summary import Summary
 from backtest.what_if import Wanted
 from contracts.errors import UNREADABLE
@@ -108,18 +109,19 @@ def describe_log(figures: Figures, log: Log, wanted: Wanted, summary: Summary, u
         figures.add("rules", "synthetic", unit="text", text=rule)
 
 
-def describe_draws(figures: Figures, draws: Draws, pending: int, judged: int) -> None:
-    """Add how many draws there are, and why some are not judged."""
+def describe_draws(figures: Figures, draws: Draws, head: DrawsHead, judged: int) -> None:
+    """Add how many draws there are, why some are not judged, and how the record of them is proved."""
     unseen = int((~draws.exposed).sum())
     for measure, value in (
         ("draws with an outcome", len(draws)),
-        ("draws whose window the log does not see the end of", pending),
+        ("draws whose window the log does not see the end of", head.pending),
         ("draws that no user saw", unseen),
         ("draws seen, of which nothing may be learned", len(draws) - unseen - judged),
         ("draws judged, forced ones among them", judged),
         ("purchases at the drawn price", int((draws.quantity > 0).sum())),
     ):
         figures.add("log", measure, value, unit="count")
+    figures.add("proof", PROVED, head.replayed.met, unit="count", text=head.replayed.says)
     figures.add("scope", "estimand", unit="text", text=f"What is estimated: {ESTIMAND}.")
     for text in _CAN_SHOWN:
         figures.add("scope", "limit", unit="text", text=text)

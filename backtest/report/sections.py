@@ -26,7 +26,7 @@ from backtest.report.blocks import (
     row_of,
 )
 from backtest.report.draws import LOGGED
-from backtest.report.figures import Figure, Figures, shown, shown_interval
+from backtest.report.figures import PROVED, Figure, Figures, shown, shown_interval
 from backtest.report.targets import BEST_UNIFORM, LIST_PRICE
 
 _TONES = {"REFUSE": "refuse", "REJECT": "reject", "INCONCLUSIVE": "inconclusive", "ADOPT_TO_AB": "adopt"}
@@ -222,7 +222,9 @@ def diagnostics_section(figures: Figures) -> Section | None:
             words = f"{_wanted(gate, limit)}: {'passed' if tone == 'good' else 'failed'}"
             cells.append(Cell(shown(one), words, number, tone))
         rows.append(Row("mean weight, standard errors from 1" if gate == "mean weight" else gate, cells))
-    if rows:
+    for number, one in figures.where("proof", measure=PROVED):
+        rows.append(Row(PROVED, [Cell(shown(one), f"{one.text}: passed", number, "good")] * len(policies)))
+    if policies:
         section.blocks.append(Table(("gate", *policies), rows, "Gates"))
     if figures.where("weights"):
         section.blocks.append(Plot(plots.weights(figures), "Importance weights of the judged draws."))

@@ -212,7 +212,7 @@ def _judge(
         return
     draws, wishes = read_draws(table, head, runs.users, runs.items, scratch)
     kept = np.flatnonzero(draws.exposed & (draws.learnable | draws.forced))
-    scope.describe_draws(figures, draws, head.pending, len(kept))
+    scope.describe_draws(figures, draws, head, len(kept))
     if not len(kept):
         scope.refuse(figures, policies, scope.NO_DRAWS)
         return

@@ -64,7 +64,6 @@ class Judged:
             unsupported=target.unsupported,
             expected_logged=None if expected is None else expected.of_drawn,
             expected_target=None if expected is None else expected.under[target.name],
-            recomputed=draws.propensity,
             adaptive=self.adaptive,
         )
 
@@ -173,7 +172,6 @@ def diagnosed(seen: Diagnostics) -> list[tuple[str, float | None, Unit, str]]:
         ("Pareto k of the weights", seen.pareto_k, "number", tail_aside(seen)),
         ("unsupported mass", seen.unsupported, "share", ""),
         ("DM minus IPS, in standard errors", seen.model_gap, "number", ""),
-        ("propensity recomputed, largest difference", seen.recomputed_gap, "number", ""),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -15,7 +16,7 @@ from backtest import policy_targets
 from backtest.estimates import Settings
 from backtest.evaluate_commands import evaluate
 from backtest.evaluation import evaluate as judge
-from backtest.logged_draws import LoggedDraws
+from backtest.logged_draws import LoggedDraws, Replayed
 from backtest.policy_targets import feedback_on_policy
 from contracts.errors import BadInput
 from tests.backtest.recorded_shop import recorded_shop, rewritten
@@ -41,6 +42,8 @@ def test_the_logged_policy_as_a_target_has_weights_of_one_and_no_lift(log, same)
     assert found["lift"]["value"] == 0.0
     assert found["diagnostics"]["forced_share"] > 0.0
     assert found["judged_by"] == "anytime"
+    assert found["notes"][0].endswith(" recorded outcomes equal the replay, to the last bit")
+    assert "recomputed propensities" not in {gate["name"] for gate in found["gates"]}, "the log holds them once"
 
 
 def test_a_log_whose_offers_nobody_saw_is_refused_with_that_reason(log, same, tmp_path):
@@ -78,12 +81,12 @@ def draws_with(rows):
             "sequence": [1] * n, "prices": [[900, 1000][: len(row)] for row in logged], "draw_id": [str(one) for one in range(n)],
         }
     )  # fmt: skip
-    return LoggedDraws(table, ("uniform",), None, 0)
+    return LoggedDraws(table, ("uniform",), None, 0, Replayed(n, n))
 
 
 def test_what_is_judged_are_draws_that_were_seen_and_may_be_learned_from_and_users_belong_together(same, monkeypatch):
     monkeypatch.setattr(policy_targets, "logged_draws", lambda *_: draws_with(ROWS))
-    found = feedback_on_policy(Path("log"), str(same), "margin")
+    found = feedback_on_policy(Path("log"), str(same), "margin").feedback
     assert found.times_ms.tolist() == [0, 3, 4]
     assert found.reward.tolist() == [600.0, 0.0, 0.0]
     assert found.forced.tolist() == [False, True, False]
@@ -91,7 +94,7 @@ def test_what_is_judged_are_draws_that_were_seen_and_may_be_learned_from_and_use
     assert (found.propensity.tolist(), found.target.tolist()) == ([0.5, 1.0, 1.0], [0.25, 1.0, 0.4])
     assert found.unsupported.tolist() == pytest.approx([0.0, 0.0, 0.6])
     assert found.adaptive, "unless somebody says that it did not learn"
-    assert not feedback_on_policy(Path("log"), str(same), "margin", adaptive=False).adaptive
+    assert not feedback_on_policy(Path("log"), str(same), "margin", adaptive=False).feedback.adaptive
     assert found.expected_logged.tolist() == pytest.approx([0.0, 300.0, 0.0]), "each by the draws of the other user"
 
 
@@ -111,13 +114,14 @@ def test_what_draws_are_expected_to_earn_is_there_so_that_every_estimator_is(sam
     table = draws.table
     for name, column in columns.items():
         table = table.set_column(table.column_names.index(name), name, column)
-    monkeypatch.setattr(policy_targets, "logged_draws", lambda *_: LoggedDraws(table, ("uniform",), None, 0))
-    found = feedback_on_policy(Path("log"), str(same), "margin")
+    monkeypatch.setattr(policy_targets, "logged_draws", lambda *_: replace(draws, table=table))
+    found = feedback_on_policy(Path("log"), str(same), "margin").feedback
     assert found.expected_target.mean() == pytest.approx(0.4 * 300, rel=0.2)
     assert found.expected_logged[::2].mean() == pytest.approx(0.1 * 400, rel=0.4)
     estimates = {one.name for one in judge(found, Settings(resamples=100)).estimates}
     assert {"dm", "dr", "sndr", "switch_dr", "dros"} < estimates
-    assert feedback_on_policy(Path("log"), str(same), "units").expected_target.mean() == pytest.approx(0.4, rel=0.2)
+    units = feedback_on_policy(Path("log"), str(same), "units").feedback
+    assert units.expected_target.mean() == pytest.approx(0.4, rel=0.2)
 
 
 def test_a_table_is_no_target_for_it(log):
