@@ -132,11 +132,12 @@ class DrawRows:
         place = draw.prices.index(outcome.price)
         row: list[Any] = [
             outcome.draw_id, outcome.user, outcome.item, outcome.market, self._partition, outcome.version,
-            outcome.drawn_ms, outcome.resolved_ms, outcome.policy, outcome.experiment, outcome.variant, outcome.held_out,
-            outcome.list_price, outcome.cost, outcome.price, outcome.propensity, outcome.forced, outcome.exposed,
-            outcome.learnable, outcome.unlearnable, outcome.bought.quantity if outcome.bought else 0, outcome.intent,
-            draw.sequence, outcome.preference, outcome.churn, outcome.churn_days, draw.prices, draw.probabilities,
+            outcome.drawn_ms, outcome.resolved_ms, outcome.policy, outcome.learned, outcome.experiment, outcome.variant,
+            outcome.held_out, outcome.list_price, outcome.cost, outcome.price, outcome.propensity, outcome.forced,
+            outcome.exposed, outcome.learnable, outcome.unlearnable, outcome.bought.quantity if outcome.bought else 0,
+            outcome.intent, draw.sequence, outcome.preference, outcome.churn, outcome.churn_days, draw.prices,
+            draw.probabilities,
         ]  # fmt: skip
         for wish in draw.wishes:
-            row += [wish.probabilities[place], wish.probabilities, wish.outside]
+            row += [wish.probabilities[place], wish.probabilities, wish.outside, wish.learned]
         return tuple(row)

@@ -35,19 +35,21 @@ Reward = Literal["margin", "revenue", "units", "purchase"]
 
 DRAW_COLUMNS = {
     "draw_id": "string", "user": "string", "item": "string", "market": "string", "partition": "int64", "version": "int64",
-    "drawn_ms": "int64", "resolved_ms": "int64", "policy": "string", "experiment": "string", "variant": "string",
-    "held_out": "bool", "list_price": "int64", "cost": "int64", "price": "int64", "propensity": "double",
+    "drawn_ms": "int64", "resolved_ms": "int64", "policy": "string", "learned": "string", "experiment": "string",
+    "variant": "string", "held_out": "bool", "list_price": "int64", "cost": "int64", "price": "int64", "propensity": "double",
     "forced": "bool", "exposed": "bool", "learnable": "bool", "unlearnable": "list", "quantity": "int64",
     "intent": "int64", "sequence": "int64", "preference": "double", "churn": "double", "churn_days": "int64",
     "prices": "prices", "probabilities": "numbers",
 }  # fmt: skip
 """Columns of every table of draws. Money in minor units, times in ms of event time; fields as in contracts.outcomes, but:
 `partition` of the log; `sequence`: the user's count of events at the draw; `quantity`: pieces bought at the draw's price, 0
-for none; `probabilities`: of each of `prices`, and `propensity` is the one of `price`, also in an experiment with a holdout
-(marginal over the lot). Null `cost`: the catalogue has none."""
-TARGET_COLUMNS = ("target", "targets", "outside")
+for none; `learned`: digest of what a policy that learns knew, null for others; `probabilities`: of each of `prices`, and
+`propensity` is the one of `price`, also in an experiment with a holdout (marginal over the lot). Null `cost`: the catalogue
+has none."""
+TARGET_COLUMNS = ("target", "targets", "outside", "learned")
 """Behind them, per target policy NAME: `target.NAME`, its probability of the logged price; `targets.NAME`, of each of
-`prices`; `outside.NAME`, of prices that are not among them: targets.NAME and outside.NAME sum to 1."""
+`prices`; `outside.NAME`, of prices that are not among them: targets.NAME and outside.NAME sum to 1.
+`learned.NAME` is the version of what a target that learns knew there, null for nothing."""
 
 _META = b"pricetide.draws"
 Floats = NDArray[np.float64]
@@ -230,6 +232,7 @@ def draw_columns(targets: Sequence[str]) -> dict[str, str]:
     columns = dict(DRAW_COLUMNS)
     for name in targets:
         columns |= {f"target.{name}": "double", f"targets.{name}": "numbers", f"outside.{name}": "double"}
+        columns[f"learned.{name}"] = "int64"
     return columns
 
 
