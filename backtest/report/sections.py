@@ -25,9 +25,11 @@ from backtest.report.blocks import (
     cell_of,
     row_of,
 )
+from backtest.report.both_intervals import both_intervals
 from backtest.report.draws import LOGGED
 from backtest.report.figures import PROVED, Figure, Figures, shown, shown_interval
 from backtest.report.targets import BEST_UNIFORM, LIST_PRICE
+from backtest.report.values import ANYTIME, RESAMPLED
 
 _TONES = {"REFUSE": "refuse", "REJECT": "reject", "INCONCLUSIVE": "inconclusive", "ADOPT_TO_AB": "adopt"}
 _LIFT = f"lift over {LOGGED}"
@@ -71,29 +73,21 @@ def value_section(figures: Figures) -> Section | None:
     section = Section(
         "value",
         "Value and lift",
-        "Money per draw, with 95 % intervals: by a bootstrap over users in the coloured numbers and bars; thin "
-        "grey bars hold at every look at a growing log, also where the logged policy was learning.",
+        "Money per draw by SNIPS, which the lift is made of, with 95 % intervals: of numbers and coloured bars the one that "
+        "judges; thin grey bars, where they are wider, are the anytime-valid one.",
     )
     section.blocks.append(Plot(plots.lifts(figures, _LIFT), "Lift over the logged policy, per draw."))
-    measures = (
-        "value", _LIFT, f"{_LIFT}, at every look", f"relative {_LIFT}", f"lift over {LIST_PRICE}", f"lift over {BEST_UNIFORM}",
-    )  # fmt: skip
-    head = (
-        "",
-        "value",
-        "lift over logged",
-        "at every look",
-        "relative",
-        "lift over list price",
-        "lift over best uniform",
-    )
+    measures = ("value", _LIFT, f"relative {_LIFT}", f"lift over {LIST_PRICE}", f"lift over {BEST_UNIFORM}")
+    head = ("SNIPS", "value", "lift over logged", "relative", "lift over list price", "lift over best uniform")
     policies = figures.names("value", "policy")
     logged = cell_of(figures, "value", measure="logged value")
     rows = [Row(LOGGED, [logged, *[Cell("")] * (len(measures) - 1)])]
     rows += [row_of(figures, figures.label(policy), "value", measures, policy=policy) for policy in policies]
     section.blocks.append(Table(head, rows))
+    section.blocks.append(both_intervals(figures, policies, measures))
     says = [f"{row.policy}: {row.text}." for _, row in figures.where("targets", measure="says")]
-    section.blocks.append(Notes([*says, *[row.text for _, row in figures.where("scope", measure="reward")]]))
+    how = [row.text for measure in ("intervals", "reward") for _, row in figures.where("scope", measure=measure)]
+    section.blocks.append(Notes([*how, *says]))
     return section
 
 
@@ -164,7 +158,8 @@ def estimators_section(figures: Figures) -> Section | None:
         "Estimators",
         "Eight ways to the same number: those on the weights (IPS, SNIPS) are all but unbiased, and noisy; the one on a "
         "model (DM) is steady, and as biased as the model. Clipped IPS, Switch-DR and DRos lie between, and their intervals "
-        "hold what they estimate, not the value. Where IPS, SNIPS, DR and SNDR disagree beyond their intervals, trust none.",
+        "hold what they estimate, not the value. Intervals resample users, which is for policies that did not learn. "
+        "Where IPS, SNIPS, DR and SNDR disagree beyond their intervals, trust none.",
     )
     section.blocks.append(Plot(plots.estimators(figures, policies[:3]), "Value per draw by estimator."))
     measures = ("value", "standard error", "parameter")
@@ -253,14 +248,15 @@ def parts_section(figures: Figures) -> Section | None:
     section = Section(
         "parts",
         "Segments and periods",
-        "The same question of parts of the log: many looks at once, so one small part that wins or loses is likely "
-        "luck; a part that fails its gates has no number.",
+        "The same question of parts of the log, by SNIPS, with the interval that judges a log that is looked at once: many "
+        "looks together, so one small part that wins or loses is likely luck; a part that fails its gates has no number.",
     )
     if figures.where("growth"):
         section.blocks.append(
             Plot(
                 plots.growth(figures),
-                "Lift over the logged policy over time, with 95 % intervals; a period that fails its gates has no point.",
+                "Lift over the logged policy, with 95 % intervals. Left: by the interval that judges a period by itself; one that "
+                "fails its gates has no point. Right: anytime-valid intervals, which hold at all of these times together.",
             )
         )
     measures = ("draws", "purchases", "verdict", "logged value", "value", "lift", *_OVER)
@@ -303,8 +299,12 @@ def _closer(figures: Figures, policy: str) -> list[Table]:
     """Return tables of what else is known of the parts of a log, a row per part."""
     found = figures.names("parts", "measure", policy=policy)
     shown_of = {
-        "Lift, and value by estimator": ["lift, at every look", *(one for one in found if one.startswith("value by "))],
-        "Lift of each goal (IPS), clustered by user": [
+        "Lift by both intervals, and value by estimator, users resampled": [
+            f"lift, {RESAMPLED}",
+            f"lift, {ANYTIME}",
+            *(one for one in found if one.startswith("value by ")),
+        ],
+        "Lift of each goal (SNIPS)": [
             "relative lift",
             *(one for one in found if one.startswith("lift of ")),
         ],
