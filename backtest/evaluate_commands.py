@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 import msgspec
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from contracts.visible import visible
 
@@ -113,12 +113,15 @@ def evaluate(
         head = {"log": str(log), "columns": named, "target": target, "notes": notes}
         click.echo(msgspec.json.format(msgspec.json.encode(head | msgspec.to_builtins(found)), indent=2))
     else:
-        console = Console(markup=False, emoji=False)
-        console = console if console.is_terminal else Console(width=160, markup=False, emoji=False)
         columns_read = ", ".join(f"{role}: {name}" for role, name in named.items())
-        console.print(visible(f"{log}, target {target}; {columns_read}"))
-        for note in notes:
-            console.print(visible(note))
-        console.print(page_of(found))
+        _print((f"{log}, target {target}; {columns_read}", *notes), page_of(found))
     if found.verdict == "REFUSE":
         raise SystemExit(1)
+
+
+def _print(head: tuple[str, ...], page: RenderableType) -> None:
+    console = Console(markup=False, emoji=False)
+    console = console if console.is_terminal else Console(width=160, markup=False, emoji=False)
+    for line in head:
+        console.print(visible(line))
+    console.print(page)

@@ -174,7 +174,9 @@ def horizon_of(figures: Figures, log: Log, window_ms: int) -> int | None:
 
 def describe_judging(figures: Figures, adaptive: bool, planned: int | None) -> None:
     """Add which interval judges, why, and when it holds."""
-    if not adaptive and planned is None:
+    once = not adaptive and planned is None
+    figures.add("scope", "judged by", unit="text", text="bootstrap" if once else "anytime")
+    if once:
         text = (
             "Verdicts rest on intervals by a bootstrap over users. They and the anytime-valid ones beside them are for a log of "
             "this length that is judged once."

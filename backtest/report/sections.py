@@ -77,14 +77,11 @@ def value_section(figures: Figures) -> Section | None:
         "judges; thin grey bars, where they are wider, are the anytime-valid one.",
     )
     section.blocks.append(Plot(plots.lifts(figures, _LIFT), "Lift over the logged policy, per draw."))
-    measures = ("value", _LIFT, f"relative {_LIFT}", f"lift over {LIST_PRICE}", f"lift over {BEST_UNIFORM}")
-    head = ("SNIPS", "value", "lift over logged", "relative", "lift over list price", "lift over best uniform")
-    policies = figures.names("value", "policy")
-    logged = cell_of(figures, "value", measure="logged value")
-    rows = [Row(LOGGED, [logged, *[Cell("")] * (len(measures) - 1)])]
-    rows += [row_of(figures, figures.label(policy), "value", measures, policy=policy) for policy in policies]
-    section.blocks.append(Table(head, rows))
-    section.blocks.append(both_intervals(figures, policies, measures))
+    heads = {
+        "value": "value", _LIFT: "lift over logged", f"relative {_LIFT}": "relative",
+        f"lift over {LIST_PRICE}": "lift over list price", f"lift over {BEST_UNIFORM}": "lift over best uniform",
+    }  # fmt: skip
+    section.blocks.extend(both_intervals(figures, heads))
     says = [f"{row.policy}: {row.text}." for _, row in figures.where("targets", measure="says")]
     how = [row.text for measure in ("intervals", "reward") for _, row in figures.where("scope", measure=measure)]
     section.blocks.append(Notes([*how, *says]))

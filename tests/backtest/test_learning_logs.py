@@ -15,6 +15,7 @@ from backtest.evaluate_commands import evaluate
 from backtest.habits import MADE_UP
 from backtest.learning import known_by, moved
 from backtest.report.figures import Figures
+from backtest.report.page import page_of
 from backtest.report.study import Ask, write_report
 from backtest.shop_run import Files, run_shop
 from backtest.street import street
@@ -129,3 +130,21 @@ def test_what_each_policy_that_learns_knew_stands_on_page_one(learning: Shop, fi
     assert limits["fresh"].startswith("fresh had learned nothing on this log")
     of_fixed = {row.policy: row.text for _, row in fixed.figures.where("scope", measure="limit") if row.policy}
     assert all(f"{name} had learned nothing" in of_fixed[name] for name in ("learns", "fresh"))
+
+
+@pytest.mark.parametrize(("shop", "kind"), [("learning", "anytime-valid"), ("fixed", "users resampled")])
+def test_a_page_shows_and_holds_against_the_truth_the_interval_that_judges(
+    shop: str, kind: str, request: pytest.FixtureRequest
+) -> None:
+    figures = request.getfixturevalue(shop).figures
+    text = page_of(figures)
+    assert f"With the interval that judges: {kind}" in text
+    assert text.count("With the other interval: ") == 1
+    for policy in (*TOML, "list price", "best uniform price"):
+        for measure in ("value", "lift over logged policy"):
+            ((_, shown),) = figures.where("value", policy=policy, measure=measure)
+            ((_, judge),) = figures.where("value", policy=policy, measure=f"{measure}, {kind}")
+            assert (shown.low, shown.high) == (judge.low, judge.high)
+        ((_, true),) = figures.where("truth", policy=policy, measure="true lift over logged policy")
+        ((_, hit),) = figures.where("truth", policy=policy, measure="in the interval of its estimate")
+        assert hit.text == ("inside" if shown.low <= true.value <= shown.high else "outside")
