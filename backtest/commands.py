@@ -141,6 +141,12 @@ def perturb(
     type=click.Path(path_type=Path),
     help="With --report: what simulated shoppers would have paid, as `shoppers --out` wrote it; else what lies beside the log.",
 )
+@click.option(
+    "--planned",
+    type=click.IntRange(1),
+    help="With --report: draws with a choice to be looked at in all, if the log is judged again and again as it grows; the same "
+    "number at every look. Intervals that judge hold at all looks then; else they are for one look.",
+)
 @click.option("--as-of", metavar="TIME", help="See only what was known then: ISO 8601 (UTC), or milliseconds.")
 @click.option(
     "--order",
@@ -172,6 +178,7 @@ def backtest(
     policies: tuple[Path, ...],
     report: Path | None,
     truth: Path | None,
+    planned: int | None,
     as_of: str | None,
     as_json: bool,
     **given: Any,  # noqa: ANN401 - the fields of Wanted
@@ -188,10 +195,11 @@ def backtest(
     if report is not None:
         from backtest.report.command import report as write_page
 
-        write_page(wanted, policies, report, truth)
+        write_page(wanted, policies, report, truth, planned)
         return
-    if truth is not None:
-        raise click.UsageError("--truth is for a report: name its page with --report, too")
+    for option, given_one in (("--truth", truth), ("--planned", planned)):
+        if given_one is not None:
+            raise click.UsageError(f"{option} is for a report: name its page with --report, too")
     with _bar("backtest") as progress:
         found = backtest_all(wanted, policies, progress)
     if as_json:

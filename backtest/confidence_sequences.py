@@ -39,6 +39,15 @@ WITHIN = 0.9
 """Share of alpha that is spent on looks up to the planned number of observations."""
 
 
+def when_it_holds(planned: int | None) -> str:
+    """Return when an interval by `half_width_planned` holds, in words; None: the plan was to look at what there is."""
+    if planned is None:
+        return "for a log of this length that is judged once, also where its policy learned"
+    return (
+        f"at every look at a log that grows, also where its policy learned, tightest at the {planned:,} draws planned"
+    )
+
+
 def half_width_planned(variance: float, observations: int, alpha: float, planned: int) -> float:
     """Return half of the width of a two-sided sequence that is nearly as tight as one look at `planned` observations.
 
@@ -51,7 +60,8 @@ def half_width_planned(variance: float, observations: int, alpha: float, planned
         variance: of one observation.
         observations: so far.
         alpha: chance that the sequence ever misses.
-        planned: observations to be looked at, decided before looking.
+        planned: observations to be looked at, decided before looking, and the same at every look. A plan that grows with the
+            observations promises one look only: with ten of them, at a tenth of the log each, some look misses in 9 % of logs.
     """
     if observations > planned:
         return half_width(variance, observations, alpha * (1.0 - WITHIN), 4 * planned)

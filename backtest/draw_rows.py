@@ -32,6 +32,8 @@ class DrawState(Struct):
     """Draws without an outcome yet."""
     met: int = 0
     """Recorded outcomes that were held against one."""
+    equal: int = 0
+    """Of them, those that are the same bytes."""
     faults: int = 0
     first_fault: str = ""
     unrecorded: int = 0
@@ -103,6 +105,7 @@ class DrawRows:
         """Hold an outcome against the recorded one; return whether they agree."""
         self.state.met += 1
         if row.record == value:
+            self.state.equal += 1
             return True
         try:
             recorded = decode_outcome(row.record)
@@ -129,11 +132,12 @@ class DrawRows:
         place = draw.prices.index(outcome.price)
         row: list[Any] = [
             outcome.draw_id, outcome.user, outcome.item, outcome.market, self._partition, outcome.version,
-            outcome.drawn_ms, outcome.resolved_ms, outcome.policy, outcome.experiment, outcome.variant, outcome.held_out,
-            outcome.list_price, outcome.cost, outcome.price, outcome.propensity, outcome.forced, outcome.exposed,
-            outcome.learnable, outcome.unlearnable, outcome.bought.quantity if outcome.bought else 0, outcome.intent,
-            draw.sequence, outcome.preference, outcome.churn, outcome.churn_days, draw.prices, draw.probabilities,
+            outcome.drawn_ms, outcome.resolved_ms, outcome.policy, outcome.learned, outcome.experiment, outcome.variant,
+            outcome.held_out, outcome.list_price, outcome.cost, outcome.price, outcome.propensity, outcome.forced,
+            outcome.exposed, outcome.learnable, outcome.unlearnable, outcome.bought.quantity if outcome.bought else 0,
+            outcome.intent, draw.sequence, outcome.preference, outcome.churn, outcome.churn_days, draw.prices,
+            draw.probabilities,
         ]  # fmt: skip
         for wish in draw.wishes:
-            row += [wish.probabilities[place], wish.probabilities, wish.outside]
+            row += [wish.probabilities[place], wish.probabilities, wish.outside, wish.learned]
         return tuple(row)

@@ -14,6 +14,9 @@ Verdict = Literal["REFUSE", "REJECT", "INCONCLUSIVE", "ADOPT_TO_AB"]
 """The log cannot support an answer; it can, and the target is worse than the logged policy; it can, and there is no
 answer yet; the target is better, and may meet customers in an A/B test."""
 
+Judge = Literal["bootstrap", "anytime"]
+"""Which interval of a lift carries a verdict: the bootstrap over users, or the anytime-valid one."""
+
 ESTIMAND = (
     "mean one-step reward at the logged states and feasible actions, forced draws left out; not long-run value: what users "
     "would have seen and done next is not changed"
@@ -36,8 +39,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     shrinkage: float | None = None
     """Lambda of DRos; None: by SLOPE."""
     planned: int | None = None
-    """Draws at which the anytime-valid interval is meant to be tightest. Give the same number at every look at a log that
-    grows; None: this log is looked at once."""
+    """Draws with a choice at which the anytime-valid interval is meant to be tightest. Given, and the same at every look, the
+    interval holds at all looks together, before and beyond that number. None: this log is judged once, at its length."""
 
 
 class Interval(Struct, frozen=True):
@@ -63,11 +66,16 @@ class Estimate(Struct, frozen=True, kw_only=True):
     interval: Interval | None
     """By a bootstrap that resamples users; None for dm, and where it is not defined on most resamples."""
     anytime: Interval | None = None
-    """Holds at every look, also where the logged policy learned; for the logged policy, ips and snips."""
+    """Holds also where the logged policy learned, and at every look if `Settings.planned` was given; for the logged policy, ips
+    and snips."""
     widened: float = 1.0
     """How many times wider the intervals are than the draws that earned something say (backtest.rare_rewards)."""
     parameter: float | None = None
     """The clip, tau or lambda."""
+
+    def by(self, judge: Judge) -> Interval | None:
+        """Return one of the two intervals."""
+        return self.anytime if judge == "anytime" else self.interval
 
 
 class Lift(Struct, frozen=True, kw_only=True):
@@ -79,11 +87,15 @@ class Lift(Struct, frozen=True, kw_only=True):
     bootstrap: Interval | None
     """Resamples users; of a log whose policy did not learn. None: not defined on most resamples."""
     anytime: Interval
-    """Holds at every look, also where the logged policy learned; in the order of decisions."""
+    """As of an estimate; in the order of decisions."""
     widened: float
     """As of an estimate."""
     relative: float | None
     """Lift over the other policy's value; None where that is not above zero."""
+
+    def by(self, judge: Judge) -> Interval | None:
+        """Return one of the two intervals."""
+        return self.anytime if judge == "anytime" else self.bootstrap
 
 
 class Gate(Struct, frozen=True, kw_only=True):
@@ -146,7 +158,7 @@ class Evaluation(Struct, frozen=True, kw_only=True):
     why: tuple[str, ...]
     """The gates that failed, or what the verdict rests on."""
     gates: tuple[Gate, ...]
-    judged_by: Literal["bootstrap", "anytime"]
+    judged_by: Judge
     """Which interval of the lift carries the verdict."""
     logged: Estimate | None
     """Mean reward of the logged policy; None without a draw."""
@@ -156,4 +168,6 @@ class Evaluation(Struct, frozen=True, kw_only=True):
     diagnostics: Diagnostics | None
     adaptive: bool
     alpha: float
+    planned: int | None = None
+    """As in Settings."""
     estimand: str = ESTIMAND

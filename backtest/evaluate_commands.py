@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 import msgspec
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from contracts.visible import visible
 
@@ -36,17 +36,18 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "learning", "fixed"]),
     default="auto",
     show_default=True,
-    help="Whether the logged policy learned from these rewards; auto: if its propensities move.",
+    help="Whether the logged policy learned from these rewards; auto: if its propensities move, and in a log of ours if what it "
+    "had learned did between these draws.",
 )
 @click.option(
-    "--planned", type=click.IntRange(1), help="Draws to be looked at in all, if the log is judged as it grows."
+    "--planned",
+    type=click.IntRange(1),
+    help="Draws with a choice to be looked at in all, if the log is judged as it grows; the same number at every look.",
 )
 @click.option(
     "--goal",
     type=click.Choice(["margin", "revenue", "units", "purchase"]),
-    default="revenue",
-    show_default=True,
-    help="Of a log of ours: what a draw earns.",
+    help="Of a log of ours: what a draw earns; else margin if the catalogue knows every cost, and revenue if not.",
 )
 @click.option(
     "--model",
@@ -74,7 +75,7 @@ def evaluate(
     forced: str | None,
     logged_policy: str,
     planned: int | None,
-    goal: Reward,
+    goal: Reward | None,
     models: tuple[Path, ...],
     tau: float | None,
     shrinkage: float | None,
@@ -99,21 +100,28 @@ def evaluate(
     columns = Columns(time, user, action, position, reward, propensity, decision, forced)
     adaptive = None if logged_policy == "auto" else logged_policy == "learning"
     settings = Settings(resamples=resamples, seed=seed, clip=clip, tau=tau, shrinkage=shrinkage, planned=planned)
+    notes: tuple[str, ...] = ()
     if log.is_dir():
-        named: dict[str, str] = {"reward": goal}
-        feedback = feedback_on_policy(log, target, goal, models, adaptive)
+        asked = feedback_on_policy(log, target, goal, models, adaptive)
+        feedback, notes = asked.feedback, asked.notes
+        named: dict[str, str] = {"reward": asked.reward}
     else:
         read, feedback = feedback_from(log, columns, target, adaptive)
         named = read.columns
     found = judge(feedback, settings)
     if as_json:
-        head = {"log": str(log), "columns": named, "target": target}
+        head = {"log": str(log), "columns": named, "target": target, "notes": notes}
         click.echo(msgspec.json.format(msgspec.json.encode(head | msgspec.to_builtins(found)), indent=2))
     else:
-        console = Console(markup=False, emoji=False)
-        console = console if console.is_terminal else Console(width=160, markup=False, emoji=False)
         columns_read = ", ".join(f"{role}: {name}" for role, name in named.items())
-        console.print(visible(f"{log}, target {target}; {columns_read}"))
-        console.print(page_of(found))
+        _print((f"{log}, target {target}; {columns_read}", *notes), page_of(found))
     if found.verdict == "REFUSE":
         raise SystemExit(1)
+
+
+def _print(head: tuple[str, ...], page: RenderableType) -> None:
+    console = Console(markup=False, emoji=False)
+    console = console if console.is_terminal else Console(width=160, markup=False, emoji=False)
+    for line in head:
+        console.print(visible(line))
+    console.print(page)

@@ -13,10 +13,10 @@ import numpy as np
 from backtest import estimators
 from backtest.confidence_sequences import half_width_planned
 from backtest.diagnostics import diagnostics_of
-from backtest.estimates import Estimate, Evaluation, Interval, Lift, Settings
+from backtest.estimates import Estimate, Evaluation, Interval, Judge, Lift, Settings
 from backtest.estimators import Estimator, error_of, value_of
 from backtest.feedback import Feedback, Floats, Ints
-from backtest.gates import Judge, gates_of, no_draws, refused, verdict_of
+from backtest.gates import gates_of, no_draws, refused, verdict_of
 from backtest.rare_rewards import widening
 from backtest.resampling import groups_of, intervals_of
 
@@ -29,7 +29,8 @@ def evaluate(feedback: Feedback, settings: Settings = DEFAULT) -> Evaluation:
     """Return everything that the log says about the target: nothing at all, if whoever read the log refuses it.
 
     A log whose policy learned, or that is looked at again and again as it grows (`settings.planned`), is judged by the
-    anytime-valid interval of the lift, any other one by the bootstrap over users.
+    anytime-valid interval of the lift, any other one by the bootstrap over users. Without `settings.planned` either is for one
+    look, at a log of this length.
     """
     free = feedback.where(~feedback.forced)
     judged_by: Judge = "anytime" if feedback.adaptive or settings.planned is not None else "bootstrap"
@@ -77,7 +78,7 @@ def _codes(users: Ints) -> Ints:
 
 def _evaluation(free: Feedback, settings: Settings, judged_by: Judge, **rest: object) -> Evaluation:
     empty: dict[str, object] = {"logged": None, "estimates": (), "lift": None, "diagnostics": None}
-    more = {"judged_by": judged_by, "adaptive": free.adaptive, "alpha": settings.alpha}
+    more = {"judged_by": judged_by, "adaptive": free.adaptive, "alpha": settings.alpha, "planned": settings.planned}
     return Evaluation(**(empty | rest | more))  # type: ignore[arg-type]  # fields by name, from two places
 
 

@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from backtest.confidence_sequences import when_it_holds
 from backtest.estimates import Diagnostics, Estimate, Evaluation, Gate, Interval, Lift
 from backtest.gates import tail_aside
 
@@ -30,6 +31,7 @@ def page_of(found: Evaluation) -> RenderableType:
     parts.append(Text(f"estimated: {found.estimand}", style="dim"))
     if found.lift is not None:
         parts.append(_lift(found, found.lift))
+        parts.append(Text(f"the anytime-valid interval holds {when_it_holds(found.planned)}", style="dim"))
     if found.logged is not None:
         parts.append(_estimates(found, found.logged))
     parts.append(_gates(found.gates))

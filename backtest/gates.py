@@ -6,9 +6,7 @@ is not enough: a real log had k = 0.56 and one draw with 69 % of all weight. Not
 
 from __future__ import annotations
 
-from typing import Literal
-
-from backtest.estimates import Diagnostics, Gate, Interval, Lift, Verdict
+from backtest.estimates import Diagnostics, Gate, Interval, Judge, Lift, Verdict
 
 ESS_MIN = 500.0
 ESS_SHARE_MIN = 0.01
@@ -28,8 +26,6 @@ AT_LEAST = ("ess", "ess share", "users")
 """Gates whose value must reach the limit; that of any other must stay below it, or be zero where the limit is."""
 SHARES = ("ess share", "largest weight", "largest reward", "unsupported target")
 """Gates whose value is a fraction."""
-
-Judge = Literal["bootstrap", "anytime"]
 
 
 def gates_of(found: Diagnostics, judged_by: Judge) -> tuple[Gate, ...]:
@@ -86,7 +82,7 @@ def no_draws(unknown: int, duplicated: int, forced: int) -> tuple[Gate, ...]:
 def verdict_of(gates: tuple[Gate, ...], lift: Lift | None, judged_by: Judge) -> tuple[Verdict, tuple[str, ...]]:
     """Return the verdict and its reasons: the gates that failed, else where the interval of the lift lies."""
     failed = tuple(f"{gate.name}: {gate.says}" for gate in gates if not gate.passed)
-    interval = None if lift is None else lift.anytime if judged_by == "anytime" else lift.bootstrap
+    interval = None if lift is None else lift.by(judged_by)
     if failed or interval is None:
         return "REFUSE", failed or ("lift: it cannot be computed on most resamples of the users",)
     name = "anytime-valid interval" if judged_by == "anytime" else "bootstrap interval"

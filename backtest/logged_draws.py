@@ -35,22 +35,43 @@ Reward = Literal["margin", "revenue", "units", "purchase"]
 
 DRAW_COLUMNS = {
     "draw_id": "string", "user": "string", "item": "string", "market": "string", "partition": "int64", "version": "int64",
-    "drawn_ms": "int64", "resolved_ms": "int64", "policy": "string", "experiment": "string", "variant": "string",
-    "held_out": "bool", "list_price": "int64", "cost": "int64", "price": "int64", "propensity": "double",
+    "drawn_ms": "int64", "resolved_ms": "int64", "policy": "string", "learned": "string", "experiment": "string",
+    "variant": "string", "held_out": "bool", "list_price": "int64", "cost": "int64", "price": "int64", "propensity": "double",
     "forced": "bool", "exposed": "bool", "learnable": "bool", "unlearnable": "list", "quantity": "int64",
     "intent": "int64", "sequence": "int64", "preference": "double", "churn": "double", "churn_days": "int64",
     "prices": "prices", "probabilities": "numbers",
 }  # fmt: skip
 """Columns of every table of draws. Money in minor units, times in ms of event time; fields as in contracts.outcomes, but:
 `partition` of the log; `sequence`: the user's count of events at the draw; `quantity`: pieces bought at the draw's price, 0
-for none; `probabilities`: of each of `prices`, and `propensity` is the one of `price`, also in an experiment with a holdout
-(marginal over the lot). Null `cost`: the catalogue has none."""
-TARGET_COLUMNS = ("target", "targets", "outside")
+for none; `learned`: digest of what a policy that learns knew, null for others; `probabilities`: of each of `prices`, and
+`propensity` is the one of `price`, also in an experiment with a holdout (marginal over the lot). Null `cost`: the catalogue
+has none."""
+TARGET_COLUMNS = ("target", "targets", "outside", "learned")
 """Behind them, per target policy NAME: `target.NAME`, its probability of the logged price; `targets.NAME`, of each of
-`prices`; `outside.NAME`, of prices that are not among them: targets.NAME and outside.NAME sum to 1."""
+`prices`; `outside.NAME`, of prices that are not among them: targets.NAME and outside.NAME sum to 1.
+`learned.NAME` is the version of what a target that learns knew there, null for nothing."""
 
 _META = b"pricetide.draws"
 Floats = NDArray[np.float64]
+
+
+class Replayed(Struct, frozen=True):
+    """Recorded outcomes of a log, held against those of its replay. Where one contradicts it the log is refused."""
+
+    met: int
+    """Outcomes that were compared."""
+    equal: int
+    """Of them, those that are the same bytes; others differ in what a model foretold, in its last digits, on another machine."""
+
+    @property
+    def says(self) -> str:
+        """What is proved, as a predicate of the recorded outcomes."""
+        if self.equal == self.met:
+            return "equal the replay, to the last bit"
+        return (
+            "have the prices, probabilities, propensities and purchases of the replay, to the last bit; "
+            f"{self.met - self.equal:,} differ in what a model foretold"
+        )
 
 
 @dataclass(frozen=True)
@@ -65,6 +86,8 @@ class LoggedDraws:
     """Why nothing may be estimated from this log: a sentence. The rows are what could be recomputed, if any."""
     pending: int
     """Draws without a row, because the log ends before their window does."""
+    replayed: Replayed
+    """How the log's recorded outcomes were proved."""
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -129,7 +152,8 @@ class DrawsHead(Struct, frozen=True, kw_only=True):
     targets: tuple[str, ...]
     refusal: str | None
     pending: int
-    """These three as in LoggedDraws."""
+    replayed: Replayed
+    """These four as in LoggedDraws."""
     rows: int
 
 
@@ -145,7 +169,9 @@ def read_head(file: Path) -> DrawsHead:
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(file, error) from None
     meta = _meta_of(file, found.metadata)
-    return DrawsHead(targets=meta.targets, refusal=meta.refusal, pending=meta.pending, rows=found.num_rows)
+    return DrawsHead(
+        targets=meta.targets, refusal=meta.refusal, pending=meta.pending, replayed=meta.replayed, rows=found.num_rows
+    )
 
 
 def _unreadable(file: Path, error: Exception) -> BadInput:
@@ -172,7 +198,7 @@ def read_draws(file: Path) -> LoggedDraws:
         raise _unreadable(file, error) from None
     meta = _meta_of(file, table.schema.metadata)
     order = [("drawn_ms", "ascending"), ("partition", "ascending"), ("version", "ascending")]
-    return LoggedDraws(table.sort_by(order), meta.targets, meta.refusal, meta.pending)
+    return LoggedDraws(table.sort_by(order), meta.targets, meta.refusal, meta.pending, meta.replayed)
 
 
 def logged_draws(directory: Path, targets: Sequence[Policy], models: Sequence[Path] = ()) -> LoggedDraws:
@@ -198,6 +224,7 @@ class _Meta(Struct, frozen=True):
     targets: tuple[str, ...]
     refusal: str | None
     pending: int
+    replayed: Replayed
 
 
 def draw_columns(targets: Sequence[str]) -> dict[str, str]:
@@ -205,6 +232,7 @@ def draw_columns(targets: Sequence[str]) -> dict[str, str]:
     columns = dict(DRAW_COLUMNS)
     for name in targets:
         columns |= {f"target.{name}": "double", f"targets.{name}": "numbers", f"outside.{name}": "double"}
+        columns[f"learned.{name}"] = "int64"
     return columns
 
 
@@ -212,7 +240,8 @@ def write_draws(
     work: Path, log: Log, targets: Sequence[str], states: Sequence[DrawState], pending: int, path: Path
 ) -> None:
     """Write the pieces of all partitions as one file, with what `read_draws` wants to know."""
-    meta = _Meta(tuple(targets), _refusal(log, states), pending + sum(state.unrecorded for state in states))
+    replayed = Replayed(sum(state.met for state in states), sum(state.equal for state in states))
+    meta = _Meta(tuple(targets), _refusal(log, states), pending + sum(state.unrecorded for state in states), replayed)
     write_table(
         work, "draws", log.manifest.topology.partitions, draw_columns(targets), path, {_META: msgspec.json.encode(meta)}
     )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from contracts.learned import Learned
 from contracts.policies import Policy, PolicyBook
 from contracts.rules import LearningRule
 from pricing.choosers import Sight
@@ -35,6 +36,8 @@ class Wish(Struct, frozen=True, gc=False):
     """Of each price that was feasible at the draw."""
     outside: float
     """Of all others; 1 for an item that the target's rails refuse to price."""
+    learned: int | None = None
+    """Version of what a target that learns knew; None: nothing yet, or it does not learn."""
 
 
 class TargetDraw(Struct, gc=False):
@@ -74,28 +77,31 @@ class Targets:
     def _wishes(self, book: MenuBook, drawn: Sequence[Drawn], policies: PolicyBook) -> list[Wish]:
         policy = book.policy
         sights: Sequence[Sight | None] = [None] * len(drawn)
+        learned: Learned | None = None
         if isinstance(policy.rule, LearningRule):
             twin = policies.twin_of(policy)
-            known = self._known.of(policy, None if twin is None else policies.knowledge_of(twin))
+            learned = None if twin is None else policies.knowledge_of(twin)
+            known = self._known.of(policy, learned)
             seen = [seen_of(one.turn.priced.list_price, one.turn.ask.intent, one.turn.ask.taste) for one in drawn]
             sights = sights_of(known, seen)
-        return [_wish(book, one, sight) for one, sight in zip(drawn, sights, strict=True)]
+        version = None if learned is None else learned.version
+        return [_wish(book, one, sight, version) for one, sight in zip(drawn, sights, strict=True)]
 
 
-def _wish(book: MenuBook, drawn: Drawn, sight: Sight | None) -> Wish:
+def _wish(book: MenuBook, drawn: Drawn, sight: Sight | None, learned: int | None) -> Wish:
     turn, verdict = drawn.turn, drawn.verdict
     theirs = turn.priced
     ours = book.of(theirs.version, theirs.item, turn.ask.market)
     prices = theirs.menu(verdict.last_price).prices
     if ours.refused_by is not None:
-        return Wish((0.0,) * len(prices), 1.0)
+        return Wish((0.0,) * len(prices), 1.0, learned)
     menu = ours.menu(verdict.last_price)
     chances: Chances = menu.chances(turn.ask.intent) if sight is None else menu.chances_of(sight)
     if menu.prices == prices:
-        return Wish(chances.probabilities, 0.0)
+        return Wish(chances.probabilities, 0.0, learned)
     wanted = dict(zip(menu.prices, chances.probabilities, strict=True))
     inside = tuple([wanted.pop(price, 0.0) for price in prices])
-    return Wish(inside, sum(wanted.values()))
+    return Wish(inside, sum(wanted.values()), learned)
 
 
 def _target_draw(drawn: Drawn, wishes: tuple[Wish, ...]) -> TargetDraw:

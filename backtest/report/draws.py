@@ -175,6 +175,20 @@ def read_draws(
     return Draws(**columns, row=order, lattices=lattices), wishes
 
 
+def knowledge_at(file: Path, head: DrawsHead, rows: Ints) -> Any:  # noqa: ANN401 - a pyarrow.Table
+    """Return what backtest.learning asks of some draws, as numbers of few texts: which policy drew, and what who knew.
+
+    Args:
+        file: of logged draws.
+        head: of it.
+        rows: places in the file, (n,).
+    """
+    pa = require_pyarrow()
+    texts = ["policy", "learned"]
+    columns = [*texts, *(f"learned.{name}" for name in head.targets)]
+    return pa.parquet.read_table(file, columns=columns, read_dictionary=texts).take(rows)
+
+
 def _unsupported(lattices: Lattices, name: str, outside: Floats) -> Floats:
     """Return a target's probability, (n,), of what the logged policy never draws; see LoggedDraws.unsupported."""
     mass = outside.copy()

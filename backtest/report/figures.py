@@ -25,6 +25,8 @@ units of the log's currency; permille: of list price; text: only `text`."""
 
 STAYS_AWAY = "users who do not come back"
 """The only figure of a policy that is the worse the higher it is."""
+PROVED = "recorded outcomes, held against the replay"
+"""The proof of the logged propensities."""
 
 
 class Figure(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -53,6 +53,7 @@ def judge(
     asked: Sequence[Target],
     table: Path,
     settings: Settings,
+    adaptive: bool,
     out: Path,
     progress: Callable[[int, int], None],
 ) -> None:
@@ -65,10 +66,12 @@ def judge(
         asked: policies at these draws.
         table: of logged draws.
         settings: of the evaluation.
+        adaptive: whether what a policy had learned changed between the draws.
         out: Parquet file to write.
         progress: called with how much is done, of how much.
     """
-    judged, against = _judged(figures, runs, draws, asked, settings)
+    scope.describe_judging(figures, adaptive, settings.planned)
+    judged, against = _judged(figures, runs, draws, asked, settings, adaptive)
     targets = [*asked, *against]
     for place, target in enumerate(targets):
         progress(place, len(targets))
@@ -107,7 +110,7 @@ def _more(judged: Judged) -> dict[str, Floats]:
 
 
 def _judged(
-    figures: Figures, runs: Runs, draws: Draws, asked: Sequence[Target], settings: Settings
+    figures: Figures, runs: Runs, draws: Draws, asked: Sequence[Target], settings: Settings, adaptive: bool
 ) -> tuple[Judged, list[Target]]:
     """Return what all policies are judged by, and the prices that they are held against."""
     goal, reward = scope.goal_of(figures, draws)
@@ -128,7 +131,7 @@ def _judged(
         minor=runs.divisions.minor,
         expected=expected_rewards(draws, runs.divisions, goal, [*asked, *against]),
         gone=gone,
-        adaptive=scope.learns(figures, runs.log),
+        adaptive=adaptive,
         settings=settings,
     )
     return judged, against

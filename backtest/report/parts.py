@@ -1,7 +1,7 @@
 """What the policies would have earned in parts of a log: each segment and each period as the whole log is judged, and both at once.
 
-Parts are judged with fewer resamples, and not at all with few draws; many parts are many looks. Not here: the whole log
-(values), how a log is divided (divisions).
+Parts are judged with fewer resamples, as if each were looked at once, and not at all with few draws; many parts are many
+looks. Not here: the whole log (values), how a log is divided (divisions).
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from msgspec.structs import replace
 
+from backtest.estimates import Estimate, Judge, Lift
 from backtest.evaluation import evaluate, lift_over
-from backtest.report.clusters import clustered_mean
 from backtest.report.divisions import Divisions, period_name
-from backtest.report.facts import Bools, Floats
+from backtest.report.facts import Bools
 from backtest.report.figures import Figures, Place, Unit
 from backtest.report.support import UNSUPPORTED, failed_gates
 from backtest.report.targets import Target
-from backtest.report.values import ESTIMATORS, Judged, diagnosed, ends, fewer, goals_of
+from backtest.report.values import ESTIMATORS, Judged, add_judged, diagnosed, ends, fewer, goals_of, snips_of
 
 PART_DRAWS_MIN = 100
 """Draws below which a part of the log is not judged on its own."""
@@ -56,10 +57,16 @@ class _Parts:
     """Judges parts of the draws under one policy."""
 
     def __init__(self, figures: Figures, judged: Judged, target: Target, against: Sequence[Target]) -> None:
-        self._figures, self._judged, self._against = figures, judged, against
+        self._figures, self._judged = figures, judged
+        self._against = [(other, judged.feedback(other)) for other in against]
         self._feedback = judged.feedback(target)
-        self._goals = goals_of(judged)
-        self._settings = fewer(judged.settings)
+        goals = ((name, change, reward) for name, (reward, _, change) in goals_of(judged).items() if reward is not None)
+        self._goals = [
+            (name, change, known, judged.feedback(target, np.where(known, reward, 0.0)))
+            for name, change, reward, known in ((*one, np.isfinite(one[2])) for one in goals)
+        ]
+        self._settings = replace(fewer(judged.settings), planned=None)
+        self._judge: Judge = "anytime" if judged.adaptive else "bootstrap"
 
     def describe(self, rows: Bools, place: Place, x: float | None) -> None:
         """Add everything about a part."""
@@ -90,25 +97,27 @@ class _Parts:
         if found.verdict == "REFUSE" or found.logged is None or found.lift is None:
             return
         add("logged value", found.logged.value, "money")
-        add("value", found.logged.value + found.lift.value, "money")
-        add("lift", found.lift.value, "change of money", *ends(found.lift.bootstrap))
-        add("lift, at every look", found.lift.anytime.middle, "change of money", *ends(found.lift.anytime))
         add("relative lift", found.lift.relative, "change")
-        for other in self._against:
-            over = None
-            if not failed_gates(self._judged.feedback(other).where(rows)):
-                over = lift_over(feedback, other.probability[rows], self._settings)
-            if over is None:
-                add(f"lift over {other.name}", None, "change of money", text=UNSUPPORTED)
-            else:
-                add(f"lift over {other.name}", over.value, "change of money", *ends(over.bootstrap))
         for one in found.estimates:
             add(f"value by {ESTIMATORS[one.name]}", one.value, "money", *ends(one.interval))
-        for name, (reward, _, change) in self._goals.items():
-            if reward is not None:
-                known = rows & np.isfinite(reward)
-                lift, low, high = self._lift(known, reward)
-                add(f"lift of {name}", lift, change, low, high)
+        self._add("value", snips_of(found), "money", place, x)
+        self._add("lift", found.lift, "change of money", place, x)
+        for other, theirs in self._against:
+            over = None
+            if not failed_gates(theirs.where(rows), self._judge):
+                over = lift_over(feedback, other.probability[rows], self._settings)
+            self._add(f"lift over {other.name}", over, "change of money", place, x)
+            if over is None:
+                add(f"lift over {other.name}", None, "change of money", text=UNSUPPORTED)
+        for name, change, known, of_goal in self._goals:
+            part = of_goal.where(rows & known)
+            lift = lift_over(part, part.propensity, self._settings)
+            if lift is not None:
+                add(f"lift of {name}", lift.value, change, *ends(lift.by(self._judge)))
+
+    def _add(self, measure: str, one: Estimate | Lift | None, unit: Unit, place: Place, x: float | None) -> None:
+        if one is not None:
+            add_judged(self._figures, "parts", measure, one, self._judge, unit, place, x)
 
     def cross(self, rows: Bools, place: Place) -> None:
         """Add draws, purchases and, where the gates let it, the lift of one group in one period."""
@@ -119,35 +128,38 @@ class _Parts:
         if count < PART_DRAWS_MIN:
             self._figures.add("parts", "lift", None, **place, unit="change of money", text="too few draws")
             return
-        failed = ", ".join(failed_gates(self._feedback.where(rows)))
+        failed = ", ".join(failed_gates(self._feedback.where(rows), self._judge))
         if failed:
             self._figures.add("parts", "lift", None, **place, unit="change of money", text="REFUSE")
             self._figures.add("parts", "gates that failed", None, **place, unit="text", text=failed)
             return
-        lift = self._lift(rows, self._feedback.reward)
-        self._figures.add("parts", "lift", *lift, **place, unit="change of money")
-
-    def _lift(self, rows: Bools, reward: Floats) -> tuple[float, float, float]:
-        """Return the IPS lift of a reward, and its interval clustered by user."""
-        inside = rows & ~self._feedback.forced
-        earned = (self._feedback.weight[inside] - 1.0) * reward[inside]
-        mean, half = clustered_mean(earned, self._feedback.users[inside])
-        return mean, mean - half, mean + half
+        free = self._feedback.where(rows & ~self._feedback.forced)
+        lift = lift_over(free, free.propensity, self._settings)
+        if lift is not None:
+            low, high = ends(lift.by(self._judge))
+            self._figures.add("parts", "lift", lift.value, low, high, **place, unit="change of money")
 
     def _says(self, text: str, place: Place, x: float | None) -> None:
         self._figures.add("parts", "verdict", None, **place, x=x, unit="text", text=text)
 
 
 def describe_growth(figures: Figures, judged: Judged, target: Target, divisions: Divisions) -> None:
-    """Add the lift over the logged policy from the beginning of the log to the end of each period: section growth."""
+    """Add the lift over the logged policy from the beginning of the log to the end of each period: section growth.
+
+    Its interval is the anytime-valid one, planned for the draws of the whole log if nobody planned for more: a curve is many
+    looks at one log as it grows, and the interval holds at all of them together.
+    """
     feedback, starts = judged.feedback(target), divisions.periods(judged.draws.time_ms)
-    earned = (feedback.weight - 1.0) * feedback.reward
+    planned = judged.settings.planned or int((~feedback.forced).sum())
+    settings = replace(judged.settings, planned=planned, resamples=2)
     for start in np.unique(starts).tolist():
         inside = (starts <= start) & ~feedback.forced
         if inside.sum() < PART_DRAWS_MIN:
             continue
-        mean, half = clustered_mean(earned[inside], feedback.users[inside])
-        figures.add(
-            "growth", "lift", mean, mean - half, mean + half, policy=target.name, x=float(start + divisions.step_ms),
-            period=period_name(start, divisions.step_ms), unit="change of money",
-        )  # fmt: skip
+        part = feedback.where(inside)
+        lift = lift_over(part, part.propensity, settings)
+        if lift is not None:
+            figures.add(
+                "growth", "lift", lift.value, *ends(lift.anytime), policy=target.name, x=float(start + divisions.step_ms),
+                period=period_name(start, divisions.step_ms), unit="change of money",
+            )  # fmt: skip

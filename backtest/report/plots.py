@@ -114,7 +114,7 @@ def lifts(figures: Figures, measure: str) -> str:
     with _canvas(height=0.55 + 0.36 * len(policies)) as ((axes,), made):
         for place, policy in enumerate(policies):
             (_, row), *_ = figures.where("value", policy=policy, measure=measure)
-            _, anytime = (figures.where("value", policy=policy, measure=f"{measure}, at every look") or [(0, row)])[0]
+            _, anytime = (figures.where("value", policy=policy, measure=f"{measure}, anytime-valid") or [(0, row)])[0]
             _whisker(axes, anytime, place, _GREY, 1.4)
             _whisker(axes, row, place, _colour(place), 4.0)
             axes.plot([(row.value or 0.0)], [place], "o", color="white", markeredgecolor=_colour(place), markersize=6)

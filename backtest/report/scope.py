@@ -17,16 +17,17 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
+from backtest.confidence_sequences import when_it_holds
 from backtest.estimates import ESTIMAND, Settings
+from backtest.learning import known_by
+from backtest.logged_draws import DrawsHead
 from backtest.report.draws import Draws
 from backtest.report.facts import Codes, Floats
-from backtest.report.figures import Figures
+from backtest.report.figures import PROVED, Figures
 from backtest.summary import Summary
 from backtest.what_if import Wanted
-from contracts.errors import UNREADABLE
-from contracts.log import MANIFEST, Log, policy_records, sha256_of
-from contracts.policies import Policy, decode_policy
-from contracts.rules import LearningRule
+from contracts.log import MANIFEST, Log, sha256_of
+from contracts.policies import Policy
 from features.artifact import MANIFEST as ARTIFACT_MANIFEST
 from features.artifact import Artifact
 
@@ -48,7 +49,8 @@ _CAN_SHOWN = (
     "test.",
     "Prices, rails and parity below are of a replay under the policy, with the events as they were recorded.",
 )
-_LEARNS = "A policy of this log learns, so its draws depend on earlier rewards: verdicts rest on intervals that hold at every look."
+_LEARNS = "What a policy had learned changed between these draws, so they depend on earlier rewards: "
+_GROWS = "The log is judged as it grows: "
 _PACKAGES = ("pricetide", "numpy", "pyarrow", "scipy", "scikit-learn", "matplotlib", "jinja2", "onnxruntime-gpu")
 _DAY_MS = 86_400_000
 
@@ -119,18 +121,19 @@ def describe_log(figures: Figures, log: Log, wanted: Wanted, summary: Summary, u
         figures.add("rules", "synthetic", unit="text", text=rule)
 
 
-def describe_draws(figures: Figures, draws: Draws, pending: int, judged: int) -> None:
-    """Add how many draws there are, and why some are not judged."""
+def describe_draws(figures: Figures, draws: Draws, head: DrawsHead, judged: int) -> None:
+    """Add how many draws there are, why some are not judged, and how the record of them is proved."""
     unseen = int((~draws.exposed).sum())
     for measure, value in (
         ("draws with an outcome", len(draws)),
-        ("draws whose window the log does not see the end of", pending),
+        ("draws whose window the log does not see the end of", head.pending),
         ("draws that no user saw", unseen),
         ("draws seen, of which nothing may be learned", len(draws) - unseen - judged),
         ("draws judged, forced ones among them", judged),
         ("purchases at the drawn price", int((draws.quantity > 0).sum())),
     ):
         figures.add("log", measure, value, unit="count")
+    figures.add("proof", PROVED, head.replayed.met, unit="count", text=head.replayed.says)
     figures.add("scope", "estimand", unit="text", text=f"What is estimated: {ESTIMAND}.")
     for text in _CAN_SHOWN:
         figures.add("scope", "limit", unit="text", text=text)
@@ -180,17 +183,28 @@ def horizon_of(figures: Figures, log: Log, window_ms: int) -> int | None:
     return horizon_ms
 
 
-def learns(figures: Figures, log: Log) -> bool:
-    """Return whether a policy of the log learns from outcomes: then draws depend on earlier rewards; says so in the figures."""
-    for record in policy_records(log):
-        try:
-            policy = decode_policy(record.value) if record.value is not None else None
-        except UNREADABLE:
-            continue  # no worker would use it, either
-        if isinstance(policy, Policy) and isinstance(policy.rule, LearningRule):
-            figures.add("scope", "limit", unit="text", text=_LEARNS)
-            return True
-    return False
+def describe_judging(figures: Figures, adaptive: bool, planned: int | None) -> None:
+    """Add which interval judges, why, and when it holds."""
+    once = not adaptive and planned is None
+    figures.add("scope", "judged by", unit="text", text="bootstrap" if once else "anytime")
+    if once:
+        text = (
+            "Verdicts rest on intervals by a bootstrap over users. They and the anytime-valid ones beside them are for a log of "
+            "this length that is judged once."
+        )
+    else:
+        why = _LEARNS if adaptive else _GROWS
+        text = f"{why}verdicts rest on anytime-valid intervals. They hold {when_it_holds(planned)}."
+        figures.add("scope", "limit", unit="text", text=text)
+    figures.add("scope", "intervals", unit="text", text=text)
+
+
+def describe_learning(figures: Figures, policies: Sequence[Policy], draws: Any) -> None:  # noqa: ANN401 - a pyarrow.Table
+    """Add what each policy that learns knew at the draws with a choice, as of backtest.learning."""
+    for policy in policies:
+        known = known_by(policy, draws)
+        if known is not None:
+            figures.add("scope", "limit", policy=policy.name, unit="text", text=f"{known}.")
 
 
 def catalogue_of(log: Log, items: Codes) -> tuple[dict[int, str], dict[int, str]]:
@@ -230,6 +244,8 @@ def describe_versions(figures: Figures, settings: Settings, policies: Sequence[P
     """Add versions, seeds and what was asked."""
     figures.add("versions", "seed of the bootstrap", unit="text", text=str(settings.seed))
     figures.add("versions", "resamples", unit="text", text=f"{settings.resamples:,}")
+    if settings.planned is not None:
+        figures.add("versions", "draws planned", unit="text", text=f"{settings.planned:,}")
     for policy in policies:
         text = msgspec.json.encode(policy).decode()
         figures.add("versions", f"policy {policy.name}", unit="text", text=text)

@@ -6,9 +6,6 @@ predictions (price_sections), how any of it looks (page.html.jinja).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
 from backtest.gates import AT_LEAST
 from backtest.report import plots
 from backtest.report.blocks import (
@@ -28,10 +25,12 @@ from backtest.report.blocks import (
     cell_of,
     row_of,
 )
+from backtest.report.both_intervals import both_intervals
 from backtest.report.draws import LOGGED
-from backtest.report.figures import Figure, Figures, shown, shown_interval
+from backtest.report.figures import PROVED, Figure, Figures, shown, shown_interval
 from backtest.report.support import UNSUPPORTED
 from backtest.report.targets import BEST_UNIFORM, LIST_PRICE
+from backtest.report.values import ANYTIME, RESAMPLED
 
 _TONES = {"REFUSE": "refuse", "REJECT": "reject", "INCONCLUSIVE": "inconclusive", "ADOPT_TO_AB": "adopt"}
 _LIFT = f"lift over {LOGGED}"
@@ -75,35 +74,23 @@ def value_section(figures: Figures) -> Section | None:
     section = Section(
         "value",
         "Value and lift",
-        "Money per draw, with 95 % intervals: by a bootstrap over users in the coloured numbers and bars; thin "
-        "grey bars hold at every look at a growing log, also where the logged policy was learning.",
+        "Money per draw by SNIPS, which the lift is made of, with 95 % intervals: of numbers and coloured bars the one that "
+        "judges; thin grey bars, where they are wider, are the anytime-valid one.",
     )
     section.blocks.append(Plot(plots.lifts(figures, _LIFT), "Lift over the logged policy, per draw."))
-    columns = {
-        "value": "value",
-        _LIFT: "lift over logged",
-        f"{_LIFT}, at every look": "at every look",
-        f"relative {_LIFT}": "relative",
-        f"lift over {LIST_PRICE}": "lift over list price",
-        f"lift over {BEST_UNIFORM}": "lift over best uniform",
-    }
-    measures = [one for one in columns if figures.where("value", measure=one)]
-    policies = figures.names("value", "policy")
-    logged = cell_of(figures, "value", measure="logged value")
-    rows = [Row(LOGGED, [logged, *[Cell("")] * (len(measures) - 1)])]
-    rows += [_value_row(figures, policy, measures) for policy in policies]
-    section.blocks.append(Table(("", *(columns[one] for one in measures)), rows))
+    heads = {
+        "value": "value", _LIFT: "lift over logged", f"relative {_LIFT}": "relative",
+        f"lift over {LIST_PRICE}": "lift over list price", f"lift over {BEST_UNIFORM}": "lift over best uniform",
+    }  # fmt: skip
+    section.blocks.extend(
+        both_intervals(figures, {one: name for one, name in heads.items() if figures.where("value", measure=one)})
+    )
     says = [f"{row.policy}: {row.text}." for _, row in figures.where("targets", measure="says")]
     says += [row.text for _, row in figures.where("targets", measure="missing")]
     says += [f"{row.policy}: {UNSUPPORTED} ({row.text})." for _, row in figures.where("targets", measure="refused")]
-    section.blocks.append(Notes([*says, *[row.text for _, row in figures.where("scope", measure="reward")]]))
+    how = [row.text for measure in ("intervals", "reward") for _, row in figures.where("scope", measure=measure)]
+    section.blocks.append(Notes([*how, *says]))
     return section
-
-
-def _value_row(figures: Figures, policy: str, measures: Sequence[str]) -> Row:
-    """Return what a policy earns; the numbers of a refused one have no colour that says good or bad."""
-    row = row_of(figures, figures.label(policy), "value", measures, policy=policy)
-    return replace(row, cells=[replace(one, tone="refused") for one in row.cells]) if figures.refused(policy) else row
 
 
 def goals_section(figures: Figures) -> Section | None:
@@ -175,7 +162,8 @@ def estimators_section(figures: Figures) -> Section | None:
         "Estimators",
         "Eight ways to the same number: those on the weights (IPS, SNIPS) are all but unbiased, and noisy; the one on a "
         "model (DM) is steady, and as biased as the model. Clipped IPS, Switch-DR and DRos lie between, and their intervals "
-        "hold what they estimate, not the value. Where IPS, SNIPS, DR and SNDR disagree beyond their intervals, trust none.",
+        "hold what they estimate, not the value. Intervals resample users, which is for policies that did not learn. "
+        "Where IPS, SNIPS, DR and SNDR disagree beyond their intervals, trust none.",
     )
     section.blocks.append(Plot(plots.estimators(figures, policies[:3]), "Value per draw by estimator."))
     measures = ("value", "standard error", "parameter")
@@ -233,7 +221,9 @@ def diagnostics_section(figures: Figures) -> Section | None:
             words = f"{_wanted(gate, limit)}: {'passed' if tone == 'good' else 'failed'}"
             cells.append(Cell(shown(one), "", number, tone, words))
         rows.append(Row("mean weight, standard errors from 1" if gate == "mean weight" else gate, cells))
-    if rows:
+    for number, one in figures.where("proof", measure=PROVED):
+        rows.append(Row(PROVED, [Cell(shown(one), f"{one.text}: passed", number, "good")] * len(policies)))
+    if policies:
         section.blocks.append(Table(("gate", *policies), rows, "Gates"))
     if figures.where("weights"):
         section.blocks.append(Plot(plots.weights(figures), "Importance weights of the judged draws."))
@@ -262,14 +252,15 @@ def parts_section(figures: Figures) -> Section | None:
     section = Section(
         "parts",
         "Segments and periods",
-        "The same question of parts of the log: many looks at once, so one small part that wins or loses is likely "
-        "luck; a part that fails its gates has no number.",
+        "The same question of parts of the log, by SNIPS, with the interval that judges a log that is looked at once: many "
+        "looks together, so one small part that wins or loses is likely luck; a part that fails its gates has no number.",
     )
     if figures.where("growth"):
         section.blocks.append(
             Plot(
                 plots.growth(figures),
-                "Lift over the logged policy over time, with 95 % intervals; a period that fails its gates has no point.",
+                "Lift over the logged policy, with 95 % intervals. Left: by the interval that judges a period by itself; one that "
+                "fails its gates has no point. Right: anytime-valid intervals, which hold at all of these times together.",
             )
         )
     over = {f"lift over {LIST_PRICE}": "over list price", f"lift over {BEST_UNIFORM}": "over best uniform"}
@@ -301,8 +292,12 @@ def _closer(figures: Figures, policy: str) -> list[Table]:
     """Return tables of what else is known of the parts of a log, a row per part."""
     found = figures.names("parts", "measure", policy=policy)
     shown_of = {
-        "Lift, and value by estimator": ["lift, at every look", *(one for one in found if one.startswith("value by "))],
-        "Lift of each goal (IPS), clustered by user": [
+        "Lift by both intervals, and value by estimator, users resampled": [
+            f"lift, {RESAMPLED}",
+            f"lift, {ANYTIME}",
+            *(one for one in found if one.startswith("value by ")),
+        ],
+        "Lift of each goal (SNIPS)": [
             "relative lift",
             *(one for one in found if one.startswith("lift of ")),
         ],

@@ -21,12 +21,13 @@ import numpy as np
 from msgspec.structs import replace
 
 from backtest.estimates import Settings
+from backtest.learning import moved
 from backtest.logged_draws import read_head
 from backtest.models import open_models
 from backtest.replay import How
 from backtest.report import scope
 from backtest.report.divisions import Extent, divide
-from backtest.report.draws import read_draws
+from backtest.report.draws import knowledge_at, read_draws
 from backtest.report.facts import Codes, DecisionFile, DecisionWriter
 from backtest.report.figures import Figures, write_figures
 from backtest.report.judging import Runs, judge
@@ -212,13 +213,15 @@ def _judge(
         return
     draws, wishes = read_draws(table, head, runs.users, runs.items, scratch)
     kept = np.flatnonzero(draws.exposed & (draws.learnable | draws.forced))
-    scope.describe_draws(figures, draws, head.pending, len(kept))
+    scope.describe_draws(figures, draws, head, len(kept))
     if not len(kept):
         scope.refuse(figures, policies, scope.NO_DRAWS)
         return
     targets = [asked(one.name, wishes[one.name], kept) for one in policies]
     draws = draws.where(kept)  # the others are let go
-    judge(figures, runs, draws, targets, table, settings, out, partial(progress, "value"))
+    known = knowledge_at(table, head, draws.row[~draws.forced])
+    scope.describe_learning(figures, policies, known)
+    judge(figures, runs, draws, targets, table, settings, moved(known), out, partial(progress, "value"))
 
 
 def _artifacts(models: Sequence[Path]) -> list[Artifact]:

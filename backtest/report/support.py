@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from backtest.diagnostics import diagnostics_of
+from backtest.estimates import Judge
 from backtest.feedback import Feedback
 from backtest.gates import gates_of
 
@@ -15,9 +16,9 @@ UNSUPPORTED = "the log cannot support it"
 """Stands in place of a number."""
 
 
-def failed_gates(feedback: Feedback) -> list[str]:
+def failed_gates(feedback: Feedback, judge: Judge) -> list[str]:
     """Return the names of the gates that the target of `feedback` fails; of its draws at least one was not forced."""
     free = feedback.where(~feedback.forced)
     users = np.unique(free.users, return_inverse=True)[1].reshape(-1)
     found = diagnostics_of(free, users, len(feedback) - len(free))
-    return [gate.name for gate in gates_of(found, "anytime" if free.adaptive else "bootstrap") if not gate.passed]
+    return [gate.name for gate in gates_of(found, judge) if not gate.passed]

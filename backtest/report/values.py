@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from msgspec.structs import replace
 
-from backtest.estimates import Diagnostics, Evaluation, Interval, Settings
+from backtest.estimates import Diagnostics, Estimate, Evaluation, Interval, Judge, Lift, Settings
 from backtest.evaluation import evaluate, lift_over
 from backtest.feedback import Feedback
 from backtest.gates import SHARES, tail_aside
 from backtest.report.draws import LOGGED, Draws
 from backtest.report.facts import Floats
-from backtest.report.figures import STAYS_AWAY, Figures, Unit
+from backtest.report.figures import STAYS_AWAY, Figures, Place, Unit
 from backtest.report.reward_model import Expected
 from backtest.report.spill import Spill
 from backtest.report.support import UNSUPPORTED, failed_gates
@@ -32,6 +33,9 @@ ESTIMATORS = {
     "dros": "DRos",
 }  # fmt: skip
 _WEIGHT_EDGES = (0.0, 1e-9, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, float("inf"))
+
+RESAMPLED, ANYTIME = "users resampled", "anytime-valid"
+"""Behind a measure and a comma: the same with that interval. The measure itself has the one that judges."""
 
 Goal = Literal["margin", "revenue"]
 
@@ -65,7 +69,6 @@ class Judged:
             unsupported=target.unsupported,
             expected_logged=None if expected is None else expected.of_drawn,
             expected_target=None if expected is None else expected.under[target.name],
-            recomputed=draws.propensity,
             adaptive=self.adaptive,
         )
 
@@ -78,7 +81,7 @@ def describe_value(figures: Figures, judged: Judged, target: Target, against: Se
     _value(figures, target.name, found)
     for other in against:
         if other.name != target.name and found.lift is not None:
-            _lift_over(figures, judged, target, other)
+            _lift_over(figures, judged, target, other, found.judged_by)
     _estimators(figures, target.name, found)
     describe_diagnostics(figures, target.name, found)
     weight = feedback.weight[~feedback.forced]
@@ -90,21 +93,35 @@ def describe_value(figures: Figures, judged: Judged, target: Target, against: Se
     return found
 
 
-def _lift_over(figures: Figures, judged: Judged, target: Target, other: Target) -> None:
+def _lift_over(figures: Figures, judged: Judged, target: Target, other: Target, judge: Judge) -> None:
     """Add the lift over another policy, or that there is none: where `other` fails its gates nobody knows what it earns."""
     name, lift = f"lift over {other.name}", None
-    if not failed_gates(judged.feedback(other)):
+    if not failed_gates(judged.feedback(other), judge):
         lift = lift_over(judged.feedback(target), other.probability, judged.settings)
     if lift is None:
         figures.add("value", name, None, policy=target.name, unit="change of money", text=UNSUPPORTED)
         figures.add("value", f"relative {name}", None, policy=target.name, unit="change", text=UNSUPPORTED)
         return
-    _lift(figures, target.name, name, lift.value, lift.bootstrap)
+    add_judged(figures, "value", name, lift, judge, "change of money", {"policy": target.name})
     figures.add("value", f"relative {name}", lift.relative, policy=target.name, unit="change")
 
 
-def _lift(figures: Figures, policy: str, measure: str, value: float, interval: Interval | None) -> None:
-    figures.add("value", measure, value, *ends(interval), policy=policy, unit="change of money")
+def add_judged(
+    figures: Figures,
+    section: str,
+    measure: str,
+    one: Estimate | Lift,
+    judge: Judge,
+    unit: Unit,
+    place: Place,
+    x: float | None = None,
+) -> None:
+    """Add a value with the interval that judges it, and beside it each of both intervals, whichever judges."""
+    figures.add(section, measure, one.value, *ends(one.by(judge)), **place, x=x, unit=unit)
+    figures.add(section, f"{measure}, {RESAMPLED}", one.value, *ends(one.by("bootstrap")), **place, x=x, unit=unit)
+    anytime = one.by("anytime")
+    if anytime is not None:
+        figures.add(section, f"{measure}, {ANYTIME}", anytime.middle, *ends(anytime), **place, x=x, unit=unit)
 
 
 def ends(interval: Interval | None) -> tuple[float | None, float | None]:
@@ -126,21 +143,21 @@ def _verdict(figures: Figures, policy: str, found: Evaluation) -> None:
 
 
 def _value(figures: Figures, policy: str, found: Evaluation) -> None:
-    by_name = {one.name: one for one in found.estimates}
-    best = by_name.get("dr") or by_name.get("snips")
-    if best is not None:
-        figures.add(
-            "value", "value", best.value, *ends(best.interval), policy=policy, unit="money", text=ESTIMATORS[best.name]
-        )  # fmt: skip
+    judge, place = found.judged_by, Place(policy=policy)
+    snips = snips_of(found)
+    if snips is not None:
+        add_judged(figures, "value", "value", snips, judge, "money", place)
     if found.logged is not None:
-        logged = found.logged
-        figures.add("value", "logged value", logged.value, *ends(logged.interval), policy=policy, unit="money")
-    lift = found.lift
-    if lift is not None:
+        add_judged(figures, "value", "logged value", found.logged, judge, "money", place)
+    if found.lift is not None:
         name = f"lift over {LOGGED}"
-        _lift(figures, policy, name, lift.value, lift.bootstrap)
-        _lift(figures, policy, f"{name}, at every look", lift.anytime.middle, lift.anytime)
-        figures.add("value", f"relative {name}", lift.relative, policy=policy, unit="change")
+        add_judged(figures, "value", name, found.lift, judge, "change of money", place)
+        figures.add("value", f"relative {name}", found.lift.relative, policy=policy, unit="change")
+
+
+def snips_of(found: Evaluation) -> Estimate | None:
+    """Return the estimate that the lift is made of: a value by another one would contradict it."""
+    return next((one for one in found.estimates if one.name == "snips"), None)
 
 
 def _estimators(figures: Figures, policy: str, found: Evaluation) -> None:
@@ -183,7 +200,6 @@ def diagnosed(seen: Diagnostics) -> list[tuple[str, float | None, Unit, str]]:
         ("Pareto k of the weights", seen.pareto_k, "number", tail_aside(seen)),
         ("unsupported mass", seen.unsupported, "share", ""),
         ("DM minus IPS, in standard errors", seen.model_gap, "number", ""),
-        ("propensity recomputed, largest difference", seen.recomputed_gap, "number", ""),
     ]
 
 
@@ -210,22 +226,21 @@ def describe_goals(figures: Figures, judged: Judged, target: Target) -> None:
         known = np.isfinite(reward)
         values = np.where(known, reward, 0.0)
         found = evaluate(judged.feedback(target, values).where(known), settings)
-        snips = next((one for one in found.estimates if one.name == "snips"), None)
+        snips = snips_of(found)
         if snips is None or found.lift is None or found.logged is None or found.verdict == "REFUSE":
             figures.add("goals", "value", None, policy=target.name, group=name, text=UNSUPPORTED)
             continue
         figures.add("goals", "logged value", found.logged.value, policy=target.name, group=name, unit=unit)
         figures.add("goals", "value", snips.value, policy=target.name, group=name, unit=unit)
-        figures.add(
-            "goals", "lift", found.lift.value, *ends(found.lift.bootstrap), policy=target.name, group=name, unit=change
+        add_judged(
+            figures, "goals", "lift", found.lift, found.judged_by, change, {"policy": target.name, "group": name}
         )
         figures.add("goals", "relative lift", found.lift.relative, policy=target.name, group=name, unit="change")
 
 
 def fewer(settings: Settings) -> Settings:
     """Return the settings with at most FEWER_RESAMPLES."""
-    resamples = min(settings.resamples, FEWER_RESAMPLES)
-    return Settings(alpha=settings.alpha, resamples=resamples, seed=settings.seed, clip=settings.clip)
+    return replace(settings, resamples=min(settings.resamples, FEWER_RESAMPLES))
 
 
 def stays_away(draws: Draws, events: Spill, window_ms: int, horizon_ms: int, end_ms: int) -> Floats:

@@ -44,6 +44,8 @@ def recorded(log):
 
 def test_every_recorded_draw_is_a_row_in_the_order_of_decisions(draws, recorded):
     assert draws.refusal is None
+    assert draws.replayed.met == draws.replayed.equal >= len(recorded)
+    assert draws.replayed.says == "equal the replay, to the last bit"
     assert len(draws) == len(recorded) > 300
     assert draws.pending > 0
     rows = draws.table.to_pylist()
@@ -173,6 +175,13 @@ def test_a_record_that_the_replay_does_not_give_refuses_the_log(log, tmp_path, d
     found = logged_draws(rewritten(log, tmp_path, outcomes=damage(outcomes_of(log))), [FIXED])
     assert found.refusal is not None
     assert says in found.refusal
+
+
+def test_a_record_that_differs_in_what_a_model_foretold_alone_is_kept_and_counted(log, tmp_path):
+    found = logged_draws(rewritten(log, tmp_path, outcomes=changed(outcomes_of(log), preference=0.25)), [FIXED])
+    assert found.refusal is None
+    assert found.replayed.equal == found.replayed.met - 1
+    assert found.replayed.says.endswith("; 1 differ in what a model foretold")
 
 
 def test_a_log_that_recorded_no_outcomes_is_refused(log, tmp_path):

@@ -203,6 +203,33 @@ def test_a_look_halfway_is_wider_than_the_planned_one():
     assert early.high - early.low == pytest.approx(2.0 * (planned.high - planned.low))
 
 
+def some_look_misses(planned, logs=120, n=1_000, looks=10):
+    """Return the share of logs of two equal actions in which some look excludes the true lift, 0, at alpha 10 %."""
+    missed = 0
+    for seed in range(logs):
+        log = draws(n=n, rates=(0.2, 0.2), target=(0.0, 1.0), seed=seed, adaptive=True)
+        seen = [log.where(np.arange(n) < n * look // looks) for look in range(1, looks + 1)]
+        settings = Settings(alpha=0.1, resamples=2, planned=planned)
+        intervals = [lift_over(part, part.propensity, settings).anytime for part in seen]
+        missed += any(one.low > 0.0 or one.high < 0.0 for one in intervals)
+    return missed / logs
+
+
+def test_a_plan_makes_all_looks_together_miss_no_more_often_than_alpha_and_without_one_there_is_one_look():
+    assert some_look_misses(planned=1_000) <= 0.1
+    assert some_look_misses(planned=None) > 0.12, "an interval for one look misleads whoever looks ten times"
+
+
+def test_what_is_said_of_the_anytime_valid_interval_depends_on_the_plan():
+    log, console = draws(adaptive=True), Console(width=200, record=True)
+    for planned in (None, 8_000):
+        console.print(page_of(evaluate(log, Settings(resamples=100, planned=planned))))
+    said = console.export_text()
+    assert said.count("the anytime-valid interval holds for a log of this length that is judged once") == 1
+    assert said.count("holds at every look at a log that grows, also where its policy learned") == 1
+    assert "tightest at the 8,000 draws planned" in said
+
+
 def test_an_earlier_draw_decides_no_interval_that_a_later_reward_changes():
     """The anytime-valid interval takes off what was earned before a draw, never after it: the first half stays as it was."""
     log = draws(adaptive=True)

@@ -301,4 +301,28 @@ def test_the_truth_of_a_log_may_lie_elsewhere_and_that_of_another_log_is_refused
     for name, sentence in (("half.jsonl", "it belongs to another log"), ("none.jsonl", "is no file")):
         said = run(tmp_path / "log", "--report", tmp_path / "no.html", "--truth", tmp_path / name)
         assert sentence in said.output + str(said.exception)
+    assert "--planned is for a report" in run(simulated, "--planned", 9_000).output
     assert "--truth is for a report" in run(simulated, "--truth", tmp_path / "truth.jsonl").output
+
+
+def test_a_log_that_is_judged_as_it_grows_is_judged_by_intervals_that_hold_at_every_look(
+    simulated: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "dear.toml").write_text("name = 'dear'\nrule = { kind = 'list_price' }\n")
+    asked = (simulated, "--policy", tmp_path / "dear.toml")
+    widths = []
+    for planned, judge, words in (
+        ((), "bootstrap", "are for a log of this length that is judged once"),
+        (("--planned", 100_000), "anytime", "tightest at the 100,000 draws planned"),
+    ):
+        page = tmp_path / f"{judge}.html"
+        said = run(*asked, "--report", page, *planned)
+        assert words in said.output
+        assert words in page.read_text()
+        figures = read_figures(files_of(page).figures_json)
+        ((_, judged_by),) = figures.where("verdict", measure="judged by")
+        assert judged_by.text == judge
+        ((_, lift),) = figures.where("value", measure="lift over logged policy", policy="dear")
+        widths.append((lift.high or 0.0) - (lift.low or 0.0))
+    assert widths[1] > 3 * widths[0], "the boundary is flat: a look long before the plan is wide"
+    assert "The log is judged as it grows" in page.read_text()

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import msgspec
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from backtest.estimates import Settings
+from backtest.evaluation import evaluate
+from backtest.feedback import feedback_of
 from backtest.report import plots
 from backtest.report.blocks import cell
 from backtest.report.figures import STAYS_AWAY, Figure, Figures, format_value, read_figures
 from backtest.report.page import page_of
 from backtest.report.scope import describe_page
+from backtest.report.targets import BEST_UNIFORM
+from backtest.report.values import add_judged
 from contracts.log import open_log
-from tests.backtest.conftest import Reported
+from tests.backtest.conftest import POLICIES, Reported
 from tests.backtest.report_shop import TITLE
 
 
@@ -146,17 +153,56 @@ def test_numbers_of_a_refused_policy_say_so_in_tables_and_plots(reported: Report
         for row in reported.figures
     ]
     before, after = (page_of(figures).count("(REFUSE: no evidence)") for figures in (reported.figures, Figures(rows)))
-    assert after - before == 4, "lifts and estimators, a table and a plot each"
+    assert after - before == 5, "lifts and estimators: a plot each, two tables and one"
 
 
 def test_prices_that_policies_are_held_against_say_so_where_the_log_cannot_support_them(reported: Reported) -> None:
     refused = [row.policy for _, row in reported.figures.where("targets", measure="refused")]
     assert refused == ["list price", "best uniform price, as chosen from the log"]
-    assert page_of(reported.figures).count("(REFUSE: no evidence)") == 4, "a row and a bar each"
+    assert page_of(reported.figures).count("(REFUSE: no evidence)") == 6, "a row in two tables and a bar each"
 
 
-def test_an_interval_that_holds_at_every_look_stands_around_the_number_beside_it(reported: Reported) -> None:
-    rows = [row for row in reported.figures if row.measure.endswith("at every look") and row.low is not None]
+VALUES = ("value", "logged value", "lift over logged policy", "lift over list price", f"lift over {BEST_UNIFORM}")
+
+
+def test_values_and_lifts_have_both_intervals_and_stand_with_the_one_that_judges(reported: Reported) -> None:
+    figures = reported.figures
+    for policy in POLICIES:
+        ((_, judge),) = figures.where("verdict", policy=policy, measure="judged by")
+        assert judge.text == "bootstrap", "no policy of this log learns"
+        for measure in VALUES:
+            one, resampled, anytime = (
+                next((row for _, row in figures.where("value", policy=policy, measure=name)), None)
+                for name in (measure, f"{measure}, users resampled", f"{measure}, anytime-valid")
+            )
+            assert one is not None
+            if one.value is None:
+                assert one.text == "the log cannot support it"
+                assert " over " in measure and "logged" not in measure
+                assert resampled is anytime is None, "what is not known has no interval"
+                continue
+            assert resampled is not None and anytime is not None
+            assert (one.value, one.low, one.high) == (resampled.value, resampled.low, resampled.high), measure
+            assert anytime.low < one.value < anytime.high, measure  # type: ignore[operator]  # has all three
+
+
+def test_where_the_logged_policy_learned_the_judging_interval_is_the_anytime_valid_one() -> None:
+    random = np.random.default_rng(4)
+    arm = random.integers(0, 2, 3_000)
+    reward = (random.random(3_000) < np.array([0.2, 0.3])[arm]) * 1.0
+    log = feedback_of(reward, np.full(3_000, 0.5), np.array([0.2, 0.8])[arm], users=np.arange(3_000) // 3)
+    for adaptive, kind in ((True, "anytime-valid"), (False, "users resampled")):
+        found, figures = evaluate(replace(log, adaptive=adaptive), Settings(resamples=200)), Figures()
+        assert found.lift is not None
+        add_judged(figures, "value", "lift", found.lift, found.judged_by, "change of money", {"policy": "p"})
+        ((_, lift),), ((_, beside),) = (figures.where("value", measure=name) for name in ("lift", f"lift, {kind}"))
+        assert lift.value == found.lift.value
+        assert (lift.low, lift.high) == (beside.low, beside.high)
+        assert len(figures.rows) == 3
+
+
+def test_an_anytime_valid_interval_stands_around_the_number_beside_it(reported: Reported) -> None:
+    rows = [row for row in reported.figures if row.measure.endswith(", anytime-valid") and row.low is not None]
     assert len(rows) > 10
     for row in rows:
         assert row.value == pytest.approx((row.low + row.high) / 2.0), row  # type: ignore[operator]  # has both
@@ -206,7 +252,7 @@ def test_a_gate_says_which_side_of_its_limit_passes(reported: Reported) -> None:
     text = page_of(reported.figures)
     for words in (
         "at least 500: passed", "at least 1\u202f%: passed", "less than 5\u202f%: passed", "less than 3: passed",
-        "less than 1e-09: passed", "none may be: passed", "at least 30: passed",
+        "equal the replay, to the last bit: passed", "none may be: passed", "at least 30: passed",
     ):  # fmt: skip
         assert words in text, words
 
