@@ -222,7 +222,7 @@ def diagnostics_section(figures: Figures) -> Section | None:
             cells.append(Cell(shown(one), "", number, tone, words))
         rows.append(Row("mean weight, standard errors from 1" if gate == "mean weight" else gate, cells))
     for number, one in figures.where("proof", measure=PROVED):
-        rows.append(Row(PROVED, [Cell(shown(one), f"{one.text}: passed", number, "good")] * len(policies)))
+        rows.append(Row(PROVED, [Cell(shown(one), "", number, "good", f"{one.text}: passed")] * len(policies)))
     if policies:
         section.blocks.append(Table(("gate", *policies), rows, "Gates"))
     if figures.where("weights"):

@@ -163,7 +163,7 @@ def test_where_no_weight_is_ten_times_the_mean_there_is_no_tail_whose_shape_coul
     figures = Figures()
     values.describe_diagnostics(figures, "p", found)
     shown = cell_of(figures, "diagnostics", measure="Pareto k of the weights")
-    assert (float(shown.text), shown.interval) == (pytest.approx(found.diagnostics.pareto_k, abs=0.01), aside)
+    assert (float(shown.text), shown.remark) == (pytest.approx(found.diagnostics.pareto_k, abs=0.01), aside)
 
 
 def test_a_tail_too_heavy_for_any_log_is_refused():
