@@ -67,10 +67,8 @@ class GuardMetrics:
             "pricetide_guard_changed_share", "Repeated decisions that changed a price.", registry=registry
         )
         self.breaches = Counter("pricetide_guard_breaches", "Windows beyond a limit.", ("what",), registry=registry)
-        for what in JUDGED:
-            self.breaches.labels(
-                what
-            )  # from 0 on: a series that begins with 1 has not increased, and no alarm would ring
+        for what in JUDGED:  # from 0 on: a series that begins with 1 has not increased, and no alarm would ring
+            self.breaches.labels(what)
         self.tenure = Gauge("pricetide_guard_tenure_rise", "Rise of price over list with tenure.", registry=registry)
         self.loyal_pay_more = Gauge(
             "pricetide_guard_loyal_pay_more", "1 if the last period's rise is beyond noise.", registry=registry
