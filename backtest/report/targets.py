@@ -22,7 +22,8 @@ BEST_UNIFORM = "best uniform price, as chosen from the log"
 ESS_MIN = 50.0
 """Draws, in effect, that a share of list price must have been seen at before it can be the best one."""
 NO_UNIFORM = (
-    f"This log cannot tell a best uniform price: at no share of list price are draws worth {ESS_MIN:g} unweighted ones."
+    "This log cannot tell a best uniform price: without the users who are judged by it, a fifth of all, the draws at no share of "
+    f"list price are worth {ESS_MIN:g} unweighted ones."
 )
 
 
