@@ -127,11 +127,11 @@ class Addresses:
             raise BadInput(f"A row of type {row.type!r}: rows are of {', '.join(KINDS)}; use raw for anything else")
         key, partition = row.key, row.partition
         if key is None and row.user is not None:
-            key, home = self._home(row.user)
+            key, home = self._users.get(row.user) or self._home(row.user)
             partition = home if partition is None else partition
         if partition is None:
             partition = partition_of(key, self._partitions) if key is not None else 0
-        if not 0 <= partition < self._partitions:
+        elif not 0 <= partition < self._partitions:
             raise BadInput(f"A row on partition {partition}, the manifest has {self._partitions}: record the log again")
         offset, place = row.offset, self._next[source]
         if offset is None:
@@ -145,12 +145,11 @@ class Addresses:
         return source, partition, offset, key
 
     def _home(self, user: str) -> tuple[bytes, int]:
-        home = self._users.get(user)
-        if home is None:
-            if len(self._users) >= _USERS_CACHED_MAX:
-                self._users.clear()
-            key = user.encode("utf-8", "surrogatepass")
-            home = self._users[user] = (key, partition_of(key, self._partitions))
+        """Return the key of a user that is not remembered, and its partition."""
+        if len(self._users) >= _USERS_CACHED_MAX:
+            self._users.clear()
+        key = user.encode("utf-8", "surrogatepass")
+        home = self._users[user] = (key, partition_of(key, self._partitions))
         return home
 
 

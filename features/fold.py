@@ -43,7 +43,7 @@ def fold(state: UserState, event: ShopEvent, item: CatalogueItem | None, semanti
         semantics: limits and thresholds.
     """
     key = short_hash(event.event_id)
-    if holds(state.recent_ids, key):
+    if key in state.recent_ids and holds(state.recent_ids, key):  # `in` costs nothing
         return _REPEATED
     state.recent_ids = remember(state.recent_ids, key, semantics.recent_ids_max)
     state.sequence += 1

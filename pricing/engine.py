@@ -9,7 +9,7 @@ anew. Not here: the order of records (contracts.merge), which of them are refuse
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -161,7 +161,7 @@ class Engine:
         if crash is not None:
             raise crash
         after = PartitionState(run.applied, run.watermark_ms)
-        counts = court.counted() + Counter(run.counts)
+        counts = court.counted() + run.counted()
         step = Step(run.encoded(), recorder.prices, recorder.decisions, run.dead, after, counts, erased=run.erased())
         if encoder is not None:
             for user in run.erasures:

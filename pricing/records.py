@@ -131,6 +131,7 @@ class Recorder:
         event = inbound.event
         assert event is not None
         event_id, shown = (None, None) if isinstance(event, Consent) else (event.event_id, event.decision_id)
+        place = self._places[inbound.source]
         user, item, now_ms = event.user, priced.item, event.event_time_ms
         policy, stamp = (self._policy, NO_STAMP) if treatment is None else (treatment.policy, treatment.stamp)
         decision = _DecisionRow(
@@ -161,7 +162,7 @@ class Recorder:
             self._catalogue_seen,
             self._model,
             sequence, now_ms,
-            self._places[inbound.source].at(inbound.offset),
+            (place.topic, place.partition, inbound.offset),
             shown, preference, *stamp, *verdict.choice, *verdict.learned,
         )  # fmt: skip
         return decision_key(user, decision_id), _to_json(decision)

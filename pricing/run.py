@@ -7,6 +7,7 @@ touches anything else of a state. Lives as long as its batch. Not here: the loop
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from msgspec import Struct
@@ -127,13 +128,13 @@ class Run:
         self.dead: list[tuple[Inbound, BadEvent]] = []
         self.erasures: dict[bytes, Erasure] = {}
         """User key -> the last erasure that the batch asks for."""
-        self.counts: dict[str, int] = {}
+        self._kinds: list[str] = []
 
     def bury(self, inbound: Inbound, error: BadEvent) -> None:
         """Apply a dead letter: it has a version and a record of its own, and changes nothing else."""
         self.applied += 1
         self.dead.append((inbound, error))
-        self._count("event:dead_letter")
+        self._kinds.append("event:dead_letter")
         self.turns.append(Unpriced(inbound, self.applied, f"dead_letter:{error.code}", None))
 
     def state_of(self, inbound: Inbound, load: Callable[[bytes], bytes | None]) -> UserState:
@@ -146,7 +147,7 @@ class Run:
             state = self._states[key] = known
         if state.last_ms < self.watermark_ms - self._semantics.state_ttl_ms and state.sequence:
             state = self._states[key] = expired_state(state)
-            self._count("expired")
+            self._kinds.append("expired")
         return state
 
     def apply(self, inbound: Inbound, state: UserState, decision_id: str, u: float) -> None:
@@ -154,13 +155,14 @@ class Run:
         event = inbound.event
         assert event is not None
         self.applied += 1
-        self._count(_EVENT_COUNTS[type(event)])
+        self._kinds.append(_EVENT_COUNTS[type(event)])
         if isinstance(event, Consent):
             turn = self._consent(event, inbound, state)
         else:
             turn = self._shop_event(event, inbound, state, decision_id, u)
         self.turns.append(turn)
-        self.watermark_ms = max(self.watermark_ms, event.event_time_ms)
+        if event.event_time_ms > self.watermark_ms:  # noqa: PLR1730  # max() costs four times as much, on every event
+            self.watermark_ms = event.event_time_ms
 
     def _shop_event(self, event: ShopEvent, inbound: Inbound, state: UserState, decision_id: str, u: float) -> Turn:
         """Fold the event; return what pricing its item will need."""
@@ -172,7 +174,7 @@ class Run:
         key = inbound.key or b""
         self._changed[key] = state
         if folded is _IMPLAUSIBLE:
-            self._count("implausible")
+            self._kinds.append("implausible")
         if self._encoding:
             signals = signals_of(state, event.item, None if found is None else found[1])
             self.tokens.append(TokenAsk(key, position, history, newest(state.history, event.item), signals))
@@ -181,7 +183,8 @@ class Run:
         if found is None:
             return Unpriced(inbound, self.applied, "unknown_item", event.user, state.offers, state.draws, suspect)
         menus, treatment = self._menus, None
-        if self._treatments is not None and self._consents(state):
+        consents = self._semantics.consent_default if state.consent is None else state.consent
+        if consents and self._treatments is not None:
             treatment = self._treatments.of(event.user, now_ms)
             if treatment is not None:
                 menus, u = treatment.menus, self._treatments.uniform(treatment, len(self.turns))
@@ -193,7 +196,6 @@ class Run:
         ask.tiles = tiles_of(state)
         if treatment is not None:
             ask.holdout, ask.held_out = treatment.holdout, treatment.held_out
-        rule = self._prescription(event, state)
         place = len(self.tokens) - 1
         return Asked(
             inbound,
@@ -201,7 +203,7 @@ class Run:
             state.sequence,
             state.offers,
             priced,
-            rule,
+            self._prescription(event, consents),
             ask,
             place,
             state.draws,
@@ -209,16 +211,13 @@ class Run:
             treatment,
         )
 
-    def _prescription(self, event: ShopEvent, state: UserState) -> str | None:
+    def _prescription(self, event: ShopEvent, consents: bool) -> str | None:
         """Return what prescribes the list price, or None if the price may be personal."""
         if isinstance(event, Purchase):
             return "purchase"
-        if not self._consents(state):
+        if not consents:
             return "consent"
         return "kill_switch" if self._kill_switch else None
-
-    def _consents(self, state: UserState) -> bool:
-        return self._semantics.consent_default if state.consent is None else state.consent
 
     def _consent(self, event: Consent, inbound: Inbound, state: UserState) -> Turn:
         """Fold a consent."""
@@ -238,8 +237,9 @@ class Run:
         self._changed.pop(key, None)
         return Withdrawn(inbound, self.applied, state.sequence, state.offers, event.user, state.draws, erase=True)
 
-    def _count(self, what: str) -> None:
-        self.counts[what] = self.counts.get(what, 0) + 1
+    def counted(self) -> Counter[str]:
+        """Return the counts of the records, as `Step.counts` names them."""
+        return Counter(self._kinds)
 
     def encoded(self) -> dict[bytes, bytes]:
         """Return the new states of the users that have changed, offers as they are now."""
