@@ -24,7 +24,8 @@ RATIO_MIN = 6
 NAIVE_ROWS = 50_000
 NAIVE_ROWS_QUICK = 5_000
 ROUNDS = 3
-"""Of the job that is judged: what shares the machine comes and goes."""
+"""Of the job that is judged: what shares the machine comes and goes. They are the last, for a broker's JVM goes on compiling
+through its first jobs, and those of a shop have run for weeks."""
 
 
 class Judged(Struct):
@@ -39,11 +40,11 @@ def run(lab: Lab) -> Report:
     """Measure one worker on four topics, on one, with outcomes, and learning; and the naive one on the one topic."""
     cold = _judged(lab.cold)
     first = _judged(lab.worked_off)  # its deployment stays, for benchmarks that come later
-    rounds = [first] if lab.quick else [first, *(_measured(lab, lab.log) for _ in range(ROUNDS - 1))]
     kept = _measured(lab, with_window(lab.log, Semantics(consent_default=True).outcome_window_ms))
     learning = learn_beside(lab)
     one = _measured(lab, lab.one_topic_log)
     naive = _naive(lab)
+    rounds = [_measured(lab, lab.log) for _ in range(1 if lab.quick else ROUNDS)]
     rate = median(judged.rate for judged in rounds)
     return Report(
         name="worker",
@@ -51,11 +52,12 @@ def run(lab: Lab) -> Report:
         columns=("", "events/s", "process CPU µs/event", "broker CPU µs/event", "s from start", "outputs"),
         rows=[
             _row("worker, 4 topics, the broker just started", cold),
-            *(_row(f"worker, 4 topics, round {number}", judged) for number, judged in enumerate(rounds, 1)),
+            _row("worker, 4 topics, again", first),
             _row("worker, 4 topics, with outcomes", kept),
             _row("worker, 4 topics, with outcomes, learning", Judged(learning.job, learning.rate, learning.wrong)),
             _row("worker, 1 topic", one),
             _row("stock Faust, 1 topic", naive),
+            *(_row(f"worker, 4 topics, round {number}", judged) for number, judged in enumerate(rounds, 1)),
         ],
         claims=[
             Claim(what="One worker", measured=rate, limit=RATE_MIN, unit="events/s", at_least=True),
@@ -68,8 +70,8 @@ def run(lab: Lab) -> Report:
             ),
         ],
         notes=[
-            "Rows are in the order in which they were measured. The broker's JVM compiles its code in the first job, on the cores "
-            f"that the worker needs: that row judges nothing. One worker is the median of {len(rounds)} rounds of the same job.",
+            "Rows are in the order in which they were measured. The broker's JVM compiles its code through the first jobs, on the "
+            f"cores that the worker needs. One worker is judged by the last rows: the median of {len(rounds)} rounds of one job.",
             "events/s: from the first committed transaction (stock Faust: record) to the last; s from start: from starting "
             "the process to everything committed.",
             "Outcomes of draws are kept in the row that says so (semantics.outcome_window_ms, half an hour); else it is 0.",
@@ -79,7 +81,7 @@ def run(lab: Lab) -> Report:
             f"The ratio compares the two on one topic: stock Faust has no order across topics. It gets the first "
             f"{naive.job.deployment.events:,} events only, when states are still small.",
         ],
-        wrong=[text for judged in (cold, *rounds, kept, one, naive) for text in judged.wrong] + learning.wrong,
+        wrong=[text for judged in (cold, first, kept, one, naive, *rounds) for text in judged.wrong] + learning.wrong,
     )
 
 
