@@ -20,6 +20,7 @@ from backtest.replay import Order
 from backtest.run import Progress, run_backtest
 from backtest.summary import Summary
 from contracts.errors import BadInput
+from contracts.events import TIME_MAX_MS
 from contracts.policies import Policy
 from contracts.policy_files import read_policy
 
@@ -137,12 +138,16 @@ def time_of(text: str) -> float:
     """Return the time that `text` names in ms: ISO 8601, in UTC where it says no zone, or ms as they are.
 
     Raises:
-        BadInput: it is neither.
+        BadInput: it is neither, or later than any event can be.
     """
-    if text.isdigit():
-        return int(text)
     try:
-        moment = datetime.fromisoformat(text)
+        moment = None if text.isdecimal() else datetime.fromisoformat(text)
     except ValueError:
         raise BadInput(f"{text!r} is no time: write it like 2019-11-01T06:00:00, or in milliseconds") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000
+    if moment is None:
+        ms = float(text)
+    else:
+        ms = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000
+    if ms > TIME_MAX_MS:
+        raise BadInput(f"{text} is after the year 2099, as no event can be: write milliseconds since 1970, or ISO 8601")
+    return ms

@@ -14,7 +14,9 @@ from msgspec import Meta, Struct
 from contracts.nesting import shallow
 
 Id = Annotated[str, Meta(min_length=1, max_length=128)]
-EventTime = Annotated[int, Meta(ge=946_684_800_000, le=4_102_444_800_000)]
+TIME_MAX_MS = 4_102_444_800_000
+"""The end of 2099; what is later was not measured in milliseconds."""
+EventTime = Annotated[int, Meta(ge=946_684_800_000, le=TIME_MAX_MS)]
 """Milliseconds since 1970, between the years 2000 and 2100: seconds by mistake are noticed."""
 PriceMinor = Annotated[int, Meta(gt=0, le=10_000_000_000)]
 Currency = Annotated[str, Meta(min_length=3, max_length=3)]

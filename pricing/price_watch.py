@@ -218,13 +218,17 @@ class PriceWatch:
     def ended(self, *, final: bool = False) -> Iterator[Window]:
         """Yield the windows that have ended, each once: those of all partitions oldest first, then of each its own.
 
-        Windows without a decision in their last tile are left out: they say nothing that the one before did not.
+        Windows without a decision in their last tile are left out: they say nothing that the one before did not. So are those
+        of a partition as long as no other one has been heard of: they are those of all.
 
         Args:
             final: nothing more will come: what there is ends.
         """
+        alone = len(self._tiles) <= 2  # of all, and of one partition
         for partition, of in self._tiles.items():
-            yield from of.windows(partition, final)
+            windows = list(of.windows(partition, final))
+            if partition is None or not alone:
+                yield from windows
 
 
 def breaches(window: Window, limits: Limits) -> list[Breach]:

@@ -190,3 +190,6 @@ def test_times_are_read_as_people_write_them():
     assert time_of("1970-01-01T00:00:05") == time_of("5000") == time_of("1970-01-01T01:00:05+01:00") == 5_000
     with pytest.raises(BadInput, match="'soon' is no time"):
         time_of("soon")
+    for late in ("1574300000000000", "2100-01-02T00:00:00", "9" * 400):
+        with pytest.raises(BadInput, match="after the year 2099, as no event can be"):
+            time_of(late)
