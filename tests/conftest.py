@@ -70,6 +70,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop the broker of a parallel run, and remove what its processes shared."""
+    gc.unfreeze()  # or libraries find at the end of the process that it has leaked them
     if _PARALLEL_RUN in config.stash:
         config.stash[_PARALLEL_RUN].close()
     if (shared := config.stash.get(_SHARED, None)) is not None:
