@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -35,12 +35,12 @@ class Backtested(NamedTuple):
 def rees46_backtest(rees46: Path) -> Backtested:
     """The public log, imported on 4 partitions and replayed with all outputs."""
 
-    def make(folder: Path) -> Backtested:
+    def make(folder: Path) -> tuple[Any, ...]:  # no class of a conftest can be pickled: many modules have that name
         imported = import_rees46(rees46, folder / "log", Topology(partitions=4))
         files = folder / "prices.parquet", folder / "decisions.parquet", folder / "dead.jsonl"
-        return Backtested(folder / "log", imported, *files, run_backtest(folder / "log", *files))
+        return folder / "log", imported, *files, run_backtest(folder / "log", *files)
 
-    return once("rees46", make)
+    return Backtested(*once("rees46", make))
 
 
 @pytest.fixture(scope="session")
@@ -79,10 +79,10 @@ def write_policies(directory: Path) -> list[Path]:
 def reported() -> Reported:
     """A report on 450 shoppers, whose log prices below list with much exploration, and on two policies."""
 
-    def make(folder: Path) -> Reported:
+    def make(folder: Path) -> tuple[Any, ...]:
         write_report_shop(folder / "log", users=450)
         page = folder / "out.html"
         ask = Ask(Wanted(directory=folder / "log"), write_policies(folder), Settings(resamples=200))
-        return Reported(folder / "log", files_of(page), write_report(ask, page))
+        return folder / "log", files_of(page), write_report(ask, page)
 
-    return once("report", make)
+    return Reported(*once("report", make))
