@@ -25,11 +25,14 @@ def collect_seldom() -> None:
 
 @contextmanager
 def collected_seldom() -> Iterator[None]:
-    """Collect seldom for the length of a block; afterwards as before."""
-    before = gc.get_threshold()
-    collect_seldom()
+    """Collect seldom for the length of a block; afterwards as before. What somebody had frozen stays so."""
+    before, ours = gc.get_threshold(), not gc.get_freeze_count()
+    if ours:
+        collect_seldom()
+    gc.set_threshold(*_THRESHOLDS)
     try:
         yield
     finally:
         gc.set_threshold(*before)
-        gc.unfreeze()
+        if ours:
+            gc.unfreeze()

@@ -32,11 +32,11 @@ def worker(settings: Settings) -> None:
 
     Exit codes: 0 stopped by a signal, 70 a bug, 75 worth another try (broker gone, fenced), 78 settings.
     """
-    from streams.app import build_app, run_app
-
     settings.engine_semantics  # noqa: B018 - refuse wrong semantics before the broker is asked for anything
     require_partitions(settings)
     _lock(settings.data_dir)
+    from streams.app import build_app, run_app  # takes a second, which whoever is refused need not wait
+
     run_app(build_app(settings), settings)
 
 

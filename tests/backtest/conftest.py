@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -17,6 +17,7 @@ from backtest.summary import Summary
 from backtest.what_if import Wanted
 from contracts.semantics import Topology
 from tests.backtest.report_shop import write_report_shop
+from tests.once import once
 
 
 class Backtested(NamedTuple):
@@ -31,12 +32,15 @@ class Backtested(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def rees46_backtest(rees46: Path, tmp_path_factory: pytest.TempPathFactory) -> Backtested:
+def rees46_backtest(rees46: Path) -> Backtested:
     """The public log, imported on 4 partitions and replayed with all outputs."""
-    folder = tmp_path_factory.mktemp("rees46")
-    imported = import_rees46(rees46, folder / "log", Topology(partitions=4))
-    files = folder / "prices.parquet", folder / "decisions.parquet", folder / "dead.jsonl"
-    return Backtested(folder / "log", imported, *files, run_backtest(folder / "log", *files))
+
+    def make(folder: Path) -> tuple[Any, ...]:  # no class of a conftest can be pickled: many modules have that name
+        imported = import_rees46(rees46, folder / "log", Topology(partitions=4))
+        files = folder / "prices.parquet", folder / "decisions.parquet", folder / "dead.jsonl"
+        return folder / "log", imported, *files, run_backtest(folder / "log", *files)
+
+    return Backtested(*once("rees46", make))
 
 
 @pytest.fixture(scope="session")
@@ -72,10 +76,13 @@ def write_policies(directory: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def reported(tmp_path_factory: pytest.TempPathFactory) -> Reported:
+def reported() -> Reported:
     """A report on 450 shoppers, whose log prices below list with much exploration, and on two policies."""
-    folder = tmp_path_factory.mktemp("report")
-    write_report_shop(folder / "log", users=450)
-    page = folder / "out.html"
-    ask = Ask(Wanted(directory=folder / "log"), write_policies(folder), Settings(resamples=200))
-    return Reported(folder / "log", files_of(page), write_report(ask, page))
+
+    def make(folder: Path) -> tuple[Any, ...]:
+        write_report_shop(folder / "log", users=450)
+        page = folder / "out.html"
+        ask = Ask(Wanted(directory=folder / "log"), write_policies(folder), Settings(resamples=200))
+        return folder / "log", files_of(page), write_report(ask, page)
+
+    return Reported(*once("report", make))

@@ -26,6 +26,7 @@ from contracts.rules import Features, Thompson
 
 RULE = Thompson(explore=0.5, features=Features(names=("intent", "price")))
 LEARNS = Policy(name="learns", number=1, seed=3, rule=RULE)
+RESAMPLES = 200
 TOML = {
     "learns": 'name = "learns"\nseed = 3\n[rule]\nkind = "thompson"\nexplore = 0.5\nfeatures.names = ["intent", "price"]\n',
     "fresh": 'name = "fresh"\nseed = 3\n[rule]\nkind = "thompson"\nexplore = 0.5\nfeatures.names = ["intent", "price"]\n',
@@ -93,15 +94,14 @@ def shop_of(folder: Path, policy: Policy, settings: Settings) -> Shop:
 
 @pytest.fixture(scope="module")
 def learning(tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    return shop_of(tmp_path_factory.mktemp("learning"), LEARNS, Settings())
+    return shop_of(tmp_path_factory.mktemp("learning"), LEARNS, Settings(resamples=RESAMPLES))
 
 
 @pytest.fixture(scope="module")
 def fixed(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     rails = Rails(charm_endings=())
-    return shop_of(
-        tmp_path_factory.mktemp("fixed"), Policy(name="tries", number=1, rule=UniformRandom(), rails=rails), Settings()
-    )
+    tries = Policy(name="tries", number=1, rule=UniformRandom(), rails=rails)
+    return shop_of(tmp_path_factory.mktemp("fixed"), tries, Settings(resamples=RESAMPLES))
 
 
 @pytest.mark.parametrize("shop", ["learning", "fixed"])
@@ -110,7 +110,8 @@ def test_a_report_and_an_evaluation_of_one_policy_on_one_log_judge_alike(
     shop: str, target: str, request: pytest.FixtureRequest
 ) -> None:
     log, targets, figures = request.getfixturevalue(shop)
-    done = CliRunner().invoke(evaluate, [str(log), "--target", str(targets[target]), "--json"], catch_exceptions=False)
+    words = [str(log), "--target", str(targets[target]), "--resamples", str(RESAMPLES), "--json"]
+    done = CliRunner().invoke(evaluate, words, catch_exceptions=False)
     found = json.loads(done.stdout)
     said = {row.measure: row for _, row in figures.where("verdict", policy=target)}
     assert found["judged_by"] == said["judged by"].text == {"learning": "anytime", "fixed": "bootstrap"}[shop]

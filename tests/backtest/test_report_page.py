@@ -152,14 +152,15 @@ def test_numbers_of_a_refused_policy_say_so_in_tables_and_plots(reported: Report
         msgspec.structs.replace(row, text="REFUSE") if (row.section, row.measure, row.policy) == of_gentle else row
         for row in reported.figures
     ]
-    before, after = (page_of(figures).count("(REFUSE: no evidence)") for figures in (reported.figures, Figures(rows)))
+    pages = reported.files.page.read_text(), page_of(Figures(rows))
+    before, after = (text.count("(REFUSE: no evidence)") for text in pages)
     assert after - before == 5, "lifts and estimators: a plot each, two tables and one"
 
 
 def test_prices_that_policies_are_held_against_say_so_where_the_log_cannot_support_them(reported: Reported) -> None:
     refused = [row.policy for _, row in reported.figures.where("targets", measure="refused")]
     assert refused == ["list price", "best uniform price, as chosen from the log"]
-    assert page_of(reported.figures).count("(REFUSE: no evidence)") == 6, "a row in two tables and a bar each"
+    assert reported.files.page.read_text().count("(REFUSE: no evidence)") == 6, "a row in two tables and a bar each"
 
 
 VALUES = ("value", "logged value", "lift over logged policy", "lift over list price", f"lift over {BEST_UNIFORM}")
@@ -213,7 +214,7 @@ def test_a_page_of_an_earlier_time_says_so_at_its_top(reported: Reported) -> Non
     describe_page(figures, log, [], reported.files, as_of=1_762_300_000_000.0)
     ((_, lead),) = figures.where("page", measure="lead")
     assert lead.text.endswith("Only what was known by 2025-11-04 23:46:40 UTC.")
-    assert "Only what was known" not in page_of(reported.figures)
+    assert "Only what was known" not in reported.files.page.read_text()
 
 
 def true_values(days: float, policies: Sequence[str]) -> Figures:
@@ -249,7 +250,7 @@ def test_what_the_truth_is_held_against_is_told_apart_without_colour() -> None:
 
 
 def test_a_gate_says_which_side_of_its_limit_passes(reported: Reported) -> None:
-    text = page_of(reported.figures)
+    text = reported.files.page.read_text()
     for words in (
         "at least 500: passed", "at least 1\u202f%: passed", "less than 5\u202f%: passed", "less than 3: passed",
         "equal the replay, to the last bit: passed", "none may be: passed", "at least 30: passed",

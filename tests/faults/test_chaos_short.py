@@ -5,14 +5,16 @@ from __future__ import annotations
 import chaos
 import pytest
 
+from features.artifact import write_artifact
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A model of random weights, which knows most of the generated items."""
-    from model_export.export import write_random_artifact
+    from tests.features.models import DEFAULT, GENERATED, parts
 
     directory = tmp_path_factory.mktemp("model") / "artifact"
-    write_random_artifact(directory, [f"item-{number:04d}" for number in range(140)], 1)
+    write_artifact(directory, parts(DEFAULT, 1, GENERATED))
     return directory
 
 

@@ -1,12 +1,14 @@
 """Random models and shoppers for tests of the encoder: weights large enough that old tokens change new vectors.
 
-An export takes seconds, so each graph is made once per test run; models that differ in their items share one.
+An export takes half a minute, so each graph is made once per run of the tests, whichever process asks for it first; models
+that differ in their items share one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
+from hashlib import blake2b
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -22,11 +24,14 @@ from features.signals import SIGNAL_NAMES, Signals  # noqa: E402
 from features.tokens import append_token  # noqa: E402
 from model_export.export import Model, export_graph, golden_of, golden_scores_of, random_model  # noqa: E402
 from model_export.network import DEFAULT  # noqa: E402
+from tests.once import once  # noqa: E402
 
 SMALL = Architecture(
     kind="qwen3", width=16, layers=2, heads=2, kv_heads=1, head_dim=8, window=8, lattice=64, vector=12, recent=4
 )
 ITEMS = [f"item-{number}" for number in range(40)]
+GENERATED = tuple(f"item-{number:04d}" for number in range(140))
+"""Most of the items of generated logs, and not all."""
 START_MS = 1_572_566_400_000
 
 
@@ -38,20 +43,26 @@ def model(architecture: Architecture = SMALL) -> Model:
 
 
 @cache
-def _graph(architecture: Architecture) -> bytes:
-    return export_graph(model(architecture).network)
+def graph(architecture: Architecture) -> bytes:
+    """Return the ONNX graph of the network of `model(architecture)`."""
+    name = f"graph-{blake2b(repr(architecture).encode()).hexdigest()[:12]}"
+    return once(name, lambda _: export_graph(model(architecture).network))
 
 
 @cache
-def parts(architecture: Architecture = SMALL, items_seed: int | None = None) -> Parts:
-    """Return the parts of a sound artifact; another `items_seed` gives the items other vectors."""
+def parts(
+    architecture: Architecture = SMALL, items_seed: int | None = None, items: tuple[str, ...] = tuple(ITEMS)
+) -> Parts:
+    """Return the parts of a sound artifact; another `items_seed` gives the items other vectors, `items` are others."""
     made = model(architecture)
     if items_seed is not None:
-        made = replace(made, item_rows=random_model(ITEMS, items_seed, architecture).item_rows)
+        other = random_model(items, items_seed, architecture)
+        tables = ("items", "item_rows", "candidates", "candidate_bias")
+        made = replace(made, **{name: getattr(other, name) for name in tables})
     golden = golden_of(made, 1)
     return Parts(
         architecture=architecture,
-        graph=_graph(architecture),
+        graph=graph(architecture),
         items=made.items,
         item_rows=made.item_rows,
         candidates=made.candidates,
@@ -107,4 +118,6 @@ class Shopper:
         return asked
 
 
-__all__ = ["DEFAULT", "ITEMS", "SMALL", "START_MS", "Shopper", "artifact", "model", "parts", "signals", "token"]
+__all__ = [
+    "DEFAULT", "GENERATED", "ITEMS", "SMALL", "START_MS", "Shopper", "artifact", "graph", "model", "parts", "signals", "token",
+]  # fmt: skip

@@ -95,7 +95,7 @@ def test_at_a_speed_it_takes_its_time(deploy, log):
     seconds = (arrivals[-1] - arrivals[0]) / 1000
     begun = time.monotonic()
     produce(settings, log, speed=seconds / 1.5)
-    assert 1.5 <= time.monotonic() - begun < 10
+    assert time.monotonic() - begun >= 1.5
 
 
 def test_topics_of_another_partition_count_are_refused(deploy, log):

@@ -20,7 +20,7 @@ from backtest.perturb import Perturbation, perturb_log
 from backtest.shoppers import generate_log
 from contracts.decisions import Decision, decode_decision
 from contracts.log import open_log
-from features.artifact import artifact_digest
+from features.artifact import artifact_digest, write_artifact
 from features.text_search import ENCODER_DIRECTORY
 from streams.metrics import STEPS
 from streams.web import NEAREST_MAX
@@ -31,13 +31,12 @@ USERS = 300
 
 @pytest.fixture(scope="module")
 def artifacts(tmp_path_factory) -> list[Path]:
-    """Two models of random weights that know most of the generated items, and not all."""
-    from model_export.export import write_random_artifact
+    """Two models of random weights that know most of the generated items, and not all; other items' vectors are other prices."""
+    from tests.features.models import DEFAULT, GENERATED, parts
 
-    items = [f"item-{number:04d}" for number in range(140)]
     made = [tmp_path_factory.mktemp("models") / name for name in ("one", "two")]
     for seed, directory in enumerate(made, 1):
-        write_random_artifact(directory, items, seed)
+        write_artifact(directory, parts(DEFAULT, seed, GENERATED))
     return made
 
 
@@ -152,11 +151,10 @@ def page(port: int, path: str) -> Any:
 def test_users_show_and_the_pages_say_what_is_nearest_and_no_price_hangs_on_words(
     kafka, unique, tmp_path, artifacts, free_port
 ):
-    from model_export.text_export import export_text_encoder
-    from tests.model_export.tiny_encoder import write_tiny_encoder
+    from tests.model_export.tiny_encoder import exported_tiny_encoder
 
     text, port = tmp_path / "text", free_port()
-    export_text_encoder(str(write_tiny_encoder(tmp_path / "source")), text / ENCODER_DIRECTORY)
+    shutil.copytree(exported_tiny_encoder()[1], text / ENCODER_DIRECTORY)
     flags = {"encoder__model": artifacts[0], "encoder__text": text, "encoder__texts_per_second": 5_000}
     flags |= {"encoder__poll_ms": 100, "web_state": True}
     with Deployment(kafka, unique, tmp_path, partitions=2, **flags) as deployment:

@@ -9,6 +9,7 @@ import pytest
 from backtest.shoppers import generate_log
 from contracts.log import open_log
 from contracts.semantics import Topology
+from tests.once import once
 
 
 @pytest.fixture(scope="session")
@@ -21,22 +22,26 @@ def shop_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained_run(shop_log: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_run(shop_log: Path) -> Path:
     """A finished run of two epochs on it."""
     pytest.importorskip("torch", reason="needs the extra model-export")
     from model_export.training import Options
     from model_export.training_run import Work, train_run
 
-    directory = tmp_path_factory.mktemp("runs") / "run"
-    train_run(directory, Work(shop_log, None, 0.2, None), Options(epochs=2, negatives=32, seed=4))
-    return directory
+    def make(folder: Path) -> Path:
+        train_run(folder / "run", Work(shop_log, None, 0.2, None), Options(epochs=2, negatives=32, seed=4))
+        return folder / "run"
+
+    return once("trained-run", make)
 
 
 @pytest.fixture(scope="session")
-def trained_artifact(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_artifact(trained_run: Path) -> Path:
     """The artifact of that run."""
     from model_export.runs import export_run
 
-    directory = tmp_path_factory.mktemp("artifacts") / "artifact"
-    export_run(trained_run, directory)
-    return directory
+    def make(folder: Path) -> Path:
+        export_run(trained_run, folder / "artifact")
+        return folder / "artifact"
+
+    return once("trained-artifact", make)

@@ -25,7 +25,7 @@ from model_export.search_command import Hit, _table, search_command
 from model_export.text import VECTORS, embedded_texts, read_item_texts
 from model_export.text_commands import text_command, tune_text_command
 from model_export.text_export import export_text_encoder, source_directory
-from tests.model_export.tiny_encoder import texts, write_tiny_encoder
+from tests.model_export.tiny_encoder import exported_tiny_encoder, texts, write_tiny_encoder
 
 RAGGED = ["phone", "a red phone of Alder", "boots; brand: Cedar; category: boots", "", *texts()[:9]]
 
@@ -40,16 +40,14 @@ def by_torch(directory, one):
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory):
+def source():
     torch.set_num_threads(1)
-    return write_tiny_encoder(tmp_path_factory.mktemp("source"))
+    return exported_tiny_encoder()[0]
 
 
 @pytest.fixture(scope="module")
-def directory(source, tmp_path_factory):
-    made = tmp_path_factory.mktemp("exported") / "encoder"
-    export_text_encoder(str(source), made)
-    return made
+def directory(source):
+    return exported_tiny_encoder()[1]
 
 
 @pytest.fixture
@@ -93,7 +91,11 @@ def test_an_encoder_is_exported_once(source, exported, tmp_path, monkeypatch) ->
     assert export_text_encoder(str(source), tmp_path).digest == first.digest
 
 
-def test_an_encoder_whose_graph_differs_from_torch_is_refused_every_time(source, tmp_path, monkeypatch) -> None:
+def test_an_encoder_whose_graph_differs_from_torch_is_refused_every_time(
+    source, directory, tmp_path, monkeypatch
+) -> None:
+    graph = (directory / GRAPH).read_bytes()  # what an export gives, in no time
+    monkeypatch.setattr("model_export.text_export._graph_of", lambda pooled, source: graph)
     monkeypatch.setattr("model_export.text_export.PARITY", -1.0)
     for _ in range(2):
         with pytest.raises(BadInput, match="differs from torch"):

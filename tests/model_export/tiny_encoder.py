@@ -9,6 +9,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
+from tests.once import once
+
 NOUNS = ("phone", "charger", "kettle", "boots", "sandals", "grill", "speaker", "puzzle")
 BRANDS = ("Alder", "Birch", "Cedar", "Dogwood")
 _MARKS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
@@ -24,6 +26,19 @@ def write_tiny_encoder(directory: Path, seed: int = 0) -> Path:
     )  # fmt: skip
     BertModel(config).save_pretrained(directory)
     return directory
+
+
+def exported_tiny_encoder() -> tuple[Path, Path]:
+    """Return where such an encoder and its export lie, made once in a run of the tests: both for reading only."""
+    from model_export.text_export import export_text_encoder
+
+    def make(folder: Path) -> tuple[Path, Path]:
+        torch.set_num_threads(1)
+        source = write_tiny_encoder(folder / "source")
+        export_text_encoder(str(source), folder / "encoder")
+        return source, folder / "encoder"
+
+    return once("tiny-encoder", make)
 
 
 def write_tiny_t5(directory: Path) -> Path:

@@ -5,6 +5,8 @@ The network is random, with weights large enough that old tokens matter; a negat
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -15,8 +17,9 @@ from features.graph import open_session  # noqa: E402 - torch first, or there is
 from features.inputs import FEATURE_NAMES  # noqa: E402
 from features.signals import SIGNAL_NAMES  # noqa: E402
 from features.tokens import KINDS  # noqa: E402
-from model_export.export import export_graph, random_model, recompute  # noqa: E402
+from model_export.export import random_model, recompute  # noqa: E402
 from model_export.network import DEFAULT  # noqa: E402
+from tests.features.models import graph, model  # noqa: E402
 
 TOLERANCE = 1e-5
 USERS, TOKENS = 6, 3 * DEFAULT.layers * DEFAULT.window
@@ -28,8 +31,9 @@ class Histories:
 
     def __init__(self) -> None:
         random = np.random.default_rng(7)
-        self.model = random_model([f"item-{number}" for number in range(400)], seed=7)
-        self.session = open_session(export_graph(self.model.network))
+        items = random_model([f"item-{number}" for number in range(400)], seed=7)
+        self.model = replace(items, network=model(DEFAULT).network)
+        self.session = open_session(graph(DEFAULT))
         self.rows = random.integers(0, 401, (USERS, TOKENS))
         self.kinds = random.integers(0, len(KINDS), (USERS, TOKENS))
         self.features = random.standard_normal((USERS, TOKENS, len(FEATURE_NAMES))).astype(np.float32)

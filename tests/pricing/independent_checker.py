@@ -35,6 +35,8 @@ class Terms:
     ceiling: int | None = None
     points: list[int] = field(init=False)
     removed_by: dict[str, set[int]] = field(init=False)
+    _found: dict[tuple[int | None, ...], set[int]] = field(default_factory=dict)
+    """Answers that were given: terms judge many decisions, most of which state the same bounds."""
 
     def __post_init__(self) -> None:
         self.points = self._points()
@@ -71,6 +73,18 @@ class Terms:
 
     def step_permits(self, price: int, last: int) -> bool:
         return price == self.list_price or abs(price - last) * 1000 <= self.list_price * self.step
+
+    def removed_by_step(self, last: int) -> set[int]:
+        if (last,) not in self._found:
+            self._found[last,] = {point for point in self.points if not self.step_permits(point, last)}
+        return self._found[last,]
+
+    def beyond(self, low: int | None, high: int | None) -> set[int]:
+        """Return the points below `low` or above `high`."""
+        if (low, high) not in self._found:
+            below = {p for p in self.points if low is not None and p < low}
+            self._found[low, high] = below | {p for p in self.points if high is not None and p > high}
+        return self._found[low, high]
 
 
 def require(holds: bool, what: str, decision: dict[str, Any]) -> None:
@@ -131,7 +145,7 @@ def _check_draw(decision: dict[str, Any], feasible: list[int], holdout: float) -
 def _check_trail(decision: dict[str, Any], terms: Terms, last: int) -> set[int]:
     """Account for every point of the lattice by the decision's own trail; return the points that are left."""
     removed_by = dict(terms.removed_by)
-    removed_by["step"] = {point for point in terms.points if not terms.step_permits(point, last)}
+    removed_by["step"] = terms.removed_by_step(last)
     binding = [rail for rail in RAILS if removed_by[rail]]
     trail = decision["trail"]
     names = [step[0] for step in trail]
@@ -140,11 +154,11 @@ def _check_trail(decision: dict[str, Any], terms: Terms, last: int) -> set[int]:
     require(names == binding + pins, f"the trail should name {binding + pins}", decision)
     left = set(terms.points)
     for rail, low, high, count in trail:
-        gone = {p for p in terms.points if (low is not None and p < low) or (high is not None and p > high)}
+        gone = terms.beyond(low, high)
         if rail == "charm":
             gone = {p for p in terms.points if p % 100 not in terms.endings}
         if rail in RAILS:
-            gone -= {terms.list_price}
+            gone = gone - {terms.list_price}
             require(gone == removed_by[rail], f"{rail} states other bounds than it has", decision)
         require(len(gone) == count, f"{rail} removed {len(gone)} points", decision)
         left -= gone

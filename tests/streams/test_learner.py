@@ -172,10 +172,13 @@ async def test_a_session_begins_and_ends_with_its_policys_turn(settings, monkeyp
     monkeypatch.setattr("streams.learner.FOLLOW_S", 0.01)
     shell = shell_of(settings, current(DEMAND))
     following = asyncio.create_task(shell._follow())
-    await asyncio.sleep(0.05)
     book = shell.references.policies
-    book.apply(book.seen, b"current", encode_policy(current(OTHER)))
-    await asyncio.sleep(0.05)
+    async with asyncio.timeout(30):
+        while not lives:  # noqa: ASYNC110 - what follows sets no event
+            await asyncio.sleep(0.01)
+        book.apply(book.seen, b"current", encode_policy(current(OTHER)))
+        while len(lives) < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
     assert lives == ["begins demand@1", "ends demand@1", "begins other@2"]
     following.cancel()
     shell._running = following

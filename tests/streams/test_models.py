@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -65,21 +66,22 @@ def of(metrics: Metrics, name: str, **labels: str) -> float | None:
     return metrics.registry.get_sample_value(f"pricetide_{name}", labels)
 
 
-async def turns(made: models.Models, steps: list) -> None:
-    """Load, then follow; between polls do `steps`, one after another."""
+async def turns(made: models.Models, steps: list[tuple[Callable[[], object], Callable[[], bool]]]) -> None:
+    """Load, then follow; do `steps` one after another, each followed by polls until what it should lead to holds."""
     await made.load()
     following = asyncio.create_task(made.follow())
-    for step in steps:
-        step()
-        await asyncio.sleep(0.35)
+    async with asyncio.timeout(60):
+        for step, holds in steps:
+            step()
+            while not holds():  # noqa: ASYNC110 - a poll sets no event
+                await asyncio.sleep(0.02)
     following.cancel()
 
 
 def test_another_artifact_at_the_path_takes_over(shelf):
     metrics = Metrics()
     made = models.Models(EncoderSettings(model=Path("m"), poll_ms=100), Semantics(consent_default=True), metrics)
-    asyncio.run(turns(made, [lambda: setattr(shelf, "digest", "two")]))
-    assert made.digest == "two"
+    asyncio.run(turns(made, [(lambda: setattr(shelf, "digest", "two"), lambda: made.digest == "two")]))
     assert shelf.opened == ["one", "two"]
     assert of(metrics, "model_info", digest="one") is None
     assert of(metrics, "model_info", digest="two") == 1
@@ -92,14 +94,12 @@ def test_a_refused_artifact_changes_nothing_and_is_said_once_and_its_mend_is_tak
     def broken() -> None:
         shelf.digest, shelf.refusal = "two", "encoder.onnx is cut short"
 
-    asyncio.run(turns(made, [broken, lambda: None]))
+    asyncio.run(turns(made, [(broken, lambda: len(shelf.opened) > 3)]))  # looked at again and again
     assert made.digest == "one"
-    assert len(shelf.opened) > 3  # looked at again and again
     assert of(metrics, "refused_models_total") == 1
     assert sum("encoder.onnx is cut short" in record.message for record in caplog.records) == 1
     shelf.refusal = ""
-    asyncio.run(turns(made, []))
-    assert made.digest == "two"
+    asyncio.run(turns(made, [(lambda: None, lambda: made.digest == "two")]))
 
 
 def test_a_broken_artifact_at_the_start_is_an_error(shelf):
@@ -120,7 +120,8 @@ def test_without_a_path_there_is_no_model_and_nothing_is_looked_at(shelf):
 def test_counters_go_on_over_an_exchange(shelf):
     metrics = Metrics()
     made = models.Models(EncoderSettings(model=Path("m"), poll_ms=100), Semantics(consent_default=True), metrics)
-    asyncio.run(turns(made, [made.gauge, lambda: setattr(shelf, "digest", "two")]))
+    made_two = (lambda: setattr(shelf, "digest", "two"), lambda: made.digest == "two")
+    asyncio.run(turns(made, [(made.gauge, lambda: True), made_two]))
     made.gauge()
     made.gauge()
     assert of(metrics, "encoder_hits_total") == 10
