@@ -65,15 +65,16 @@ lock() {
 format() {
   sed -e "s#@DIR@#$state#g" -e "s#@PORT@#$port#g" -e "s#@CONTROLLER@#$controller#g" "$here/server.properties" > "$state/server.properties"
   [ -f "$state/data/meta.properties" ] && return
-  local tool=("$java" -Xmx256m -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$jars/*" kafka.tools.StorageTool)
+  local tool=("$java" -Xmx256m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$jars/*" kafka.tools.StorageTool)
   "${tool[@]}" format --standalone -t "$("${tool[@]}" random-uuid | tail -1)" -c "$state/server.properties" >&2
 }
 
 launch() {
   local detach=()
   command -v setsid >/dev/null 2>&1 && detach=(setsid)  # a Ctrl-C in the terminal must not end the broker
-  # The second compiler takes two to seven seconds of a core through a young broker's first minutes, and wins them back in weeks.
-  ${detach[@]+"${detach[@]}"} nohup "$java" -Xms256m -Xmx"${KAFKA_HEAP:-1g}" -XX:TieredStopAtLevel=1 -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:+ExplicitGCInvokesConcurrent \
+  # The second compiler takes two to seven seconds of a core through a young broker's first minutes, and wins them back in weeks;
+  # G1's threads mark a small heap over and over, beside large requests.
+  ${detach[@]+"${detach[@]}"} nohup "$java" -Xms256m -Xmx"${KAFKA_HEAP:-1g}" -XX:TieredStopAtLevel=1 -XX:+UseSerialGC \
     -Djava.awt.headless=true -Dorg.slf4j.simpleLogger.defaultLogLevel=info -Dorg.slf4j.simpleLogger.showDateTime=true \
     -cp "$jars/*" kafka.Kafka "$state/server.properties" > "$state/server.log" 2>&1 < /dev/null &
   echo $! > "$state/pid"
