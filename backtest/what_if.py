@@ -141,13 +141,13 @@ def time_of(text: str) -> float:
         BadInput: it is neither, or later than any event can be.
     """
     try:
-        moment = None if text.isdecimal() else datetime.fromisoformat(text)
+        ms = float(text) if text.isdecimal() else _utc(datetime.fromisoformat(text)).timestamp() * 1000
     except ValueError:
         raise BadInput(f"{text!r} is no time: write it like 2019-11-01T06:00:00, or in milliseconds") from None
-    if moment is None:
-        ms = float(text)
-    else:
-        ms = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000
     if ms > TIME_MAX_MS:
         raise BadInput(f"{text} is after the year 2099, as no event can be: write milliseconds since 1970, or ISO 8601")
     return ms
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
