@@ -42,6 +42,8 @@ from streams.topics import create_topics, plan
 
 COMMAND = Path(sys.executable).with_name("pricetide")
 ENCODER_USERS = 300
+HANGS_S = 120
+"""How long something may take that takes a second: a slow machine is no failure."""
 TIMER_BYTES = len(key_of((0, 0)))
 Pair = tuple[bytes, bytes]
 
@@ -338,14 +340,14 @@ class WorkerProcess:
         """Return its output so far."""
         return self.log.read_bytes()[self._begins :].decode(errors="replace")
 
-    def wait(self, limit_s: float = 60) -> int:
+    def wait(self, limit_s: float = HANGS_S) -> int:
         """Wait for its end and return its exit code; negative is a signal."""
         try:
             return self.process.wait(limit_s)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"{self.name} still runs after {limit_s} s:\n{self.said()[-3000:]}") from None
 
-    def wait_until_said(self, pattern: str, limit_s: float = 30) -> str:
+    def wait_until_said(self, pattern: str, limit_s: float = HANGS_S) -> str:
         """Wait until its output matches and return the match."""
         ends_at = time.monotonic() + limit_s
         while not (found := re.search(pattern, self.said())):
@@ -357,9 +359,9 @@ class WorkerProcess:
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
         self.process.kill()
-        self.process.wait(20)
+        self.process.wait(HANGS_S)
 
-    def terminate(self, limit_s: float = 30) -> int:
+    def terminate(self, limit_s: float = HANGS_S) -> int:
         """SIGTERM, as a supervisor does; return the exit code."""
         self.process.terminate()
         return self.wait(limit_s)

@@ -112,7 +112,7 @@ def worked(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wor
         deployment.create()
         topics = deployment.settings.topics
         worker = deployment.worker()
-        worker.wait_until_said("restored", 60)
+        worker.wait_until_said("restored")
         with producing(deployment.settings) as producer:
             item = {"item": "kettle", "valid_from_ms": 0, "title": "Kettle", "category": "kitchen", "brand": "Elm",
                     "currency": "USD", "list_price": 3_999}  # fmt: skip

@@ -48,7 +48,7 @@ def test_shoppers_see_published_prices_buy_at_them_and_the_policy_learns_from_it
         )
         assert done.exit_code == 0, done.output
         deployment.learner()
-        deployment.worker().wait_until_said("restored", 60)
+        deployment.worker().wait_until_said("restored")
         people = people_of(errand)
         with ShopFront(deployment.settings) as front:
             front.stock(people)

@@ -118,7 +118,7 @@ def test_policies_and_list_prices_that_change_under_way_equal_the_backtest_of_wh
         perturb_log(tmp_path / "plain", log, 33, Perturbation())
         deployment.create()
         for name in ("first", "second"):
-            deployment.worker(name).wait_until_said("restored", 60)
+            deployment.worker(name).wait_until_said("restored")
         producing_log = threading.Thread(target=deployment.produce, args=(log, 5))
         producing_log.start()
         send_references(deployment, log)

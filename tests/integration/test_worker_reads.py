@@ -69,7 +69,7 @@ async def test_a_log_that_ends_in_control_records_is_not_waited_for(kafka, uniqu
     await transact(kafka, f"{unique}shop", [(topics.purchases, b"ann", view("aborted", NOW_MS))], commit=False)
     await transact(kafka, f"{unique}shop", [(topics.views, b"ann", view("lamp", NOW_MS + 1))], commit=True)
     worker = deployment.worker()
-    worker.wait_until_said("restored", 60)
+    worker.wait_until_said("restored")
     priced: list[str] = []
     for _ in range(100):
         priced = [decode_price(one.value).item for one in deployment.committed(topics.price_updates)[0]]

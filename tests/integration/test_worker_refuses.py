@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from deployment import COMMAND, Deployment, as_arguments, difference, expected
+from deployment import COMMAND, HANGS_S, Deployment, as_arguments, difference, expected
 from kafka import TopicPartition
 from kafka.structs import OffsetAndMetadata
 from rocksdict import Options, Rdict
@@ -28,7 +28,7 @@ CONFIG, RETRY = 78, 75
 
 def command(deployment: Deployment, *words: str, check: bool = True) -> str:
     arguments = [str(COMMAND), *words, *as_arguments(deployment.flags)]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=HANGS_S, check=False)
     assert not check or done.returncode == 0, done.stderr
     return done.stdout
 

@@ -43,7 +43,7 @@ def test_workers_follow_an_experiment_from_its_start_to_its_promotion(kafka, uni
     with Deployment(kafka, unique, tmp_path, partitions=2, batch_max=BATCH_MAX) as deployment:
         deployment.create()
         for name in ("first", "second"):
-            deployment.worker(name).wait_until_said("restored", 60)
+            deployment.worker(name).wait_until_said("restored")
         for number, words in enumerate(steps):
             if words:
                 run(deployment, *words)

@@ -83,7 +83,7 @@ def test_workers_follow_apply_rollback_and_kill_switch_and_stamp_what_they_follo
     with Deployment(kafka, unique, tmp_path, partitions=2, batch_max=BATCH_MAX) as deployment:
         deployment.create()
         for name in ("first", "second"):
-            deployment.worker(name).wait_until_said("restored", 60)
+            deployment.worker(name).wait_until_said("restored")
         for number, (words, _) in enumerate(steps):
             if words:
                 run(deployment, *words)
