@@ -17,7 +17,8 @@ from model_export.network import DEFAULT, random_network  # noqa: E402
 USERS, TOKENS = 4, 60
 
 
-@pytest.mark.parametrize(("kv_heads", "layers"), [(1, 1), (2, 1), (4, 2)])  # a layer less is exported a quarter faster
+# One key head is what all others are tested with; a layer less is exported a quarter faster.
+@pytest.mark.parametrize(("kv_heads", "layers"), [(2, 1), (4, 2)])
 def test_any_number_of_key_heads_steps_to_the_recompute(kv_heads, layers):
     shape = msgspec.structs.replace(DEFAULT, kv_heads=kv_heads, layers=layers, window=8, lattice=32)
     network, random = random_network(shape, 3), np.random.default_rng(kv_heads)
