@@ -29,7 +29,8 @@ def collected_seldom() -> Iterator[None]:
     before, ours = gc.get_threshold(), not gc.get_freeze_count()
     if ours:
         collect_seldom()
-    gc.set_threshold(*_THRESHOLDS)
+    else:
+        gc.set_threshold(*_THRESHOLDS)
     try:
         yield
     finally:

@@ -226,7 +226,7 @@ class PriceWatch:
         """
         alone = len(self._tiles) <= 2  # of all, and of one partition
         for partition, of in self._tiles.items():
-            windows = list(of.windows(partition, final))
+            windows = list(of.windows(partition, final))  # they end, whether anybody is told or not
             if partition is None or not alone:
                 yield from windows
 
