@@ -22,10 +22,8 @@ from features.artifact import Parts, load_artifact, write_artifact  # noqa: E402
 from features.graph import Golden  # noqa: E402
 from model_export import commands  # noqa: E402
 from model_export.dataset import log_digest  # noqa: E402
-from model_export.export import write_random_artifact  # noqa: E402
 from model_export.runs import export_run, read_run  # noqa: E402
 from model_export.verify import TOLERANCE, verify  # noqa: E402
-from tests.features.models import DEFAULT, graph  # noqa: E402
 
 
 def rewritten(artifact, directory, **other):
@@ -69,13 +67,6 @@ def test_the_artifact_says_what_it_was_made_of(trained_artifact, trained_run, sh
     assert manifest.metrics == {**run.metrics, "until_ms": run.until_ms}
     assert manifest.slope == "prior"
     assert {"torch", "transformers", "onnx"} <= manifest.versions.keys()
-
-
-def test_an_artifact_of_random_weights_knows_the_items_that_were_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setattr("model_export.export.export_graph", lambda network: graph(DEFAULT))  # made once in a run
-    digest = write_random_artifact(tmp_path / "artifact", ["one", "two"], 1)
-    found = load_artifact(tmp_path / "artifact")
-    assert (found.digest, list(found.rows)) == (digest, ["one", "two"])
 
 
 def test_the_graph_tells_nothing_of_the_machine_that_made_it(trained_artifact):
