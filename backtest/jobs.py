@@ -119,6 +119,7 @@ class _Output:
         return msgspec.msgpack.encode(_Note(self.tally, draws, {name: one.roll() for name, one in self._all.items()}))
 
 
+@collected_seldom()
 def run_job(job: Job, told: Applied) -> Done:
     """Replay the partitions of `job`.
 
@@ -152,8 +153,7 @@ def _replayed(job: Job, log: Log, told: Applied) -> tuple[Done, dict[int, _Outpu
         outputs[partition].publish(step)
         told(partition, outputs[partition].applied)
 
-    with collected_seldom():
-        replay.run(publish, lambda partition: outputs[partition].note())
+    replay.run(publish, lambda partition: outputs[partition].note())
     for output in outputs.values():
         output.note()
     done = Done(tally=Tally(), draws=[], applied=sum(output.applied for output in outputs.values()) - before)

@@ -30,6 +30,7 @@ from backtest.user_digests import digest_of
 from contracts.errors import BadInput
 from contracts.log import MANIFEST, Log, open_log
 from contracts.policies import Policy
+from pricing.garbage import collected_seldom
 
 Progress = Callable[[int, int], None]
 """Called with records applied, and records of the log."""
@@ -173,6 +174,7 @@ def _claim(job: Job) -> None:
     file.write_bytes(msgspec.json.encode(what))
 
 
+@collected_seldom()
 def _run(job: Job, log: Log, files: Files, processes: int, progress: Progress) -> Summary:
     total = sum(map(sum, log.manifest.records.values()))
     partitions = log.manifest.topology.partitions

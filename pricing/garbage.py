@@ -34,6 +34,7 @@ def collected_seldom() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.set_threshold(*before)
         if ours:
+            gc.freeze()  # what the block leaves goes to the oldest generation with the rest, unwalked
             gc.unfreeze()
+        gc.set_threshold(*before)

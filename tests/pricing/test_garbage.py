@@ -1,4 +1,6 @@
-"""pricing.garbage: what a block changes of the collector ends with it, and what others froze stays frozen."""
+"""pricing.garbage: what a block changes of the collector ends with it, what others froze stays frozen, and neither the block nor
+its end walks what the block leaves.
+"""
 
 from __future__ import annotations
 
@@ -36,3 +38,16 @@ def test_what_somebody_else_has_frozen_stays_so(thawed: None) -> None:
         assert gc.get_threshold() > before
     assert gc.get_threshold() == before
     assert gc.get_freeze_count() > 0
+
+
+def test_what_a_block_leaves_is_not_walked_again(thawed: None) -> None:
+    left, walks = [], []
+    with collected_seldom():
+        left += [[number] for number in range(100_000)]
+        gc.callbacks.append(lambda phase, about: walks.append((phase, about)))
+    try:
+        assert gc.get_count()[0] < 1_000  # else the next collection would be at once, of everything that is left
+        assert not walks
+    finally:
+        gc.callbacks.pop()
+    assert len(left) == 100_000
