@@ -268,6 +268,14 @@ class Deployment:
                     raise AssertionError(f"after {limit_s} s {list(left)} records wait, {len(running)} run:\n{said}")
                 time.sleep(0.1)
 
+    def wait_until_begun(self, limit_s: float = HANGS_S) -> None:
+        """Wait until a record of the inputs is committed."""
+        ends_at = time.monotonic() + limit_s
+        with administering(self.settings) as admin:
+            while not any(self.positions(admin).values()):
+                assert time.monotonic() < ends_at, f"after {limit_s} s nothing is committed"
+                time.sleep(0.1)
+
     def forget_dead_members(self) -> None:
         """Have the group forget its members now, all of them dead, instead of after their session timeout."""
         with administering(self.settings) as admin:

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import threading
-import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -104,7 +103,7 @@ def test_a_model_exchanged_under_way_is_on_the_prices_it_made_and_a_broken_one_c
             worker.wait_until_said("restored")
         producing = threading.Thread(target=deployment.produce, args=(log, 20))  # time for both on a slow machine
         producing.start()
-        time.sleep(2)
+        deployment.wait_until_begun()
         point(link, tmp_path / "broken")
         for worker in workers:
             worker.wait_until_said("the new one is refused")
