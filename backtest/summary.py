@@ -58,7 +58,8 @@ class _Rail(Struct, array_like=True, gc=False):
 
 
 class _Decision(Struct, gc=False):
-    record: str
+    """A decision, or what was applied without one, which alone has an `outcome`."""
+
     multiplier: int = 0
     trail: msgspec.Raw = msgspec.Raw(b"[]")
     """JSON of _Rail; thousands of decisions share a trail, so one of them is read."""
@@ -75,6 +76,8 @@ _prices = msgspec.json.Decoder(list[_Price]).decode
 _decisions = msgspec.json.Decoder(list[_Decision]).decode
 _outcomes = msgspec.json.Decoder(list[_Outcome]).decode
 _rails = msgspec.json.Decoder(list[_Rail]).decode
+_KIND = attrgetter("outcome", "multiplier", "model")
+_TRAIL = attrgetter("trail")
 
 
 class Tally(Struct):
@@ -111,18 +114,17 @@ class Tally(Struct):
 
     def _count_decisions(self, records: Sequence[tuple[bytes, bytes]]) -> None:
         decisions = _decisions(_joined(records))
-        priced = [decision for decision in decisions if decision.record != "applied"]
-        self.decisions += len(priced)
-        multipliers = Counter(map(attrgetter("multiplier"), priced))
-        models = Counter([decision.model for decision in priced if decision.model is not None])
-        outcomes = Counter([decision.outcome for decision in decisions if decision.record == "applied"])
-        rails: Counter[str] = Counter()
-        for trail, times in Counter([bytes(decision.trail) for decision in priced]).items():
+        for (outcome, permille, model), times in Counter(map(_KIND, decisions)).items():
+            if outcome:
+                _add(self.outcomes, outcome, times)
+                continue
+            self.decisions += times
+            _add(self.multipliers, str(permille), times)
+            if model is not None:
+                _add(self.models, model, times)
+        for trail, times in Counter(map(bytes, map(_TRAIL, decisions))).items():
             for rail in _rails(trail):
-                rails[rail.name] += times
-        _merge(self.multipliers, {str(permille): count for permille, count in multipliers.items()})
-        for mine, found in ((self.rails, rails), (self.outcomes, outcomes), (self.models, models)):
-            _merge(mine, found)
+                _add(self.rails, rail.name, times)
 
     def join(self, other: Tally) -> None:
         """Add the counts of another partition, a later one."""
@@ -176,9 +178,13 @@ class End(Struct, frozen=True, kw_only=True):
 _V = TypeVar("_V", int, str)
 
 
+def _add(into: dict[str, int], name: str, count: int) -> None:
+    into[name] = into.get(name, 0) + count
+
+
 def _merge(into: dict[str, int], counts: Mapping[str, int]) -> None:
     for name, count in counts.items():
-        into[name] = into.get(name, 0) + count
+        _add(into, name, count)
 
 
 def _joined(records: Sequence[tuple[bytes, bytes]]) -> bytes:

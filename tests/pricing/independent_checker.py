@@ -37,6 +37,8 @@ class Terms:
     removed_by: dict[str, set[int]] = field(init=False)
     _found: dict[tuple[int | None, ...], set[int]] = field(default_factory=dict)
     """Answers that were given: terms judge many decisions, most of which state the same bounds."""
+    accounted: dict[tuple[Any, ...], set[int]] = field(default_factory=dict)
+    """Trails that were found right, by all that decides it, and the points that they leave."""
 
     def __post_init__(self) -> None:
         self.points = self._points()
@@ -111,7 +113,10 @@ def check(value: bytes, terms: Terms, last: int, holdout: float = 0.0) -> dict[s
     require(all(type(amount) is int for amount in amounts), "money that is no integer", decision)
     require(decision["list_price"] == terms.list_price, "not the list price", decision)
     require(decision["lattice"] == terms.points, "not the full lattice", decision)
-    left = _check_trail(decision, terms, last)
+    known = last, decision["status"] == "drawn", decision["binding_rule"], str(trail)
+    left = terms.accounted.get(known)
+    if left is None:
+        left = terms.accounted[known] = _check_trail(decision, terms, last)
     require(price in left, "a price outside its rails", decision)
     require(decision["status"] == "held" or terms.list_price in left, "list price must be feasible", decision)
     require(decision["forced"] is (len(left) == 1 and decision["status"] != "held"), "forced", decision)
