@@ -68,13 +68,39 @@ class Chances(Struct, frozen=True, gc=False):
     probabilities_json: msgspec.Raw
 
 
+class Basis:
+    """What all menus of an item have in common. It knows none of them: an item that is forgotten must go at once, and circles
+    would wait for the garbage collector, which comes seldom (pricing.garbage).
+    """
+
+    __slots__ = ("_cost", "_lattice_arms", "lattice", "list_price", "policy")
+
+    def __init__(self, policy: Policy, list_price: int, cost: int | None, lattice: tuple[int, ...]) -> None:
+        self.policy = policy
+        self.list_price = list_price
+        self.lattice = lattice
+        self._cost = cost
+        self._lattice_arms: tuple[float, Arms] | None = None
+
+    def arms(self, prices: tuple[int, ...], discount_weight: float = 0.0) -> Arms:
+        """Return `prices` of the item as numbers to compute with; `discount_weight` is lambda of the discount budget."""
+        return of_rule(self.policy.rule, prices, self.list_price, self._cost, discount_weight)
+
+    def values(self, sight: Sight) -> tuple[NDArray[np.float64], Arms]:
+        """Return what a learning policy expects of every point of the full lattice, rails or not, (1, k); and these points."""
+        known = self._lattice_arms
+        if known is None or known[0] != sight.discount_weight:
+            known = self._lattice_arms = sight.discount_weight, self.arms(self.lattice, sight.discount_weight)
+        return sight.chooser.values(sight.row, known[1]), known[1]
+
+
 class Menu:
     """What one user may be offered of one item: the feasible prices, and why no others."""
 
-    __slots__ = ("_arms", "_chances", "_item", "_pinned", "_prices_json", "prices", "trail")
+    __slots__ = ("_arms", "_basis", "_chances", "_pinned", "_prices_json", "prices", "trail")
 
-    def __init__(self, item: PricedItem, prices: tuple[int, ...], steps: tuple[TrailStep, ...]) -> None:
-        self._item = item
+    def __init__(self, basis: Basis, prices: tuple[int, ...], steps: tuple[TrailStep, ...]) -> None:
+        self._basis = basis
         self._arms: tuple[float, Arms, NDArray[np.intp]] | None = None
         self._chances: dict[int, Chances] = {}
         self._pinned: dict[tuple[str, int], Trail] = {}
@@ -91,7 +117,7 @@ class Menu:
         return known
 
     def _weigh(self, intent: int) -> Chances:
-        rule, list_price, lattice = self._item.policy.rule, self._item.list_price, self._item.lattice
+        rule, list_price, lattice = self._basis.policy.rule, self._basis.list_price, self._basis.lattice
         if isinstance(rule, LearningRule):  # prescribed prices apart, such a rule is asked with what it sees
             raise BrokenInvariant(
                 f"A {rule.__struct_config__.tag} policy was asked for a price without features: report it"
@@ -109,19 +135,19 @@ class Menu:
 
     def chances_of(self, sight: Sight) -> Chances:
         """Return what a learning policy makes of this menu, for one draw; nothing of it is remembered."""
-        item = self._item
+        basis = self._basis
         if len(self.prices) == 1:
-            aimed, explored = reasons.of_draw(item.policy.rule, None, 1)
+            aimed, explored = reasons.of_draw(basis.policy.rule, None, 1)
             return Chances((1.0,), (1.0,), 0, None, aimed, explored, self._prices_json, _CERTAIN)
         if self._arms is None or self._arms[0] != sight.discount_weight:
-            places = np.searchsorted(item.lattice, self.prices)
-            self._arms = sight.discount_weight, item.arms(self.prices, sight.discount_weight), places
+            places = np.searchsorted(basis.lattice, self.prices)
+            self._arms = sight.discount_weight, basis.arms(self.prices, sight.discount_weight), places
         _, arms, places = self._arms
         chances: list[float] = sight.chooser.weigh(sight.row, arms)[0].tolist()
-        values, every = item.values(sight)
-        target, ideal = int(best(values[:, places], arms)[0]), item.lattice[int(best(values, every)[0])]
+        values, every = basis.values(sight)
+        target, ideal = int(best(values[:, places], arms)[0]), basis.lattice[int(best(values, every)[0])]
         binding = rails.nearest_rail(self.trail.steps, ideal, self.prices[target])
-        aimed, explored = reasons.of_draw(item.policy.rule, binding, len(self.prices))
+        aimed, explored = reasons.of_draw(basis.policy.rule, binding, len(self.prices))
         chances_json = msgspec.Raw(_to_json(chances))
         return Chances(
             tuple(chances), cumulated(chances), target, binding, aimed, explored, self._prices_json, chances_json
@@ -131,7 +157,7 @@ class Menu:
         """Return the trail of a price that `rule` prescribes: it removes all other points of the lattice."""
         trail = self._pinned.get((rule, price))
         if trail is None:
-            others = len(self._item.lattice) - 1
+            others = len(self._basis.lattice) - 1
             steps = self.trail.steps
             trail = Trail.of(*steps, TrailStep(rule, price, price, others)) if others else self.trail
             self._pinned[rule, price] = trail
@@ -162,8 +188,8 @@ class PricedItem:
     """
 
     __slots__ = (
+        "_basis",
         "_feasible",
-        "_lattice_arms",
         "_menus",
         "_step_limit",
         "_steps",
@@ -198,22 +224,11 @@ class PricedItem:
         self._feasible = rails.within(low, high, listed.allowed, list_price)
         self._step_limit = rails.step_limit(list_price, limits)
         self._menus: dict[int, Menu] = {}
-        self._lattice_arms: tuple[float, Arms] | None = None
+        self._basis = Basis(policy, list_price, item.cost, lattice)
 
     def allows(self, price: int) -> bool:
         """Return whether `price` is on the lattice and within every rail that does not depend on the user."""
         return price in self._feasible
-
-    def arms(self, prices: tuple[int, ...], discount_weight: float = 0.0) -> Arms:
-        """Return `prices` of this item as numbers to compute with; `discount_weight` is lambda of the discount budget."""
-        return of_rule(self.policy.rule, prices, self.list_price, self.item.cost, discount_weight)
-
-    def values(self, sight: Sight) -> tuple[NDArray[np.float64], Arms]:
-        """Return what a learning policy expects of every point of the full lattice, rails or not, (1, k); and these points."""
-        known = self._lattice_arms
-        if known is None or known[0] != sight.discount_weight:
-            known = self._lattice_arms = sight.discount_weight, self.arms(self.lattice, sight.discount_weight)
-        return sight.chooser.values(sight.row, known[1]), known[1]
 
     def menu(self, last_price: int) -> Menu:
         """Return what a user whose last price of this item was `last_price` may be offered."""
@@ -228,8 +243,8 @@ class PricedItem:
         low, high = last_price - self._step_limit, last_price + self._step_limit
         step = rails.judge(("step", low, high), self.lattice, self.list_price)
         if step is None:
-            return Menu(self, self._feasible, self._steps)
-        return Menu(self, rails.within(low, high, self._feasible, self.list_price), (*self._steps, step))
+            return Menu(self._basis, self._feasible, self._steps)
+        return Menu(self._basis, rails.within(low, high, self._feasible, self.list_price), (*self._steps, step))
 
 
 class MenuBook:

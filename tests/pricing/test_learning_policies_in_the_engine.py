@@ -14,6 +14,7 @@ from contracts.outcomes import decode_outcome, encode_outcome
 from contracts.policies import FixedPrice, ListPrice, Policy, Rails, SessionIntent, UniformRandom
 from contracts.rules import Features, Greedy, LinearQ, Sarsa, Thompson
 from features.vectors import Encoded
+from pricing.arms import of_rule
 from pricing.choosers import chooser_of, ignorance
 from pricing.contexts import Scene
 from pricing.draws import uniforms
@@ -56,7 +57,7 @@ def test_a_decision_can_be_recomputed_from_its_record(rule):
         priced = MenuBook(policy).of(decision.catalogue_version, item(cost=5_000), None)
         menu, chooser = priced.menu(10_000), chooser_of(policy, knowledge)
         rows = chooser.project(Scene(np.array([decision.features]), np.array([decision.intent])))
-        arms = priced.arms(menu.prices)
+        arms = of_rule(rule, menu.prices, 10_000, 5_000)
         assert decision.probabilities == tuple(chooser.weigh(rows, arms)[0].tolist())
         assert decision.u == uniforms(policy.seed, [decision.decision_id])[0]
         at = menu.prices.index(decision.price)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from contracts.catalogue import CatalogueItem
 from contracts.decisions import TrailStep
 from contracts.policies import BUILTIN, Policy, Rails, SessionIntent, UniformRandom
 from pricing import menus
-from pricing.menus import MenuBook, PricedItem
+from pricing.menus import Basis, Menu, MenuBook, PricedItem
 from pricing.rails import nearest_rail
 from tests.pricing.shop import item
 
@@ -152,3 +154,22 @@ def test_caches_have_a_bound(monkeypatch):
         first.menu(last)
     assert len(first._menus) <= 3
     assert first.menu(1).prices == known.prices
+
+
+def test_an_item_that_is_forgotten_goes_at_once_with_its_menus(monkeypatch):
+    """A worker keeps the garbage collector at rest (pricing.garbage): in a circle, forgotten items would fill its memory."""
+    monkeypatch.setattr(menus, "ITEMS_MAX", 2)
+    kinds = (PricedItem, Basis, Menu)
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(type(one) in kinds for one in gc.get_objects())
+        book = MenuBook(BUILTIN)
+        for version in range(100):
+            menu = book.of(version, item(), None).menu(900)
+            menu.chances(1)
+            menu.pinned("purchase", 1_000)
+        del menu
+        assert 0 < sum(type(one) in kinds for one in gc.get_objects()) - before <= 2 * len(kinds)
+    finally:
+        gc.enable()
