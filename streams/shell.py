@@ -7,6 +7,7 @@ starting is recovery. Exit codes: 0 stopped by a signal; 70 a bug; 75 worth anot
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -211,8 +212,13 @@ class WorkerShell:
         )
 
     async def release(self) -> None:
-        """Stop fetching, wait for the batches in flight, close every session."""
+        """Stop fetching, wait for the batches in flight, close every session, and free what they held."""
         self.unassigned_since = time.monotonic()
+        if self.sessions:
+            await self._close_sessions()
+            gc.collect()  # a session, its buffers and its clients are in circles, and the collector comes seldom
+
+    async def _close_sessions(self) -> None:
         sessions, tasks = self.sessions, self._tasks
         self.sessions, self._tasks = {}, {}
         await end_tasks(tasks.values())
