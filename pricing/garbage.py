@@ -2,7 +2,8 @@
 
 Batches leave hardly any cycles, and catalogue, model and code live as long as the process: with Python's own thresholds the
 collector walks a million objects to find none, a fifth of a worker's CPU and a twentieth of a backtest's. What makes cycles
-(exceptions, web requests) is still collected, seldom. No byte depends on it.
+(exceptions, web requests) is still collected, seldom. So what comes and goes with the load must not be in one: items that a
+shelf forgets are not (pricing.menus), and sessions are collected when they are given up (streams.shell). No byte depends on it.
 """
 
 from __future__ import annotations
