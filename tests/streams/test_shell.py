@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
-from weakref import ref
 
 import pytest
 from aiokafka import errors as kafka_errors
@@ -369,24 +367,6 @@ async def test_a_cancelled_task_ends_and_the_process_does_not(codes):
     with pytest.raises(asyncio.CancelledError):
         await task
     assert codes == []
-
-
-async def test_a_session_that_is_given_up_is_freed_although_the_collector_rests(shell):
-    """A session and its tasks refer to each other: with its buffers it would outlive one rebalance after another."""
-
-    class Circle:
-        async def close(self, timeout_s: float) -> None:
-            self.itself = self
-
-    session = Circle()
-    shell.sessions[0], known = session, ref(session)
-    del session
-    gc.disable()
-    try:
-        await shell.release()
-        assert known() is None
-    finally:
-        gc.enable()
 
 
 async def test_a_session_that_cannot_be_closed_ends_the_process(shell, codes):

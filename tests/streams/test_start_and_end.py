@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
+from weakref import ref
 
 import pytest
 from faust.types import TP
@@ -43,3 +45,21 @@ def test_refused_references_are_counted_from_nothing_so_that_an_alert_sees_the_f
     text = generate_latest(shell.metrics.registry).decode()
     for topic in ("catalogue", "policies"):
         assert f'pricetide_refused_references_total{{topic="{topic}"}} 0.0' in text
+
+
+async def test_a_session_that_is_given_up_is_freed_although_the_collector_rests(shell):
+    """A session and its tasks refer to each other: with its buffers it would outlive one rebalance after another."""
+
+    class Circle:
+        async def close(self, timeout_s: float) -> None:
+            self.itself = self
+
+    session = Circle()
+    shell.sessions[0], known = session, ref(session)
+    del session
+    gc.disable()
+    try:
+        await shell.release()
+        assert known() is None
+    finally:
+        gc.enable()
